@@ -1,0 +1,1 @@
+"""The pytest face of oao; see `plugin.py`."""
