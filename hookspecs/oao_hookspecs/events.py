@@ -1,0 +1,108 @@
+"""Events: what an observer is told, after it was journaled. `NAME` is the event's familiar name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, TypeAlias
+
+from oao_hookspecs.calls import Call, Json, Outcome
+from oao_hookspecs.decisions import Decision
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStarted:
+    """A run was opened; nothing of the agent has run."""
+
+    NAME: ClassVar = "EXECUTION_STARTED"
+    execution_id: str
+    agent_name: str
+    task: Json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateEntered:
+    """The run moved to another state of its lifecycle."""
+
+    NAME: ClassVar = "STATE_ENTER"
+    execution_id: str
+    state: str
+    """INIT, PLAN, EXECUTE, REVIEW or TERMINATE."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepStarted:
+    """The agent's framework began a step of its own, for example a LangGraph superstep."""
+
+    NAME: ClassVar = "STEP_STARTED"
+    execution_id: str
+    index: int
+    """Number of the step in the run, from 1."""
+    name: str
+    """What the framework calls it, for example the names of the nodes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallDecided:
+    """A call was judged and written; it has not happened yet, and will not if the decision denies it."""
+
+    NAME: ClassVar = "TOOL_CALL"
+    execution_id: str
+    n: int
+    """Number of the call in the run, from 1."""
+    call: Call
+    decision: Decision
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallRetried:
+    """A call failed for a transient cause and will be tried again."""
+
+    NAME: ClassVar = "RETRY_ATTEMPTED"
+    execution_id: str
+    n: int
+    attempt: int
+    """The try that failed, from 1."""
+    delay_s: float
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallFinished:
+    """A call ended and its outcome was written."""
+
+    NAME: ClassVar = "TOOL_CALL_FINISHED"
+    execution_id: str
+    n: int
+    call: Call
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViolationFound:
+    """A policy, a budget or a replay stopped the run."""
+
+    NAME: ClassVar = "POLICY_VIOLATION"
+    execution_id: str
+    rule: str
+    plugin: str
+    reason: str
+    n: int | None = None
+    """Number of the call that was refused; None where no single call is to blame."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFinished:
+    """The run is over and its journal is complete."""
+
+    NAME: ClassVar = "EXECUTION_COMPLETE"
+    execution_id: str
+    status: str
+    """SUCCESS or FAILED."""
+    error: str | None
+    totals: Mapping[str, Json] = field(default_factory=dict[str, Json])
+
+
+Event: TypeAlias = (
+    RunStarted | StateEntered | StepStarted | CallDecided | CallRetried | CallFinished | ViolationFound | RunFinished
+)

@@ -1,0 +1,161 @@
+"""Protocols: what a plugin implements, and what it is handed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias, runtime_checkable
+
+from oao_hookspecs.calls import Json
+from oao_hookspecs.decisions import Limits
+
+Record: TypeAlias = Mapping[str, Json]
+"""One line of a journal: `v`, `seq` (from 1), `type`, `at` (Unix seconds), and the fields of that type."""
+
+
+class RunView(Protocol):
+    """What a policy may know of the run. Reading is cheap; nothing can be changed through it."""
+
+    @property
+    def execution_id(self) -> str:
+        """Id of the run."""
+        ...
+
+    @property
+    def agent_name(self) -> str:
+        """Name of the agent."""
+        ...
+
+    @property
+    def task(self) -> object:
+        """The task as it was given."""
+        ...
+
+    @property
+    def limits(self) -> Limits:
+        """What the run may spend."""
+        ...
+
+    @property
+    def steps(self) -> int:
+        """Steps taken so far, the one being judged not included."""
+        ...
+
+    @property
+    def model_calls(self) -> int:
+        """Model calls so far."""
+        ...
+
+    @property
+    def tool_calls(self) -> int:
+        """Tool calls so far."""
+        ...
+
+    @property
+    def tool_usage(self) -> Mapping[str, int]:
+        """Calls so far by tool name."""
+        ...
+
+    @property
+    def total_tokens(self) -> int:
+        """Tokens so far."""
+        ...
+
+    @property
+    def replaying(self) -> bool:
+        """True where outcomes come from a recording."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSummary:
+    """One row of a list of runs."""
+
+    execution_id: str
+    agent_name: str
+    status: str
+    """RUNNING, SUCCESS or FAILED."""
+    started_at: float
+    """Unix seconds."""
+    finished_at: float | None = None
+    """Unix seconds; None while the run is open."""
+    totals: Mapping[str, Json] | None = None
+    """`steps`, `model_calls`, `tool_calls`, `tokens`; None while the run is open."""
+
+
+@runtime_checkable
+class Store(Protocol):
+    """Where journals live. Append-only, totally ordered per run, safe to use from many threads."""
+
+    def claim(self, execution_id: str) -> int:
+        """Become the only writer of a run, new or not.
+
+        Returns:
+            The epoch, from 1; a writer with an older epoch is refused from now on.
+        """
+        ...
+
+    def append(self, execution_id: str, epoch: int, record: Record) -> None:
+        """Append one record whose `seq` is the next one.
+
+        Raises:
+            FencedError: Another writer has claimed the run.
+            StoreError: `seq` is not the next number, or the record could not be kept.
+        """
+        ...
+
+    def read(self, execution_id: str) -> Iterator[Record]:
+        """Yield the records of a run in order; nothing for an unknown id."""
+        ...
+
+    def runs(self, limit: int = 100) -> Sequence[RunSummary]:
+        """Return the newest runs first, without reading their journals."""
+        ...
+
+    def close(self) -> None:
+        """Release what the store holds. Calling it twice is allowed."""
+        ...
+
+
+class Clock(Protocol):
+    """Where a run reads the time, so that a test can move it."""
+
+    def time(self) -> float:
+        """Return Unix seconds, for the journal."""
+        ...
+
+    def monotonic(self) -> float:
+        """Return seconds that never go back, for durations and deadlines."""
+        ...
+
+
+@runtime_checkable
+class Adapter(Protocol):
+    """How one kind of agent is driven."""
+
+    name: str
+    """Short name, for example `langgraph`."""
+
+    def matches(self, agent: object) -> bool:
+        """Return True where this adapter can drive the agent. Asked once per run; must not call the agent."""
+        ...
+
+    def sees(self, agent: object) -> bool:
+        """Return True where the agent's model and tool calls pass the gate."""
+        ...
+
+    def is_async(self, agent: object) -> bool:
+        """Return True where the agent can only be driven by `drive_async`."""
+        ...
+
+    def drive(self, agent: object, task: object, tools: Sequence[object]) -> object:
+        """Run the agent on the task and return what it returned. Exceptions are the agent's own."""
+        ...
+
+    async def drive_async(self, agent: object, task: object, tools: Sequence[object]) -> object:
+        """Run the agent on the task and return what it returned. Exceptions are the agent's own."""
+        ...
+
+    def output(self, result: object) -> object:
+        """Return the final output inside of what the agent returned."""
+        ...

@@ -1,0 +1,64 @@
+"""Hooks of the providing mode: always `def`, called when something is set up.
+
+An error means that the set-up fails.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from oao_hookspecs._markers import hookspec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from oao_hookspecs.decisions import Limits
+    from oao_hookspecs.interfaces import Adapter, RunView, Store
+
+
+@hookspec
+def oao_limits(run: RunView) -> Limits | None:
+    """Name what the run may spend.
+
+    Called once per run, in PLAN. All answers are combined, the strictest value of each field holds. The
+    gate keeps the limits itself, so that parallel calls cannot pass one together.
+
+    Args:
+        run: The run, before anything of it happened; `run.limits` is empty.
+
+    Mode: provide.
+    """
+
+
+@hookspec
+def oao_policies() -> Mapping[str, Callable[[], object]]:
+    """Offer policies by name, for `--policy NAME` and `Orchestrator(policy="NAME")`.
+
+    Called once per plugin manager. Each value makes a new policy: an object with `oao_` hooks. A name that two
+    plugins offer is an error.
+
+    Mode: provide.
+    """
+
+
+@hookspec
+def oao_adapters() -> Sequence[Adapter]:
+    """Offer adapters for further kinds of agent.
+
+    Called once per plugin manager. They are asked before the built-in ones, in the order of registration.
+
+    Mode: provide.
+    """
+
+
+@hookspec(firstresult=True)
+def oao_open_store(url: str) -> Store | None:
+    """Open the store that a URL names, for example `sqlite:.oao/oao.db` or `memory:`.
+
+    Called once per URL. The first answer that is not None is used.
+
+    Args:
+        url: What the user wrote: `scheme:rest`.
+
+    Mode: provide.
+    """
