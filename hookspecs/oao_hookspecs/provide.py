@@ -39,6 +39,7 @@ def oao_policies() -> Mapping[str, Callable[[], object]]:
 
     Mode: provide.
     """
+    return {}
 
 
 @hookspec
@@ -49,6 +50,20 @@ def oao_adapters() -> Sequence[Adapter]:
 
     Mode: provide.
     """
+    return ()
+
+
+@hookspec
+def oao_leaves() -> Sequence[tuple[str, Callable[[], None]]]:
+    """Offer patches of a framework's leaves: the methods through which its calls really leave.
+
+    Called once per plugin manager, before the first run. Each item is the name of a module and a function; the
+    function is called once per process, as soon as that module is imported, which may be at once. It must
+    raise where the leaves are missing, and what it patches must be inert outside of runs.
+
+    Mode: provide.
+    """
+    return ()
 
 
 @hookspec(firstresult=True)

@@ -1,0 +1,127 @@
+"""Agents without a framework: functions and objects with `invoke` or `ainvoke`."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from typing import Any, cast
+
+from oao_harness.adapters.governed import tool
+from oao_harness.adapters.visibility import reaches_governed
+
+__all__ = ["FunctionAdapter", "InvokeAdapter"]
+
+
+class _Driver:
+    """What functions and `invoke` objects have in common: a callable that takes the task."""
+
+    name = ""
+
+    def _entry(self, agent: object, *, prefer_async: bool) -> Callable[..., object]:
+        raise NotImplementedError
+
+    def sees(self, agent: object) -> bool:
+        """Return True where something that the agent refers to is governed."""
+        return reaches_governed(agent)
+
+    def is_async(self, agent: object) -> bool:
+        """Return True where the agent has no sync way in."""
+        return _is_async(self._entry(agent, prefer_async=False))
+
+    def drive(self, agent: object, task: object, tools: Sequence[object]) -> object:
+        """Run a sync agent."""
+        entry = self._entry(agent, prefer_async=False)
+        result = entry(*_arguments(entry, task), **_keywords(entry, tools))
+        if inspect.isawaitable(result):
+            return asyncio.run(_await(result))
+        if isinstance(result, Iterator):
+            return _joined(list(cast("Iterator[object]", result)))
+        return result
+
+    async def drive_async(self, agent: object, task: object, tools: Sequence[object]) -> object:
+        """Run an async agent."""
+        entry = self._entry(agent, prefer_async=True)
+        result = entry(*_arguments(entry, task), **_keywords(entry, tools))
+        if isinstance(result, AsyncIterator):
+            return _joined([chunk async for chunk in cast("AsyncIterator[object]", result)])
+        return await cast("Any", result) if inspect.isawaitable(result) else result
+
+    def output(self, result: object) -> object:
+        """Return `result["output"]` where there is one, else the result."""
+        if isinstance(result, Mapping) and "output" in result:
+            return cast("Mapping[str, object]", result)["output"]
+        return result
+
+
+class FunctionAdapter(_Driver):
+    """Drives a function: `agent(task)`, with `tools=` where it has such a parameter."""
+
+    name = "function"
+
+    def matches(self, agent: object) -> bool:
+        """Return True for a callable that is not a class."""
+        return callable(agent) and not isinstance(agent, type)
+
+    def _entry(self, agent: object, *, prefer_async: bool) -> Callable[..., object]:
+        return cast("Callable[..., object]", agent)
+
+
+class InvokeAdapter(_Driver):
+    """Drives an object by `invoke(task)` or `await ainvoke(task)`, with an empty `config` where it asks for one."""
+
+    name = "invoke"
+
+    def matches(self, agent: object) -> bool:
+        """Return True for an object with a callable `invoke` or `ainvoke`."""
+        return not isinstance(agent, type) and any(
+            callable(getattr(agent, name, None)) for name in ("invoke", "ainvoke")
+        )
+
+    def _entry(self, agent: object, *, prefer_async: bool) -> Callable[..., object]:
+        order = ("ainvoke", "invoke") if prefer_async else ("invoke", "ainvoke")
+        found = [method for name in order if callable(method := getattr(agent, name, None))]
+        return cast("Callable[..., object]", found[0])
+
+
+async def _await(awaitable: Any) -> object:
+    return await awaitable
+
+
+def _is_async(entry: Callable[..., object]) -> bool:
+    call = getattr(entry, "__call__", None)  # noqa: B004 - the method of a callable object, not a test
+    return any(
+        inspect.iscoroutinefunction(candidate) or inspect.isasyncgenfunction(candidate) for candidate in (entry, call)
+    )
+
+
+def _parameters(entry: Callable[..., object]) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(entry).parameters
+    except (TypeError, ValueError):  # builtins without a signature
+        return {}
+
+
+def _arguments(entry: Callable[..., object], task: object) -> tuple[object, ...]:
+    """Return the positional arguments: the task, or nothing where the callable takes none."""
+    parameters = _parameters(entry)
+    takes_none = parameters is not None and not parameters and not inspect.isbuiltin(entry)
+    return () if takes_none else (task,)
+
+
+def _keywords(entry: Callable[..., object], tools: Sequence[object]) -> dict[str, object]:
+    keywords: dict[str, object] = {}
+    parameters = _parameters(entry)
+    config = parameters.get("config")
+    if config is not None and config.default is inspect.Parameter.empty:
+        keywords["config"] = {}
+    if tools and "tools" in parameters:
+        keywords["tools"] = [tool(item) if inspect.isroutine(item) else item for item in tools]
+    return keywords
+
+
+def _joined(chunks: list[object]) -> object:
+    """Return the chunks of a streaming agent: one text where all are text, else the list."""
+    if chunks and all(isinstance(chunk, str) for chunk in chunks):
+        return "".join(cast("list[str]", chunks))
+    return chunks

@@ -1,0 +1,81 @@
+"""Can the gate see what a hand-written agent does? A look at what it refers to, without running any of it."""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
+
+from oao_harness.adapters.governed import is_governed
+
+__all__ = ["reaches_governed"]
+
+_FRAMEWORKS: Final = ("langchain", "langgraph")
+
+
+def reaches_governed(agent: object) -> bool:
+    """Return True where the agent holds, or its code names, something whose calls pass the gate.
+
+    A look at attributes, closures, globals and imports, one level deep. It may be wrong in both directions; where it
+    says False and the agent is governed all the same, passing `tools=` says so.
+
+    Args:
+        agent: A function, or an object with `invoke` or `ainvoke`.
+    """
+    return any(_is_visible(value) for value in _references(agent))
+
+
+def _is_visible(value: object) -> bool:
+    if is_governed(value):
+        return True
+    if isinstance(value, types.ModuleType):
+        return value.__name__.startswith(_FRAMEWORKS)
+    if isinstance(value, Mapping):
+        return any(_is_framework(item) or is_governed(item) for item in value.values())
+    if isinstance(value, list | tuple | set):
+        return any(_is_framework(item) or is_governed(item) for item in value)
+    return _is_framework(value)
+
+
+def _is_framework(value: object) -> bool:
+    cls = value if isinstance(value, type) else type(value)
+    return any(base.__module__.startswith(_FRAMEWORKS) for base in cls.__mro__)
+
+
+def _references(agent: object) -> Iterator[object]:
+    if inspect.isroutine(agent):
+        yield from _named_in(agent)
+        return
+    yield from vars(agent).values() if hasattr(agent, "__dict__") else ()
+    for name in ("invoke", "ainvoke", "__call__"):
+        method = inspect.getattr_static(type(agent), name, None)
+        if inspect.isfunction(method):
+            yield from _named_in(method)
+
+
+def _named_in(routine: object) -> Iterator[object]:
+    bound_to = getattr(routine, "__self__", None)
+    if bound_to is not None and not isinstance(bound_to, types.ModuleType):
+        yield from vars(bound_to).values() if hasattr(bound_to, "__dict__") else ()
+    function = inspect.unwrap(getattr(routine, "__func__", routine))  # type: ignore[arg-type]
+    if not isinstance(function, types.FunctionType):
+        return
+    for cell in function.__closure__ or ():
+        try:
+            yield cell.cell_contents
+        except ValueError:  # not filled yet
+            continue
+    for name in _names(function.__code__):
+        if name in function.__globals__:
+            yield function.__globals__[name]
+        elif name.startswith(_FRAMEWORKS):
+            # An import inside the body: the module is named, and maybe not loaded yet.
+            yield types.ModuleType(name)
+
+
+def _names(code: types.CodeType) -> Iterable[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _names(constant)

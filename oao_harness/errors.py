@@ -1,0 +1,112 @@
+"""Every exception that oao raises on purpose.
+
+```text
+BaseException
+  RunHalted               raised into a foreign framework by the gate; sticky, so that catching it changes nothing
+    PolicyViolation       a policy or a budget refused; also what a policy of one's own may raise
+    ReplayDiverged        the run asked for something that its recording does not hold
+Exception
+  OaoError
+    UsageError            the user can mend it; printed without a traceback
+      ConfigError         a policy, limit, plugin or option is wrong
+      AgentError          there is no way to run this agent, or it cannot be imported
+      FrameworkError      an installed framework lacks the methods that oao governs
+      RecordingError      a recording is truncated, of a newer format, or of another test
+    CodecError            a value cannot be written to, or read back from, a journal
+    StoreError            a journal could not be kept or read
+      FencedError         another writer has claimed the run
+    IllegalTransition     the lifecycle was asked for a move it does not have
+    ReplayedError         stands for a recorded exception whose class is not importable here
+```
+
+`RunHalted` derives from `BaseException`, because tool-error handlers, retries and fallbacks swallow `Exception`.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AgentError",
+    "CodecError",
+    "ConfigError",
+    "FencedError",
+    "FrameworkError",
+    "IllegalTransition",
+    "OaoError",
+    "PolicyViolation",
+    "RecordingError",
+    "ReplayDiverged",
+    "ReplayedError",
+    "RunHalted",
+    "StoreError",
+    "UsageError",
+]
+
+
+class RunHalted(BaseException):
+    """The run was stopped; every later call of it is refused with the same exception.
+
+    Args:
+        reason: One line for a person.
+        rule: Name of the rule that stopped the run.
+        plugin: Name of the plugin that the rule belongs to.
+        n: Number of the refused call in the run, from 1; None where no single call is to blame.
+    """
+
+    def __init__(self, reason: str = "", *, rule: str = "", plugin: str = "", n: int | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.rule = rule
+        self.plugin = plugin
+        self.n = n
+
+
+class PolicyViolation(RunHalted):
+    """A policy or a budget refused a call, a task, an outcome or an output."""
+
+
+class ReplayDiverged(RunHalted):
+    """The run asked for something that its recording does not hold."""
+
+
+class OaoError(Exception):
+    """Base of all errors of oao that are not a halt."""
+
+
+class UsageError(OaoError):
+    """The user can mend it."""
+
+
+class ConfigError(UsageError):
+    """A policy, a limit, a plugin or an option is wrong."""
+
+
+class AgentError(UsageError):
+    """There is no way to run this agent, or it cannot be imported."""
+
+
+class FrameworkError(UsageError):
+    """An installed framework lacks the methods that oao governs."""
+
+
+class RecordingError(UsageError):
+    """A recording is truncated, of a newer format, or of another test."""
+
+
+class CodecError(OaoError):
+    """A value cannot be written to, or read back from, a journal."""
+
+
+class StoreError(OaoError):
+    """A journal could not be kept or read."""
+
+
+class FencedError(StoreError):
+    """Another writer has claimed the run."""
+
+
+class IllegalTransition(OaoError):  # noqa: N818 - the lifecycle's own word
+    """The lifecycle was asked for a move it does not have."""
+
+
+class ReplayedError(OaoError):
+    """Stands for a recorded exception whose class is not importable here."""

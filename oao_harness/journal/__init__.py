@@ -1,0 +1,1 @@
+"""The journal: records, their codec, and recordings as files."""

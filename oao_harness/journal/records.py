@@ -1,0 +1,128 @@
+"""Journal records: what each type holds, and how calls and outcomes become JSON. Pure, version 1.
+
+```text
+run.started    execution_id, agent, task, policy, limits, fingerprints, parent
+state          state
+step           index, name
+call           n, kind, name, req, decision [, call_id, scope, effect, parent, given]
+retry          n, attempt, delay_s, error
+outcome        n, res | error, duration_s [, usage, attempts, replayed, late]
+violation      rule, plugin, reason [, n]
+ungoverned     what
+run.finished   status, error, output, totals
+```
+
+`given` is the request as the agent made it, present where a policy modified it. `usage` is
+`{"in": ..., "out": ..., "estimated": ...}` in tokens. Every record also has `v`, `seq`, `type` and `at` (Unix seconds).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Final, cast
+
+from oao_hookspecs import Call, Decision, ErrorInfo, Json, Outcome, ToolCall, Usage
+
+__all__ = [
+    "VERSION",
+    "call_fields",
+    "decision_text",
+    "error_from_json",
+    "error_to_json",
+    "key_of",
+    "outcome_fields",
+    "request_of",
+    "usage_from_json",
+    "usage_to_json",
+]
+
+VERSION: Final = 1
+
+
+def request_of(call: Call) -> dict[str, Json]:
+    """Return what the call asks for, as a replay compares it."""
+    return dict(call.request)
+
+
+def key_of(kind: str, name: str, request: Mapping[str, Json]) -> str:
+    """Return the identity of a request: 16 hex digits over kind, name and the whole canonical request."""
+    text = json.dumps([kind, name, request], sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+
+
+def decision_text(decision: Decision) -> str:
+    """Return a decision as one word and its rule: `allow default`, `deny max_tool_calls`."""
+    return f"{decision.verdict} {decision.rule}".rstrip()
+
+
+def call_fields(call: Call, decision: Decision, *, n: int, parent: int | None, given: Call | None) -> dict[str, Json]:
+    """Return the fields of a `call` record."""
+    verdict: dict[str, Json] = {"verdict": decision.verdict, "rule": decision.rule, "plugin": decision.plugin}
+    if decision.reason:
+        verdict["reason"] = decision.reason
+    fields: dict[str, Json] = {
+        "n": n,
+        "kind": call.kind,
+        "name": call.name,
+        "req": request_of(call),
+        "decision": verdict,
+    }
+    if call.call_id is not None:
+        fields["call_id"] = call.call_id
+    if call.scope:
+        fields["scope"] = call.scope
+    if isinstance(call, ToolCall) and call.effect is not None:
+        fields["effect"] = call.effect
+    if parent is not None:
+        fields["parent"] = parent
+    if given is not None:
+        fields["given"] = request_of(given)
+    return fields
+
+
+def outcome_fields(outcome: Outcome, *, n: int, late: bool) -> dict[str, Json]:
+    """Return the fields of an `outcome` record."""
+    fields: dict[str, Json] = {"n": n, "duration_s": round(outcome.duration_s, 6)}
+    if outcome.error is not None:
+        fields["error"] = error_to_json(outcome.error)
+    else:
+        fields["res"] = outcome.value
+    if outcome.usage is not None:
+        fields["usage"] = usage_to_json(outcome.usage)
+    if outcome.attempts > 1:
+        fields["attempts"] = outcome.attempts
+    if outcome.replayed:
+        fields["replayed"] = True
+    if late:
+        fields["late"] = True
+    return fields
+
+
+def usage_to_json(usage: Usage) -> dict[str, Json]:
+    """Return tokens as `{"in": ..., "out": ...}`, with `estimated` where they were."""
+    fields: dict[str, Json] = {"in": usage.input_tokens, "out": usage.output_tokens}
+    if usage.estimated:
+        fields["estimated"] = True
+    return fields
+
+
+def usage_from_json(node: Mapping[str, Json]) -> Usage:
+    """Read what `usage_to_json` wrote."""
+    return Usage(
+        input_tokens=int(cast("int", node.get("in", 0))),
+        output_tokens=int(cast("int", node.get("out", 0))),
+        estimated=bool(node.get("estimated", False)),
+    )
+
+
+def error_to_json(error: ErrorInfo) -> dict[str, Json]:
+    """Return an error as `{"type": ..., "message": ..., "data": ...}`."""
+    return {"type": error.type, "message": error.message, "data": dict(error.data)}
+
+
+def error_from_json(node: Mapping[str, Json]) -> ErrorInfo:
+    """Read what `error_to_json` wrote."""
+    data = cast("Mapping[str, Json]", node.get("data") or {})
+    return ErrorInfo(type=str(node.get("type", "")), message=str(node.get("message", "")), data=data)

@@ -1,0 +1,151 @@
+"""Builds and checks one pluggy manager, and turns it into the hooks that `dispatch` calls."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+from collections.abc import Callable, Sequence
+from importlib.metadata import EntryPoint, entry_points
+from typing import Final
+
+import pluggy
+
+from oao_harness.errors import ConfigError
+from oao_harness.policy.registry import resolve_policy
+from oao_harness.runtime.dispatch import HookImpl, Hooks
+from oao_hookspecs import PROJECT, decide, observe, provide
+
+__all__ = ["BUNDLED", "hook_names", "make_hooks", "make_manager"]
+
+# Bundled plugins are loaded by dotted name: the core imports none of them.
+BUNDLED: Final = ("oao_harness.policy.named", "oao_harness.adapters.registry", "oao_harness.stores.registry")
+
+_DECIDE: Final = tuple(name for name in vars(decide) if name.startswith("oao_"))
+_OBSERVE: Final = tuple(name for name in vars(observe) if name.startswith("oao_"))
+_PROVIDE: Final = tuple(name for name in vars(provide) if name.startswith("oao_"))
+
+
+def hook_names() -> dict[str, tuple[str, ...]]:
+    """Return the names of all hooks by calling mode, in the order of their files."""
+    return {"decide": _DECIDE, "observe": _OBSERVE, "provide": _PROVIDE}
+
+
+@functools.cache
+def _installed() -> tuple[EntryPoint, ...]:
+    """Entry points of the group `oao`; read once, because a scan of all distributions takes milliseconds."""
+    return tuple(entry_points(group=PROJECT))
+
+
+def make_manager(
+    policies: Sequence[object | str], plugins: Sequence[object | str] = ()
+) -> tuple[pluggy.PluginManager, list[object]]:
+    """Return a checked plugin manager, and the policies as objects.
+
+    Policies are asked in the order given, before plugins. A plugin found only by its entry point may observe and
+    provide; it decides only where `plugins` names it, else installing a package could add an Allow.
+
+    Args:
+        policies: Objects with oao hooks, or names of policies.
+        plugins: Further plugin objects, or names of installed plugins.
+
+    Raises:
+        ConfigError: A plugin cannot be loaded, has no hook, has a hook that does not exist, or wraps a deciding one.
+    """
+    manager = pluggy.PluginManager(PROJECT)
+    for module in (decide, observe, provide):
+        manager.add_hookspecs(module)
+    named = {plugin for plugin in plugins if isinstance(plugin, str)}
+    found = {point.name for point in _installed()}
+    if unknown := named - found:
+        raise ConfigError(
+            f"unknown plugin {sorted(unknown)[0]!r}; installed in the entry-point group 'oao': "
+            f"{', '.join(sorted(found)) or 'none'}"
+        )
+    for name in BUNDLED:
+        manager.register(importlib.import_module(name), name=name)
+    for point in _installed():
+        _register(manager, _load(point), point.name)
+    # pluggy calls the last one registered first.
+    for plugin in reversed([plugin for plugin in plugins if not isinstance(plugin, str)]):
+        _register(manager, plugin, _name_of(plugin))
+    resolved = [resolve_policy(p, _offered(manager)) if isinstance(p, str) else p for p in policies]
+    for policy in reversed(resolved):
+        _register(manager, policy, _name_of(policy))
+    _check(manager)
+    return manager, resolved
+
+
+def _offered(manager: pluggy.PluginManager) -> dict[str, Callable[[], object]]:
+    """Return the policies that plugins offer by name."""
+    offered: dict[str, Callable[[], object]] = {}
+    for policies in manager.hook.oao_policies():
+        for name, factory in policies.items():
+            if name in offered:
+                raise ConfigError(f"two plugins offer a policy named {name!r}; disable one of them")
+            offered[name] = factory
+    return offered
+
+
+def _load(point: EntryPoint) -> object:
+    try:
+        return point.load()
+    except Exception as error:
+        raise ConfigError(f"plugin {point.name!r} ({point.value}) cannot be loaded: {error}") from error
+
+
+def _name_of(plugin: object) -> str:
+    name = getattr(plugin, "name", None) or getattr(plugin, "__name__", None)
+    return name if isinstance(name, str) else type(plugin).__name__
+
+
+def _register(manager: pluggy.PluginManager, plugin: object, name: str) -> None:
+    unique, count = name, 1
+    while manager.has_plugin(unique):
+        count += 1
+        unique = f"{name}#{count}"
+    try:
+        manager.register(plugin, name=unique)
+    except (ValueError, pluggy.PluginValidationError) as error:
+        raise ConfigError(f"plugin {name!r} is refused: {error}") from error
+    if not manager.get_hookcallers(plugin):
+        raise ConfigError(
+            f"plugin {plugin!r} has no hook of oao; mark its methods with @oao_hookspecs.hookimpl "
+            "(`oao hooks` lists them)"
+        )
+
+
+def _check(manager: pluggy.PluginManager) -> None:
+    known = (*_DECIDE, *_OBSERVE, *_PROVIDE)
+    for caller in vars(manager.hook).values():
+        name = getattr(caller, "name", "")
+        if name and name not in known:
+            impl = caller.get_hookimpls()[0]
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else "; `oao hooks` lists them"
+            raise ConfigError(f"plugin {impl.plugin_name!r} implements {name!r}, which is no hook of oao{hint}")
+    for name in (*_DECIDE, *_OBSERVE):
+        for impl in getattr(manager.hook, name).get_hookimpls():
+            if impl.wrapper or impl.hookwrapper:
+                raise ConfigError(
+                    f"plugin {impl.plugin_name!r} wraps {name!r}; hooks that decide or observe cannot be wrapped"
+                )
+
+
+def make_hooks(manager: pluggy.PluginManager, *, timeout_s: float, trusted: Sequence[str] = ()) -> Hooks:
+    """Return the decide and observe hooks of a manager, in calling order.
+
+    Args:
+        manager: From `make_manager`.
+        timeout_s: Seconds one implementation may take, > 0.
+        trusted: Names of entry-point plugins that configuration allows to decide.
+    """
+    distrusted = {point.name for point in _installed()} - set(trusted)
+    impls: dict[str, tuple[HookImpl, ...]] = {}
+    for name in (*_DECIDE, *_OBSERVE):
+        impls[name] = tuple(
+            HookImpl(plugin=impl.plugin_name, function=impl.function, argnames=tuple(impl.argnames))
+            for impl in reversed(getattr(manager.hook, name).get_hookimpls())
+            if name in _OBSERVE or impl.plugin_name not in distrusted
+        )
+    return Hooks(impls, timeout_s)

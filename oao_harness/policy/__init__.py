@@ -1,0 +1,1 @@
+"""Bundled policies, one file each, loaded by dotted name."""

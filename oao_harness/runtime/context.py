@@ -1,0 +1,122 @@
+"""Which run does this code belong to? A context variable, carried into threads, with two process-wide fallbacks.
+
+A context variable alone is not enough: raw threads, executors and empty contexts lose it. Where it is lost, the
+only open run is meant; where several are open, nobody can tell, and every one of them reports it as ungoverned.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+if TYPE_CHECKING:
+    from oao_harness.journal.writer import Tap
+    from oao_harness.runtime.run import Run
+
+__all__ = ["Session", "closed", "current", "here", "opened", "session", "set_session"]
+
+
+class Session(Protocol):
+    """What surrounds runs in this process, for example a pytest test that records them."""
+
+    def ambient(self) -> Run | None:
+        """Return the run that a call outside of any run belongs to; it may be opened by this very question."""
+        ...
+
+    def adopt(self, run: Run) -> Tap | None:
+        """Take part in a run that is about to start: give it a recording to replay; return who hears its records."""
+        ...
+
+
+here: Final[ContextVar[Run | None]] = ContextVar("oao_run", default=None)
+"""The run whose agent is running in this context."""
+
+
+class _Registry:
+    """The open runs of the process. One instance: the patches it serves are process-wide too."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.open: dict[str, Run] = {}
+        self.session: Session | None = None
+
+
+_registry: Final = _Registry()
+
+
+def current() -> Run | None:
+    """Return the run that a call made here belongs to, or None outside of every run.
+
+    A run that is over still claims what it left behind: its zombies are refused by its gate.
+    """
+    run = here.get()
+    if run is not None and (not run.closed or run.halted is not None):
+        return run
+    session = _registry.session
+    if session is not None:
+        return session.ambient()
+    with _registry.lock:
+        others = list(_registry.open.values())
+    if len(others) == 1:
+        return others[0]
+    for other in others:
+        other.note_ungoverned("a call outside of every known context, while several runs were open")
+    return run
+
+
+def opened(run: Run) -> None:
+    """Register a run that is about to start."""
+    _carry_into_threads()
+    with _registry.lock:
+        _registry.open[run.execution_id] = run
+
+
+def closed(run: Run) -> None:
+    """Forget a run that is over."""
+    with _registry.lock:
+        _registry.open.pop(run.execution_id, None)
+
+
+def session() -> Session | None:
+    """Return what surrounds runs in this process, if anything does."""
+    return _registry.session
+
+
+def set_session(session: Session | None) -> None:
+    """Surround all runs of this process with a session, or with none."""
+    _registry.session = session
+
+
+@functools.cache
+def _carry_into_threads() -> None:
+    """Let threads and executors that an agent starts belong to the agent's run. Inert outside of runs."""
+    start, submit = threading.Thread.start, ThreadPoolExecutor.submit
+
+    @functools.wraps(start)
+    def start_in_run(self: threading.Thread) -> None:
+        run = here.get()
+        if run is not None:
+            self.run = functools.partial(_in_run, run, self.run)  # type: ignore[method-assign]
+        start(self)
+
+    @functools.wraps(submit)
+    def submit_in_run(self: ThreadPoolExecutor, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        run = here.get()
+        if run is not None:
+            return submit(self, _in_run, run, fn, *args, **kwargs)
+        return submit(self, fn, *args, **kwargs)
+
+    threading.Thread.start = start_in_run  # type: ignore[method-assign]
+    ThreadPoolExecutor.submit = submit_in_run  # type: ignore[method-assign,assignment]
+
+
+def _in_run(run: Run, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    token = here.set(run)
+    try:
+        return fn(*args, **kwargs)
+    finally:
+        here.reset(token)

@@ -1,0 +1,202 @@
+"""The only module that calls decide and observe hooks: in order, bounded in time, awaited one by one.
+
+The logic is a generator that yields what must be awaited; `drive` and `drive_async` are its two drivers. Where
+every hook is sync nothing is yielded, nothing is awaited and no thread is crossed: that is the hot path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import time
+from collections.abc import Awaitable, Generator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeAlias, TypeVar, cast
+
+from oao_harness.errors import RunHalted
+from oao_harness.runtime.portal import wait
+from oao_hookspecs import Allow, Ask, Call, Decision, Deny, Modify, combine
+
+__all__ = ["HookImpl", "Hooks", "Steps", "decide", "drive", "drive_async", "observe"]
+
+_log = logging.getLogger("oao")
+
+T = TypeVar("T")
+Steps: TypeAlias = Generator[Awaitable[object], object, T]
+"""A computation that yields what must be awaited and returns a T."""
+
+_ALLOWED: Final = Allow(rule="default", plugin="oao", reason="no policy objected")
+_DECISIONS: Final = (Allow, Deny, Ask, Modify)
+
+
+@dataclass(frozen=True, slots=True)
+class HookImpl:
+    """One implementation of one hook."""
+
+    plugin: str
+    function: Any
+    argnames: tuple[str, ...]
+
+
+class Hooks:
+    """The implementations of one plugin manager, in calling order, and who of them was muted.
+
+    Args:
+        impls: Implementations by hook name.
+        timeout_s: Seconds one implementation may take, > 0.
+    """
+
+    __slots__ = ("_impls", "_muted", "timeout_s")
+
+    def __init__(self, impls: Mapping[str, tuple[HookImpl, ...]], timeout_s: float) -> None:
+        self._impls = {name: found for name, found in impls.items() if found}
+        self._muted: set[str] = set()
+        self.timeout_s = timeout_s
+
+    def get(self, hook: str) -> tuple[HookImpl, ...]:
+        """Return who implements a hook, in calling order."""
+        return self._impls.get(hook, ())
+
+    def heard(self, hook: str) -> bool:
+        """Return True where somebody observes a hook."""
+        return hook in self._impls
+
+    def mute(self, plugin: str) -> bool:
+        """Stop calling the observers of a plugin; return True the first time."""
+        if plugin in self._muted:
+            return False
+        self._muted.add(plugin)
+        return True
+
+    def is_muted(self, plugin: str) -> bool:
+        """Return True where a plugin's observers are no longer called."""
+        return plugin in self._muted
+
+
+def decide(hooks: Hooks, hook: str, arguments: dict[str, object]) -> Steps[Decision]:
+    """Ask every policy and return the strictest answer; a Deny ends the asking.
+
+    Fails closed: an exception, a timeout and an answer that is not a decision are a Deny that says so.
+
+    Args:
+        hooks: Who is asked.
+        hook: Name of the hook.
+        arguments: By name; `call` is replaced where a policy modifies it.
+    """
+    impls = hooks.get(hook)
+    if not impls:
+        return _ALLOWED
+    answers: list[Decision] = []
+    for impl in impls:
+        answer = yield from _ask(impl, hook, arguments, hooks.timeout_s)
+        if answer is None:
+            continue
+        answers.append(answer)
+        if isinstance(answer, Deny):
+            break
+        if isinstance(answer, Modify):
+            arguments["call"] = answer.call
+    decision = combine(answers) if answers else _ALLOWED
+    if isinstance(decision, Modify):
+        # The last of several modifications holds them all: each policy saw the one before.
+        decision = replace(decision, call=cast("Call", arguments["call"]))
+    return decision
+
+
+def _ask(impl: HookImpl, hook: str, arguments: dict[str, object], timeout_s: float) -> Steps[Decision | None]:
+    started = time.perf_counter()
+    try:
+        answer: object = impl.function(*[arguments[name] for name in impl.argnames])
+        if answer is not None and not isinstance(answer, _DECISIONS) and inspect.isawaitable(answer):
+            answer = yield answer
+    except TimeoutError as error:
+        return _failed(impl, f"timed out: {error or f'no answer within {timeout_s} s'}")
+    except (Exception, RunHalted) as error:  # noqa: BLE001 - fail closed
+        if isinstance(error, RunHalted):
+            return Deny(rule=error.rule or "policy", plugin=impl.plugin, reason=error.reason)
+        _log.warning("policy %r raised in %s; the call is denied", impl.plugin, hook, exc_info=error)
+        return _failed(impl, f"raised {type(error).__name__}: {error}")
+    if time.perf_counter() - started > timeout_s:
+        return _failed(impl, f"took longer than {timeout_s} s")
+    if answer is None:
+        return None
+    return _checked(impl, answer, arguments)
+
+
+def _checked(impl: HookImpl, answer: object, arguments: dict[str, object]) -> Decision:
+    if not isinstance(answer, _DECISIONS):
+        return _failed(impl, f"answered {answer!r:.200}, which is not a decision")
+    if isinstance(answer, Modify):
+        call = arguments.get("call")
+        new: object = answer.call
+        if type(new) is not type(call) or (new.kind, new.name) != (
+            getattr(call, "kind", ""),
+            getattr(call, "name", ""),
+        ):
+            return _failed(impl, f"modified the call into {new!r:.200}; kind and name must stay the same")
+    return answer if answer.plugin else replace(answer, plugin=impl.plugin)
+
+
+def _failed(impl: HookImpl, what: str) -> Deny:
+    return Deny(rule="policy-error", plugin=impl.plugin, reason=f"policy {impl.plugin!r} {what}; an error is a denial")
+
+
+def observe(hooks: Hooks, hook: str, arguments: dict[str, object]) -> Steps[None]:
+    """Tell every observer what is already journaled; one that fails is logged once and muted.
+
+    Args:
+        hooks: Who is told.
+        hook: Name of the hook.
+        arguments: By name.
+    """
+    for impl in hooks.get(hook):
+        if hooks.is_muted(impl.plugin):
+            continue
+        try:
+            answer: object = impl.function(*[arguments[name] for name in impl.argnames])
+            if answer is not None and inspect.isawaitable(answer):
+                yield answer
+        except (Exception, RunHalted):  # fail open: what was observed has happened
+            if hooks.mute(impl.plugin):
+                _log.exception("listener %r failed in %s and is muted; the run goes on", impl.plugin, hook)
+
+
+def drive(steps: Steps[T], timeout_s: float) -> T:
+    """Run a computation from sync code; what must be awaited is awaited in a helper thread.
+
+    Args:
+        steps: The computation.
+        timeout_s: Seconds one awaited answer may take.
+    """
+    try:
+        pending = next(steps)
+        while True:
+            try:
+                answer = wait(pending, timeout_s)
+            except Exception as error:  # noqa: BLE001 - handed to the computation, which judges it
+                pending = steps.throw(error)
+            else:
+                pending = steps.send(answer)
+    except StopIteration as stop:
+        return cast("T", stop.value)
+
+
+async def drive_async(steps: Steps[T], timeout_s: float) -> T:
+    """Run a computation from async code.
+
+    Args:
+        steps: The computation.
+        timeout_s: Seconds one awaited answer may take.
+    """
+    try:
+        pending = next(steps)
+        while True:
+            try:
+                answer = await asyncio.wait_for(pending, timeout_s)
+            except Exception as error:  # noqa: BLE001 - handed to the computation, which judges it
+                pending = steps.throw(error)
+            else:
+                pending = steps.send(answer)
+    except StopIteration as stop:
+        return cast("T", stop.value)

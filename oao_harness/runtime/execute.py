@@ -1,0 +1,164 @@
+"""Runs the agent's own code under a deadline: in this thread, in a daemon thread, or in a task.
+
+A hanging thread cannot be killed: the run is reported at its deadline and its gate stays shut, so that what is left
+behind can do nothing more. A pool of `concurrent.futures` would join such a thread at exit, hence the plain threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from oao_harness.errors import RunHalted
+from oao_harness.runtime.context import here
+from oao_harness.runtime.run import Run
+
+__all__ = ["Ending", "execute", "execute_async"]
+
+# How long a halted agent may take to unwind before the run is reported without it.
+_UNWIND_S: Final = 0.5
+# The same after a cancellation at the deadline: the report must not come much later than the limit.
+_CANCEL_S: Final = 0.03
+
+
+@dataclass(slots=True)
+class Ending:
+    """How the agent's code ended."""
+
+    result: object = None
+    error: BaseException | None = None
+    done: bool = False
+    """False where it is still running."""
+
+
+def execute(run: Run, body: Callable[[], object], *, in_thread: bool = False) -> Ending:
+    """Run sync code of an agent; with a deadline in a daemon thread, else in this thread.
+
+    Args:
+        run: The run; halted by this function where the deadline passes.
+        body: The agent's code.
+        in_thread: True runs it in a thread even without a deadline.
+
+    Raises:
+        KeyboardInterrupt: The user interrupted; the run is halted.
+    """
+    ending = Ending()
+    if run.deadline is None and not in_thread:
+        _run_body(run, body, ending)
+    else:
+        _wait(run, _start(run, body, ending, None), ending)
+    return ending
+
+
+def _run_body(run: Run, body: Callable[[], object], ending: Ending) -> None:
+    token = here.set(run)
+    try:
+        ending.result = body()
+    except (Exception, RunHalted) as error:  # the agent's own, reported
+        ending.error = error
+    finally:
+        here.reset(token)
+    ending.done = True
+
+
+def _start(run: Run, body: Callable[[], object], ending: Ending, notify: Callable[[], None] | None) -> threading.Event:
+    wake = run.wake_event()
+
+    def target() -> None:
+        try:
+            _run_body(run, body, ending)
+        except BaseException as error:  # noqa: BLE001 - a SystemExit in a thread would vanish
+            ending.error, ending.done = error, True
+        wake.set()
+        if notify is not None:
+            notify()
+
+    context = contextvars.copy_context()
+    threading.Thread(target=context.run, args=(target,), name=f"oao-{run.execution_id[:8]}", daemon=True).start()
+    return wake
+
+
+def _wait(run: Run, wake: threading.Event, ending: Ending) -> None:
+    try:
+        while not ending.done:
+            left_s = None if run.deadline is None else max(0.0, run.deadline - run.clock.monotonic())
+            if not wake.wait(left_s):
+                run.time_out()
+            if ending.done:
+                return
+            wake.clear()
+            if run.halted is not None:
+                wake.wait(_CANCEL_S if run.halted.rule == "timeout" else _UNWIND_S)
+                return
+    except KeyboardInterrupt:
+        run.latch(RunHalted("interrupted from the keyboard", rule="interrupted", plugin="oao"))
+        raise
+
+
+async def execute_async(run: Run, body: Callable[[], Awaitable[object]], *, is_sync: bool = False) -> Ending:
+    """Run async code of an agent in a task of its own, or sync code in a daemon thread.
+
+    Args:
+        run: The run; halted by this function where the deadline passes.
+        body: The agent's code.
+        is_sync: True where `body` blocks and returns a plain value.
+
+    Raises:
+        CancelledError: The caller was cancelled; the run is halted and the agent cancelled.
+    """
+    ending = Ending()
+    task: asyncio.Task[None] = asyncio.create_task(
+        _in_thread(run, body, ending) if is_sync else _in_task(run, body, ending)
+    )
+    gave_up = run.root(task, _UNWIND_S)
+    left_s = None if run.deadline is None else max(0.0, run.deadline - run.clock.monotonic())
+    try:
+        await asyncio.wait({task, gave_up}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done() and not gave_up.done():
+            run.time_out()
+            task.cancel("oao: the run is past its deadline")
+            await asyncio.wait({task}, timeout=_CANCEL_S)
+    except asyncio.CancelledError:
+        run.latch(RunHalted("cancelled by the caller", rule="cancelled", plugin="oao"))
+        task.cancel()
+        await asyncio.wait({task}, timeout=_UNWIND_S)
+        raise
+    finally:
+        gave_up.cancel()
+        task.add_done_callback(_retrieve)
+    return ending
+
+
+def _retrieve(task: asyncio.Task[None]) -> None:
+    if not task.cancelled():
+        task.exception()
+
+
+async def _in_task(run: Run, body: Callable[[], Awaitable[object]], ending: Ending) -> None:
+    # A task has a context of its own: nothing to reset.
+    here.set(run)
+    try:
+        ending.result = await body()
+    except asyncio.CancelledError as error:
+        if run.halted is None:
+            ending.error, ending.done = error, True
+        raise
+    except BaseException as error:  # noqa: BLE001 - RunHalted among them; a group of exceptions too
+        ending.error = error
+    ending.done = True
+
+
+async def _in_thread(run: Run, body: Callable[[], object], ending: Ending) -> None:
+    loop = asyncio.get_running_loop()
+    finished = asyncio.Event()
+
+    def notify() -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(finished.set)
+
+    _start(run, body, ending, notify)
+    await finished.wait()

@@ -1,0 +1,455 @@
+"""The one place every call passes: judged, written, acted, written.
+
+The logic is `_begin` and `_finish`, computations without I/O of their own; `call`, `acall`, `stream` and `astream`
+are thin drivers around them. In replay only the acting differs: the recorded outcome is served.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import aclosing, closing
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, TypeVar, cast
+
+from oao_harness.errors import PolicyViolation, ReplayDiverged, RunHalted
+from oao_harness.journal.codec import decode, decode_error, encode, encode_error
+from oao_harness.journal.records import call_fields, outcome_fields
+from oao_harness.runtime.dispatch import Steps, decide, drive, drive_async, observe
+from oao_harness.runtime.retry import delay_before_retry
+from oao_harness.runtime.run import Run
+from oao_hookspecs import (
+    Ask,
+    Call,
+    CallDecided,
+    CallFinished,
+    CallRetried,
+    Decision,
+    Deny,
+    Json,
+    Modify,
+    Outcome,
+    ProposedCall,
+    ToolCall,
+    Usage,
+)
+
+__all__ = ["Answer", "Shape", "ValueShape", "acall", "astream", "call", "frame", "stream"]
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a call returned, in the form the journal keeps."""
+
+    value: Json
+    usage: Usage | None = None
+    proposed: Sequence[ProposedCall] = ()
+
+
+class Shape(Protocol):
+    """How a leaf's results become JSON and come back."""
+
+    def dump(self, value: Any) -> Answer:
+        """Return what the leaf returned, or the list of its chunks where it streamed."""
+        ...
+
+    def load(self, value: Json) -> Any:
+        """Return what the leaf would have returned."""
+        ...
+
+    def load_chunks(self, value: Json) -> Iterable[Any]:
+        """Return the chunks that the leaf would have streamed."""
+        ...
+
+
+class ValueShape:
+    """Plain values: what a tool returns."""
+
+    def dump(self, value: Any) -> Answer:
+        """Encode the value."""
+        return Answer(value=encode(value))
+
+    def load(self, value: Json) -> Any:
+        """Decode the value."""
+        return decode(value)
+
+    def load_chunks(self, value: Json) -> Iterable[Any]:
+        """Decode the list of chunks."""
+        return cast("list[Any]", decode(value))
+
+
+@dataclass(slots=True, kw_only=True)
+class _Ticket:
+    """A call on its way through the gate."""
+
+    run: Run
+    n: int
+    call: Call
+    parent: int | None
+    served: Outcome | None = None
+    reserved: tuple[int, ...] = ()
+    started: float = 0.0
+    attempts: int = 1
+
+
+frame: Final[ContextVar[_Ticket | None]] = ContextVar("oao_frame", default=None)
+"""The governed call whose body is running in this context."""
+
+
+def _begin(run: Run, call: Call) -> Steps[_Ticket]:
+    """Latch, match, decide, reserve, write: everything before the effect.
+
+    Raises:
+        RunHalted: The call must not happen.
+    """
+    run.refuse_if_over()
+    outer = frame.get()
+    parent = outer.n if outer is not None and outer.run is run else None
+    ticket = _Ticket(run=run, n=run.next_number(), call=call, parent=parent)
+    try:
+        if run.replay is not None:
+            yield from _match(ticket)
+        given: Call | None = None
+        decision, by = yield from _judge(run, call)
+        if isinstance(decision, Modify):
+            given, ticket.call = call, decision.call
+        if isinstance(decision, Ask):
+            reason = f"{decision.reason} (held for approval, and nobody can be asked here)"
+            decision = Deny(rule=decision.rule, plugin=decision.plugin, reason=reason)
+        if not isinstance(decision, Deny):
+            decision, by = _reserve(ticket, decision)
+        run.keys.append(f"{call.kind}:{call.name}")
+        run.write("call", call_fields(ticket.call, decision, n=ticket.n, parent=parent, given=given))
+        if run.hooks.heard("oao_call_decided"):
+            event = CallDecided(execution_id=run.execution_id, n=ticket.n, call=ticket.call, decision=decision)
+            yield from observe(run.hooks, "oao_call_decided", {"event": event, "run": run})
+        if isinstance(decision, Deny):
+            yield from run.refusing(decision, n=ticket.n, by=by)
+            raise run.require_halt()
+    except (RunHalted, GeneratorExit, asyncio.CancelledError):
+        raise
+    except BaseException as error:
+        # Whatever breaks the judging breaks the run: an unjudged call must not be tried again.
+        yield from run.halting(
+            PolicyViolation(f"the gate failed: {type(error).__name__}: {error}", rule="gate", plugin="oao", n=ticket.n)
+        )
+        raise
+    run.refuse_if_over()
+    ticket.started = run.clock.monotonic()
+    return ticket
+
+
+def _match(ticket: _Ticket) -> Steps[None]:
+    run = ticket.run
+    assert run.replay is not None  # noqa: S101 - for the type checker
+    served = run.replay.serve(ticket.call, run.agent_name)
+    if isinstance(served, str):
+        yield from run.halting(ReplayDiverged(served, rule="replay", plugin="oao", n=ticket.n))
+        raise run.require_halt()
+    ticket.served = served.outcome
+    for member in run.lineage:
+        member.budget.absorb(served.children)
+
+
+def _judge(run: Run, call: Call) -> Steps[tuple[Decision, Run]]:
+    """Ask the policies of the run, then those of the runs it is nested in; the first denial ends it."""
+    hook = "oao_decide_model_call" if call.kind == "model" else "oao_decide_tool_call"
+    strictest: Decision | None = None
+    for member in run.lineage:
+        arguments: dict[str, object] = {"call": call, "run": member}
+        decision = yield from decide(member.hooks, hook, arguments)
+        if isinstance(decision, Deny | Ask):
+            return decision, member
+        if isinstance(decision, Modify):
+            call = decision.call
+        if strictest is None or isinstance(decision, Modify):
+            strictest = decision
+    return cast("Decision", strictest), run
+
+
+def _reserve(ticket: _Ticket, decision: Decision) -> tuple[Decision, Run]:
+    """Reserve in every budget of the lineage, or in none."""
+    taken: list[int] = []
+    for member in ticket.run.lineage:
+        reserved = member.budget.reserve(ticket.call)
+        if isinstance(reserved, Deny):
+            for earlier, amount in zip(ticket.run.lineage, taken, strict=False):
+                earlier.budget.release(ticket.call, amount)
+            return reserved, member
+        taken.append(reserved)
+    ticket.reserved = tuple(taken)
+    return decision, ticket.run
+
+
+def _finish(ticket: _Ticket, answer: Answer | None, error: BaseException | None) -> Steps[None]:
+    """Settle, write, judge the outcome and the batch it proposes: everything after the effect.
+
+    Raises:
+        RunHalted: The outcome was refused, or the run was halted meanwhile.
+    """
+    run, served = ticket.run, ticket.served
+    if served is not None:
+        outcome = Outcome(
+            value=served.value,
+            error=served.error,
+            usage=served.usage,
+            proposed=answer.proposed if answer is not None else (),
+            attempts=served.attempts,
+            duration_s=served.duration_s,
+            replayed=True,
+        )
+    else:
+        outcome = Outcome(
+            value=answer.value if answer is not None else None,
+            error=encode_error(error) if error is not None else None,
+            usage=answer.usage if answer is not None else None,
+            proposed=answer.proposed if answer is not None else (),
+            attempts=ticket.attempts,
+            duration_s=run.clock.monotonic() - ticket.started,
+        )
+    overspent: tuple[Deny, Run] | None = None
+    for member, amount in zip(run.lineage, ticket.reserved, strict=False):
+        denial = member.budget.settle(amount, outcome.usage)
+        if denial is not None and overspent is None:
+            overspent = (denial, member)
+    run.write("outcome", outcome_fields(outcome, n=ticket.n, late=run.closed))
+    if run.hooks.heard("oao_call_finished"):
+        event = CallFinished(execution_id=run.execution_id, n=ticket.n, call=ticket.call, outcome=outcome)
+        yield from observe(run.hooks, "oao_call_finished", {"event": event, "run": run})
+    run.refuse_if_over()
+    refusal = overspent or (yield from _judge_outcome(ticket, outcome))
+    if refusal is None and len(outcome.proposed) > 1:
+        refusal = yield from _judge_batch(run, outcome.proposed)
+    if refusal is not None:
+        yield from run.refusing(refusal[0], n=ticket.n, by=refusal[1])
+        raise run.require_halt()
+
+
+def _judge_outcome(ticket: _Ticket, outcome: Outcome) -> Steps[tuple[Deny, Run] | None]:
+    for member in ticket.run.lineage:
+        if not member.hooks.heard("oao_decide_outcome"):
+            continue
+        arguments: dict[str, object] = {"call": ticket.call, "outcome": outcome, "run": member}
+        decision = yield from decide(member.hooks, "oao_decide_outcome", arguments)
+        if isinstance(decision, Deny):
+            return decision, member
+        if isinstance(decision, Ask | Modify):
+            reason = f"{decision.reason or decision.verdict} (an outcome can only be allowed or denied)"
+            return Deny(rule=decision.rule or decision.verdict, plugin=decision.plugin, reason=reason), member
+    return None
+
+
+def _judge_batch(run: Run, batch: Sequence[ProposedCall]) -> Steps[tuple[Deny, Run] | None]:
+    """Judge the tool calls of one answer together, before any of them starts.
+
+    A lone call is judged where it runs; only siblings make it a matter of chance which of them ran before the denial.
+    """
+    for member in run.lineage:
+        denial = member.budget.refuse_batch(batch)
+        if denial is not None:
+            return denial, member
+        for proposed in batch:
+            call = ToolCall(name=proposed.name, arguments=proposed.arguments, call_id=proposed.call_id, proposed=True)
+            decision = yield from decide(member.hooks, "oao_decide_tool_call", {"call": call, "run": member})
+            if isinstance(decision, Deny):
+                return decision, member
+    return None
+
+
+def _retrying(ticket: _Ticket, error: Exception) -> Steps[float | None]:
+    """Return the seconds to wait before another try, written and observed, or None where there is none."""
+    run = ticket.run
+    if run.halted is not None or run.closed:
+        return None
+    left_s = None if run.deadline is None else run.deadline - run.clock.monotonic()
+    delay_s = delay_before_retry(run.limits.retry, ticket.call, error, ticket.attempts, left_s)
+    if delay_s is None:
+        return None
+    text = f"{type(error).__name__}: {error}"
+    run.write("retry", {"n": ticket.n, "attempt": ticket.attempts, "delay_s": delay_s, "error": text})
+    if run.hooks.heard("oao_call_retried"):
+        event = CallRetried(
+            execution_id=run.execution_id, n=ticket.n, attempt=ticket.attempts, delay_s=delay_s, error=text
+        )
+        yield from observe(run.hooks, "oao_call_retried", {"event": event, "run": run})
+    ticket.attempts += 1
+    return delay_s
+
+
+def _serve(ticket: _Ticket, shape: Shape) -> tuple[Any, Answer | None]:
+    """Return the recorded value and what it says about itself; raise the recorded error later."""
+    outcome = cast("Outcome", ticket.served)
+    if outcome.error is not None:
+        return None, None
+    value = shape.load(outcome.value)
+    return value, shape.dump(value)
+
+
+def _raise_served(ticket: _Ticket) -> None:
+    outcome = ticket.served
+    if outcome is not None and outcome.error is not None:
+        raise decode_error(outcome.error)
+
+
+def call(run: Run, request: Call, act: Callable[[Call], R], shape: Shape) -> R:
+    """Pass a sync call through the gate.
+
+    Args:
+        run: The run it belongs to.
+        request: What the agent asks for.
+        act: Does it; is given the call as the policies left it.
+        shape: How the result is journaled and served.
+
+    Raises:
+        RunHalted: It must not happen, or the run was halted meanwhile.
+    """
+    timeout_s = run.hooks.timeout_s
+    ticket = drive(_begin(run, request), timeout_s)
+    if ticket.served is not None:
+        value, answer = _serve(ticket, shape)
+        drive(_finish(ticket, answer, None), timeout_s)
+        _raise_served(ticket)
+        return cast("R", value)
+    while True:
+        token = frame.set(ticket)
+        try:
+            result = act(ticket.call)
+            break
+        except Exception as error:
+            delay_s = drive(_retrying(ticket, error), timeout_s)
+            if delay_s is None:
+                drive(_finish(ticket, None, error), timeout_s)
+                raise
+        except BaseException as error:
+            drive(_finish(ticket, None, error), timeout_s)
+            raise
+        finally:
+            frame.reset(token)
+        run.halt_event.wait(delay_s)
+        run.refuse_if_over()
+    drive(_finish(ticket, shape.dump(result), None), timeout_s)
+    return result
+
+
+async def acall(run: Run, request: Call, act: Callable[[Call], Awaitable[R]], shape: Shape) -> R:
+    """Pass an async call through the gate; see `call`."""
+    timeout_s = run.hooks.timeout_s
+    ticket = await drive_async(_begin(run, request), timeout_s)
+    if ticket.served is not None:
+        value, answer = _serve(ticket, shape)
+        await drive_async(_finish(ticket, answer, None), timeout_s)
+        _raise_served(ticket)
+        return cast("R", value)
+    while True:
+        token = frame.set(ticket)
+        try:
+            result = await act(ticket.call)
+            break
+        except Exception as error:
+            delay_s = await drive_async(_retrying(ticket, error), timeout_s)
+            if delay_s is None:
+                await drive_async(_finish(ticket, None, error), timeout_s)
+                raise
+        except BaseException as error:
+            # Not awaited: this task is being cancelled, and what happened must be written all the same.
+            drive(_finish(ticket, None, error), timeout_s)
+            raise
+        finally:
+            frame.reset(token)
+        await asyncio.sleep(delay_s)
+        run.refuse_if_over()
+    await drive_async(_finish(ticket, shape.dump(result), None), timeout_s)
+    return result
+
+
+def stream(run: Run, request: Call, act: Callable[[Call], Iterator[R]], shape: Shape) -> Generator[R, None, None]:
+    """Pass a sync stream through the gate, chunk by chunk; see `call`. A stream that began is not retried."""
+    timeout_s = run.hooks.timeout_s
+    ticket = drive(_begin(run, request), timeout_s)
+    chunks: list[R] = []
+    failure: BaseException | None = None
+    source = _served_chunks(ticket, shape) if ticket.served is not None else act(ticket.call)
+    try:
+        with closing(cast("Generator[R, None, None]", _framed(ticket, source))) as framed:
+            for chunk in framed:
+                chunks.append(chunk)
+                yield chunk
+    except GeneratorExit:
+        drive(_finish(ticket, shape.dump(chunks), None), timeout_s)
+        raise
+    except BaseException as error:
+        failure = error
+        raise
+    finally:
+        if failure is not None:
+            drive(_finish(ticket, None, failure), timeout_s)
+    drive(_finish(ticket, shape.dump(chunks), None), timeout_s)
+
+
+async def astream(
+    run: Run, request: Call, act: Callable[[Call], AsyncIterator[R]], shape: Shape
+) -> AsyncGenerator[R, None]:
+    """Pass an async stream through the gate, chunk by chunk; see `stream`."""
+    timeout_s = run.hooks.timeout_s
+    ticket = await drive_async(_begin(run, request), timeout_s)
+    chunks: list[R] = []
+    try:
+        if ticket.served is not None:
+            for chunk in _served_chunks(ticket, shape):
+                chunks.append(chunk)
+                yield chunk
+        else:
+            async with aclosing(_framed_async(ticket, act(ticket.call))) as framed:
+                async for chunk in framed:
+                    chunks.append(chunk)
+                    yield chunk
+    except GeneratorExit:
+        drive(_finish(ticket, shape.dump(chunks), None), timeout_s)
+        raise
+    except BaseException as error:
+        drive(_finish(ticket, None, error), timeout_s)
+        raise
+    await drive_async(_finish(ticket, shape.dump(chunks), None), timeout_s)
+
+
+def _served_chunks(ticket: _Ticket, shape: Shape) -> Iterator[Any]:
+    _raise_served(ticket)
+    yield from shape.load_chunks(cast("Outcome", ticket.served).value)
+
+
+def _framed(ticket: _Ticket, source: Iterator[R]) -> Generator[R, None, None]:
+    """Mark the frame only while the producer runs: between chunks the consumer's code runs in this context."""
+    try:
+        while True:
+            token = frame.set(ticket)
+            try:
+                chunk = next(source)
+            except StopIteration:
+                return
+            finally:
+                frame.reset(token)
+            yield chunk
+    finally:
+        close = getattr(source, "close", None)
+        if close is not None:
+            close()
+
+
+async def _framed_async(ticket: _Ticket, source: AsyncIterator[R]) -> AsyncGenerator[R, None]:
+    try:
+        while True:
+            token = frame.set(ticket)
+            try:
+                chunk = await anext(source)
+            except StopAsyncIteration:
+                return
+            finally:
+                frame.reset(token)
+            yield chunk
+    finally:
+        close = getattr(source, "aclose", None)
+        if close is not None:
+            await close()

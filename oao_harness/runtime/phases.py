@@ -1,0 +1,234 @@
+"""The phases of a run as computations: INIT and PLAN, REVIEW, TERMINATE. EXECUTE, between them, is the agent's own code."""
+
+from __future__ import annotations
+
+import datetime as dt
+import functools
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import cast
+
+from pydantic_core import to_jsonable_python
+
+from oao_harness.errors import RunHalted
+from oao_harness.runtime import context
+from oao_harness.runtime.dispatch import Steps, decide, observe
+from oao_harness.runtime.execute import Ending
+from oao_harness.runtime.fingerprint import digest, fingerprints
+from oao_harness.runtime.report import ExecutionReport
+from oao_harness.runtime.run import Run
+from oao_hookspecs import Adapter, Allow, Decision, Deny, Json, Limits, RunFinished, RunStarted
+
+__all__ = ["abort", "execute_phase", "plan", "refuse_unseen", "review"]
+
+
+@functools.cache
+def _version() -> str:
+    return version("oao-harness")
+
+
+def plan(
+    run: Run, *, adapter: str, policies: Sequence[object], agent: object = None, tools: Sequence[object] = ()
+) -> Steps[bool]:
+    """Open the run, fix what it is made of, and let the policies see the task.
+
+    Args:
+        run: A run in INIT.
+        adapter: Name of the adapter.
+        policies: As objects, for the journal.
+        agent: For its fingerprint.
+        tools: Tools passed explicitly.
+
+    Returns:
+        False where the task was refused: the run must not enter EXECUTE.
+    """
+    context.opened(run)
+    task = cast("Json", to_jsonable_python(run.task, fallback=repr))
+    started: dict[str, Json] = {"execution_id": run.execution_id, "agent": run.agent_name, "task": task}
+    if run.parent is not None:
+        started["parent"] = run.parent.execution_id
+    run.write("run.started", started)
+    if run.hooks.heard("oao_run_started"):
+        event = RunStarted(execution_id=run.execution_id, agent_name=run.agent_name, task=task)
+        yield from observe(run.hooks, "oao_run_started", {"event": event, "run": run})
+    yield from run.entering("PLAN")
+    made_of: dict[str, Json] = {
+        "adapter": adapter,
+        "policy": [_describe(policy) for policy in policies],
+        "limits": _limits_to_json(run.limits),
+        "fingerprints": fingerprints(agent, tools),
+        "oao": _version(),
+    }
+    run.fingerprint = digest([str(made_of), str(task)])
+    run.write("plan", made_of)
+    for member in run.lineage:
+        decision = yield from decide(member.hooks, "oao_decide_run", {"run": run})
+        if not isinstance(decision, Allow):
+            yield from run.refusing(_as_denial(decision, "a task"), n=None, by=member)
+            return False
+    return True
+
+
+def refuse_unseen(run: Run, adapter: Adapter, agent: object, tools: Sequence[object]) -> Steps[bool]:
+    """Say that an agent's calls cannot be seen; return False where a policy wants them governed."""
+    if tools or adapter.sees(agent):
+        return True
+    run.note_ungoverned(f"agent {run.agent_name!r} ({adapter.name}): oao cannot see its model and tool calls")
+    if not any(member.limits.require_governed for member in run.lineage):
+        return True
+    denial = Deny(
+        rule="require_governed",
+        plugin="oao",
+        reason=(
+            f"agent {run.agent_name!r} is ungoverned: oao cannot see its model and tool calls; pass its tools "
+            "(tools=[...]), mark them with @oao_harness.tool, or use a policy without require_governed"
+        ),
+    )
+    yield from run.refusing(denial, n=None, by=run)
+    return False
+
+
+def execute_phase(run: Run) -> Steps[None]:
+    """Enter EXECUTE and start the clock of the time limit."""
+    yield from run.entering("EXECUTE")
+    deadlines = [member.deadline for member in run.lineage[1:] if member.deadline is not None]
+    if run.limits.timeout_s is not None:
+        deadlines.append(run.clock.monotonic() + run.limits.timeout_s)
+    run.deadline = min(deadlines, default=None)
+
+
+def review(run: Run, ending: Ending | None, adapter: Adapter | None) -> Steps[ExecutionReport]:
+    """Judge the output, settle, end the run and report.
+
+    Args:
+        run: A run in EXECUTE, or one that PLAN refused.
+        ending: How the agent's code ended; None where it never ran.
+        adapter: Finds the output in what the agent returned; None takes the result itself.
+    """
+    output: Json = None
+    error: str | None = None
+    if run.lifecycle.state == "EXECUTE":
+        yield from run.entering("REVIEW")
+        if ending is not None and isinstance(ending.error, RunHalted):
+            # Raised by the agent itself, or by an outer run: a halt is a halt.
+            yield from run.halting(ending.error)
+        if run.halted is None and ending is not None:
+            error = _error_text(ending)
+            if error is None:
+                found = adapter.output(ending.result) if adapter is not None else ending.result
+                output = cast("Json", to_jsonable_python(found, fallback=repr))
+                yield from _judge_output(run, output)
+    if run.halted is not None:
+        error, output = _halt_text(run.halted), None
+    report = _report(run, output, error)
+    if error is None and ending is not None:
+        report._result = ending.result
+    yield from _terminate(run, report)
+    return report.model_copy(update={"state_history": list(run.lifecycle.history), "ungoverned": list(run.ungoverned)})
+
+
+def _judge_output(run: Run, output: Json) -> Steps[None]:
+    for member in run.lineage:
+        if not member.hooks.heard("oao_decide_output"):
+            continue
+        decision = yield from decide(member.hooks, "oao_decide_output", {"output": output, "run": run})
+        if not isinstance(decision, Allow):
+            yield from run.refusing(_as_denial(decision, "an output"), n=None, by=member)
+            return
+
+
+def _terminate(run: Run, report: ExecutionReport) -> Steps[None]:
+    yield from run.entering("TERMINATE")
+    run.closed = True
+    context.closed(run)
+    totals = cast("dict[str, Json]", dict(run.budget.snapshot()))
+    run.write(
+        "run.finished",
+        {"status": report.status, "error": report.error, "output": report.final_output, "totals": totals},
+    )
+    if run.hooks.heard("oao_run_finished"):
+        event = RunFinished(execution_id=run.execution_id, status=report.status, error=report.error, totals=totals)
+        yield from observe(run.hooks, "oao_run_finished", {"event": event, "run": run})
+
+
+def abort(run: Run, error: BaseException) -> Steps[None]:
+    """End a run whose machine broke or whose caller left; what can still be written is written."""
+    context.closed(run)
+    if run.closed:
+        return
+    run.latch(RunHalted(f"aborted: {type(error).__name__}: {error}".rstrip(": "), rule="aborted", plugin="oao"))
+    run.closed = True
+    if run.writer is not None:
+        totals = cast("dict[str, Json]", dict(run.budget.snapshot()))
+        text = _halt_text(run.require_halt())
+        run.write("run.finished", {"status": "FAILED", "error": text, "output": None, "totals": totals})
+        if run.hooks.heard("oao_run_finished"):
+            event = RunFinished(execution_id=run.execution_id, status="FAILED", error=text, totals=totals)
+            yield from observe(run.hooks, "oao_run_finished", {"event": event, "run": run})
+
+
+def _error_text(ending: Ending) -> str | None:
+    if ending.error is not None:
+        message = str(ending.error)
+        return f"{type(ending.error).__name__}: {message}" if message else type(ending.error).__name__
+    return None if ending.done else "the agent did not end"
+
+
+def _halt_text(halt: RunHalted) -> str:
+    return f"{halt.rule}: {halt.reason}" if halt.rule and not halt.reason.startswith(halt.rule) else halt.reason
+
+
+def _as_denial(decision: Decision, what: str) -> Deny:
+    if isinstance(decision, Deny):
+        return decision
+    reason = f"{decision.reason or decision.verdict} ({what} can only be allowed or denied here)"
+    return Deny(rule=decision.rule or decision.verdict, plugin=decision.plugin, reason=reason)
+
+
+def _report(run: Run, output: Json, error: str | None) -> ExecutionReport:
+    totals, halt = run.budget.totals, run.halted
+    violation: dict[str, object] | None = None
+    if halt is not None:
+        violation = {"rule": halt.rule, "plugin": halt.plugin, "reason": halt.reason}
+        if halt.n is not None:
+            violation["n"] = halt.n
+    return ExecutionReport(
+        execution_id=run.execution_id,
+        agent_name=run.agent_name,
+        status="SUCCESS" if error is None else "FAILED",
+        error=error,
+        violation=violation,
+        total_tokens=totals.tokens,
+        input_tokens=totals.input_tokens,
+        output_tokens=totals.output_tokens,
+        tokens_estimated=totals.estimated,
+        total_steps=totals.steps,
+        model_calls=totals.model_calls,
+        tool_calls=totals.tool_calls,
+        tool_usage=dict(totals.tool_usage),
+        execution_time_seconds=max(0.0, run.clock.monotonic() - run.started),
+        final_output=output,
+        timestamp=dt.datetime.fromtimestamp(run.started_at, dt.UTC),
+        execution_hash=digest([run.fingerprint, *run.keys]),
+    )
+
+
+def _describe(policy: object) -> str:
+    name = getattr(policy, "name", None)
+    if type(policy).__repr__ is not object.__repr__:
+        return repr(policy)
+    return name if isinstance(name, str) else type(policy).__qualname__
+
+
+def _limits_to_json(limits: Limits) -> Mapping[str, Json]:
+    fields: dict[str, Json] = {
+        "max_steps": limits.max_steps,
+        "max_model_calls": limits.max_model_calls,
+        "max_tool_calls": limits.max_tool_calls,
+        "max_tokens": limits.max_tokens,
+        "timeout_s": limits.timeout_s,
+        "require_governed": limits.require_governed,
+    }
+    if limits.retry is not None:
+        fields["max_retries"] = limits.retry.max_retries
+    return {key: value for key, value in fields.items() if value is not None and value is not False}

@@ -1,0 +1,31 @@
+"""Where the outcomes of a replayed run come from: the gate's one question to a recording."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from oao_hookspecs import Call, Outcome, Usage
+
+__all__ = ["Replay", "Served"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """A recorded outcome that answers a call."""
+
+    outcome: Outcome
+    children: Sequence[tuple[str, str, Usage | None]] = ()
+    """Calls that happened inside of it when it was recorded: `(kind, name, usage)`."""
+
+
+class Replay(Protocol):
+    """Answers calls from a recording."""
+
+    def serve(self, call: Call, run_name: str) -> Served | str:
+        """Return the recorded outcome, or one line that says how the call diverges from the recording.
+
+        Called once per call, from any thread, before the policies are asked.
+        """
+        ...

@@ -1,0 +1,62 @@
+"""The report of a run: what a caller, a server and an exit code are told."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+
+__all__ = ["ExecutionReport"]
+
+
+class ExecutionReport(BaseModel):
+    """How one run went. `report.result` is what the agent returned, as the object it was; it is not serialised."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    execution_id: str
+    """Id of the run, unique."""
+    agent_name: str
+    status: Literal["SUCCESS", "FAILED"]
+    error: str | None = None
+    """Why the run failed, one line; None for a success."""
+    violation: dict[str, Any] | None = None
+    """`rule`, `plugin`, `reason` and, where one call is to blame, its number `n`; None where nothing was refused."""
+    total_tokens: int = 0
+    """Input and output tokens of all model calls."""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    tokens_estimated: bool = False
+    """True where a provider reported no usage and a part of the tokens was estimated from characters."""
+    total_steps: int = 0
+    """Governed calls or the framework's own steps, whichever are more."""
+    model_calls: int = 0
+    tool_calls: int = 0
+    tool_usage: dict[str, int] = Field(default_factory=dict[str, int])
+    """Calls by tool name."""
+    execution_time_seconds: float = 0.0
+    state_history: list[str] = Field(default_factory=list[str])
+    final_output: Any = None
+    """The agent's answer, as JSON; None where the run failed."""
+    ungoverned: list[str] = Field(default_factory=list[str])
+    """What could not be governed, one line each."""
+    timestamp: datetime
+    """When the run started, UTC."""
+    execution_hash: str = ""
+    """Equal for equal agent, task, policy and sequence of calls."""
+
+    _result: object = PrivateAttr(default=None)
+
+    @property
+    def result(self) -> object:
+        """What the agent returned; None where the run failed."""
+        return self._result
+
+    def json(self, *, indent: int | None = None) -> str:  # type: ignore[override]
+        """Return the report as JSON text.
+
+        Args:
+            indent: Spaces of indentation; None for one line.
+        """
+        return self.model_dump_json(indent=indent)

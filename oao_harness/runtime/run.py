@@ -1,0 +1,271 @@
+"""One governed run: its latch, counters, journal and lifecycle. All state of a run is here and nowhere else."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from oao_harness.errors import OaoError, PolicyViolation, RunHalted
+from oao_harness.runtime.budget import Budget
+from oao_harness.runtime.dispatch import Hooks, Steps, drive, observe
+from oao_harness.runtime.lifecycle import Lifecycle, State
+from oao_hookspecs import Clock, Deny, Json, Limits, StateEntered, StepStarted, ViolationFound
+
+if TYPE_CHECKING:
+    from oao_harness.journal.writer import Writer
+    from oao_harness.runtime.replay import Replay
+
+__all__ = ["Run"]
+
+# How long an agent may take to unwind by itself after a halt, before its task is cancelled.
+_GRACE_S = 0.05
+
+
+class Run:
+    """The state of one run, and what may be known of it (`RunView`).
+
+    Args:
+        execution_id: Its id.
+        agent_name: Name of the agent.
+        task: The task as it was given.
+        hooks: Who decides and observes.
+        clock: Where time is read.
+        parent: The run whose tool started this one; its policies and budget hold here too.
+    """
+
+    def __init__(
+        self,
+        *,
+        execution_id: str,
+        agent_name: str,
+        task: object,
+        hooks: Hooks,
+        clock: Clock,
+        parent: Run | None = None,
+    ) -> None:
+        self.execution_id = execution_id
+        self.agent_name = agent_name
+        self.task = task
+        self.hooks = hooks
+        self.clock = clock
+        self.parent = parent
+        self.lineage: tuple[Run, ...] = (self, *(parent.lineage if parent is not None else ()))
+        self.budget = Budget(Limits())
+        self.lifecycle = Lifecycle()
+        self.writer: Writer | None = None
+        self.replay: Replay | None = None
+        self.halted: RunHalted | None = None
+        self.closed = False
+        self.deadline: float | None = None
+        """On the clock's monotonic scale."""
+        self.halt_event = threading.Event()
+        self.ungoverned: list[str] = []
+        self.keys: list[str] = []
+        """Names of the calls made so far, for the execution hash."""
+        self.fingerprint = ""
+        self.started = clock.monotonic()
+        self.started_at = clock.time()
+        self._n = 0
+        self._lock = threading.Lock()
+        self._wake: threading.Event | None = None
+        self._on_halt: Callable[[], None] | None = None
+
+    # What a policy may know
+
+    @property
+    def limits(self) -> Limits:
+        """What the run may spend."""
+        return self.budget.limits
+
+    @property
+    def steps(self) -> int:
+        """Steps so far."""
+        return self.budget.totals.steps
+
+    @property
+    def model_calls(self) -> int:
+        """Model calls so far."""
+        return self.budget.totals.model_calls
+
+    @property
+    def tool_calls(self) -> int:
+        """Tool calls so far."""
+        return self.budget.totals.tool_calls
+
+    @property
+    def tool_usage(self) -> Mapping[str, int]:
+        """Calls so far by tool name."""
+        return dict(self.budget.totals.tool_usage)
+
+    @property
+    def total_tokens(self) -> int:
+        """Tokens so far."""
+        return self.budget.totals.tokens
+
+    @property
+    def replaying(self) -> bool:
+        """True where outcomes come from a recording."""
+        return self.replay is not None
+
+    # What the machine does with it
+
+    def next_number(self) -> int:
+        """Return the number of the next call, from 1."""
+        with self._lock:
+            self._n += 1
+            return self._n
+
+    def write(self, type: str, fields: dict[str, Json]) -> None:
+        """Append a record to the run's journal; a journal that fails halts the run."""
+        if self.writer is None:
+            raise OaoError(f"run {self.execution_id!r} has no journal yet")
+        try:
+            self.writer.append(type, fields)
+        except Exception as error:
+            halt = RunHalted(f"the journal failed: {error}", rule="journal", plugin="oao")
+            self.latch(halt)
+            raise halt from error
+
+    def note_ungoverned(self, what: str) -> None:
+        """Say in the report that something of this run could not be governed; once for each text."""
+        with self._lock:
+            if what in self.ungoverned:
+                return
+            self.ungoverned.append(what)
+        self.write("ungoverned", {"what": what})
+
+    def entering(self, state: State) -> Steps[None]:
+        """Move the lifecycle, write it, tell the observers."""
+        self.lifecycle.enter(state)
+        self.write("state", {"state": state})
+        if self.hooks.heard("oao_state_entered"):
+            event = StateEntered(execution_id=self.execution_id, state=state)
+            yield from observe(self.hooks, "oao_state_entered", {"event": event, "run": self})
+
+    def stepping(self, name: str) -> Steps[None]:
+        """Count a step of the agent's own framework; the limit on steps holds for them too.
+
+        Raises:
+            RunHalted: The run is halted, or was by this step.
+        """
+        self.refuse_if_over()
+        index = 0
+        for run in self.lineage:
+            counted = run.budget.step()
+            if isinstance(counted, Deny):
+                yield from self.refusing(counted, n=None, by=run)
+                raise self.require_halt()
+            index = index or counted
+        self.write("step", {"index": index, "name": name})
+        if self.hooks.heard("oao_step_started"):
+            event = StepStarted(execution_id=self.execution_id, index=index, name=name)
+            yield from observe(self.hooks, "oao_step_started", {"event": event, "run": self})
+
+    def refuse_if_over(self) -> None:
+        """Raise where the run, or one it is nested in, was halted, is over, or is past its deadline.
+
+        Raises:
+            RunHalted: Always the first reason, however often it was caught.
+        """
+        for run in self.lineage:
+            if run.halted is not None:
+                raise run.halted
+            if run.deadline is not None and run.clock.monotonic() > run.deadline:
+                run.time_out()
+            if run.closed:
+                raise RunHalted(
+                    f"run {run.execution_id} is over; what it left behind may do nothing more", rule="closed"
+                )
+            if run.halted is not None:
+                raise run.halted
+
+    def refusing(self, denial: Deny, *, n: int | None, by: Run) -> Steps[None]:
+        """Halt for a denial of this run's, or an outer run's, policies; the outer run is halted with it."""
+        for run in self.lineage:
+            halt = PolicyViolation(denial.reason, rule=denial.rule, plugin=denial.plugin, n=n if run is self else None)
+            yield from run.halting(halt)
+            if run is by:
+                return
+
+    def halting(self, halt: RunHalted) -> Steps[None]:
+        """Halt the run: latch, journal, observers, cancel scope. Only the first reason counts."""
+        if not self.latch(halt):
+            return
+        violation: dict[str, Json] = {"rule": halt.rule, "plugin": halt.plugin, "reason": halt.reason}
+        if halt.n is not None:
+            violation["n"] = halt.n
+        self.write("violation", violation)
+        if self.hooks.heard("oao_violation"):
+            event = ViolationFound(
+                execution_id=self.execution_id, rule=halt.rule, plugin=halt.plugin, reason=halt.reason, n=halt.n
+            )
+            yield from observe(self.hooks, "oao_violation", {"event": event, "run": self})
+
+    def halt_now(self, halt: RunHalted) -> None:
+        """Halt the run from code that is not a computation, such as a timer."""
+        drive(self.halting(halt), self.hooks.timeout_s)
+
+    def time_out(self) -> None:
+        """Halt the run for its deadline."""
+        reason = f"timeout: {self.limits.timeout_s:g} s are over"
+        self.halt_now(PolicyViolation(reason, rule="timeout", plugin="budget"))
+
+    def latch(self, halt: RunHalted) -> bool:
+        """Keep the first reason to halt and start cancelling; return True where this one is the first."""
+        with self._lock:
+            if self.halted is not None or self.closed:
+                return False
+            self.halted = halt
+            wake, on_halt = self._wake, self._on_halt
+        self.halt_event.set()
+        if wake is not None:
+            wake.set()
+        if on_halt is not None:
+            on_halt()
+        return True
+
+    def require_halt(self) -> RunHalted:
+        """Return why the run was halted; a run that ended meanwhile refuses for that reason."""
+        return self.halted or RunHalted(f"run {self.execution_id} is over", rule="closed", plugin="oao")
+
+    def wake_event(self) -> threading.Event:
+        """Return an event that is also set when the run is halted, for who waits for the agent."""
+        with self._lock:
+            if self._wake is None:
+                self._wake = threading.Event()
+        return self._wake
+
+    def root(self, task: asyncio.Task[None], unwind_s: float) -> asyncio.Future[None]:
+        """Name the task to cancel when the run is halted: it frees what swallowed the halt or waits for ever.
+
+        Args:
+            task: The agent's task.
+            unwind_s: Seconds it may take after the cancellation.
+
+        Returns:
+            A future that is done when the run was halted and the task did not end in that time.
+        """
+        loop = task.get_loop()
+        gave_up: asyncio.Future[None] = loop.create_future()
+
+        def give_up() -> None:
+            if not gave_up.done():
+                gave_up.set_result(None)
+
+        def cancel() -> None:
+            if not task.done():
+                task.cancel("oao: the run is halted")
+                loop.call_later(unwind_s, give_up)
+
+        def on_halt() -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(loop.call_later, _GRACE_S, cancel)
+
+        with self._lock:
+            self._on_halt = on_halt
+            halted = self.halted is not None
+        if halted:
+            on_halt()
+        return gave_up

@@ -1,0 +1,92 @@
+"""Token counts: read from the shapes that providers and frameworks use today, estimated where there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final, cast
+
+from oao_hookspecs import Json, ModelCall, Usage
+
+__all__ = ["estimate_input_tokens", "estimate_tokens", "read_usage"]
+
+# Source: the providers' rule of thumb for English text, about four characters a token.
+_CHARS_PER_TOKEN: Final = 4
+
+_INPUT_KEYS: Final = ("input_tokens", "prompt_tokens", "prompt_token_count", "promptTokenCount", "inputTokens")
+_OUTPUT_KEYS: Final = (
+    "output_tokens",
+    "completion_tokens",
+    "candidates_token_count",
+    "candidatesTokenCount",
+    "outputTokens",
+)
+_TOTAL_KEYS: Final = ("total_tokens", "total_token_count", "totalTokenCount", "totalTokens")
+_HOLDERS: Final = ("usage_metadata", "usage", "token_usage", "usageMetadata", "response_metadata", "llm_output")
+
+
+def read_usage(value: object, _depth: int = 0) -> Usage | None:
+    """Return the tokens that a model's answer reports, or None where it reports none.
+
+    Looks at the value itself and at `usage_metadata`, `usage`, `token_usage`, `response_metadata` of it, as
+    attributes or keys, in OpenAI's, Anthropic's, Google's, Bedrock's and LangChain's spelling.
+
+    Args:
+        value: A response object, a message, or a mapping.
+    """
+    counts = _read_counts(value)
+    if counts is not None or _depth > 2:
+        return counts
+    for holder in _HOLDERS:
+        inner = _get(value, holder)
+        if inner is not None and not isinstance(inner, str | int | float):
+            found = read_usage(inner, _depth + 1)
+            if found is not None:
+                return found
+    return None
+
+
+def _read_counts(value: object) -> Usage | None:
+    sent, received, total = (_first_count(value, keys) for keys in (_INPUT_KEYS, _OUTPUT_KEYS, _TOTAL_KEYS))
+    if sent is None and received is None:
+        # A lone total cannot be split; counting it as input keeps the sum right.
+        return None if total is None else Usage(input_tokens=total)
+    sent, received = sent or 0, received or 0
+    if total is not None and total > sent + received:
+        # Google counts thinking and tool-use tokens in the total only.
+        received = total - sent
+    return Usage(input_tokens=sent, output_tokens=received)
+
+
+def _first_count(value: object, keys: tuple[str, ...]) -> int | None:
+    for key in keys:
+        count = _get(value, key)
+        if isinstance(count, int) and not isinstance(count, bool) and count >= 0:
+            return count
+    return None
+
+
+def _get(value: object, key: str) -> object:
+    if isinstance(value, Mapping):
+        return cast("Mapping[str, object]", value).get(key)
+    return getattr(value, key, None)
+
+
+def estimate_tokens(values: Iterable[Json]) -> int:
+    """Return about how many tokens the texts inside of JSON values are; at least 1 for any text."""
+    chars = sum(_chars(value) for value in values)
+    return -(-chars // _CHARS_PER_TOKEN)
+
+
+def estimate_input_tokens(call: ModelCall) -> int:
+    """Return about how many tokens a request will cost before the model answers."""
+    return estimate_tokens((*call.messages, *call.tools))
+
+
+def _chars(value: Json) -> int:
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, Mapping):
+        return sum(len(key) + _chars(item) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return sum(_chars(item) for item in value)
+    return 0 if value is None else 2

@@ -1,0 +1,1 @@
+"""Bundled stores, one file each, loaded by dotted name."""
