@@ -90,6 +90,7 @@ class _Ticket:
     call: Call
     parent: int | None
     served: Outcome | None = None
+    denied_by: str | None = None
     reserved: tuple[int, ...] = ()
     started: float = 0.0
     attempts: int = 1
@@ -121,6 +122,10 @@ def _begin(run: Run, call: Call) -> Steps[_Ticket]:
             decision = Deny(rule=decision.rule, plugin=decision.plugin, reason=reason)
         if not isinstance(decision, Deny):
             decision, by = _reserve(ticket, decision)
+        if ticket.denied_by is not None and not isinstance(decision, Deny):
+            reason = f"{call.kind} {call.name}: {ticket.denied_by} when recorded, {decision.verdict} now (replay diverged)"
+            yield from run.halting(ReplayDiverged(reason, rule="replay", plugin="oao", n=ticket.n))
+            raise run.require_halt()
         run.keys.append(f"{call.kind}:{call.name}")
         run.write("call", call_fields(ticket.call, decision, n=ticket.n, parent=parent, given=given))
         if run.hooks.heard("oao_call_decided"):
@@ -150,6 +155,7 @@ def _match(ticket: _Ticket) -> Steps[None]:
         yield from run.halting(ReplayDiverged(served, rule="replay", plugin="oao", n=ticket.n))
         raise run.require_halt()
     ticket.served = served.outcome
+    ticket.denied_by = served.denied_by
     for member in run.lineage:
         member.budget.absorb(served.children)
 

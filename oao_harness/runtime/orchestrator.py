@@ -8,9 +8,12 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 from oao_harness.errors import AgentError, ConfigError
+from oao_harness.journal.matcher import Matcher
+from oao_harness.journal.recording import Recording
 from oao_harness.journal.writer import Writer
 from oao_harness.plugins.manager import make_hooks, make_manager
 from oao_harness.runtime import context, phases
@@ -91,8 +94,22 @@ class Orchestrator:
         Raises:
             AgentError: There is no way to run this agent.
         """
+        return self._run(agent, task, tools, framework, execution_id, agent_name)
+
+    def _run(
+        self,
+        agent: object,
+        task: object,
+        tools: Sequence[object],
+        framework: str | None,
+        execution_id: str | None,
+        agent_name: str | None,
+        replay: Matcher | None = None,
+    ) -> ExecutionReport:
         adapter = self._adapter_for(agent, framework)
         run = self._make_run(agent_name or _name_of(agent), task, execution_id)
+        if replay is not None:
+            run.replay = run.must_play = replay
         timeout_s = run.hooks.timeout_s
 
         def in_a_loop() -> Ending:
@@ -137,6 +154,33 @@ class Orchestrator:
         except BaseException as error:
             drive(phases.abort(run, error), timeout_s)
             raise
+
+    def replay(
+        self,
+        agent: object,
+        task: object,
+        recording: Recording | str | Path,
+        *,
+        tools: Sequence[object] = (),
+        framework: str | None = None,
+    ) -> ExecutionReport:
+        """Run an agent with the outcomes of a recording: no model is asked, no tool body runs.
+
+        The policies judge every call as in a live run. A request that is not the recorded one, and a recorded call
+        that is not made, fail the run with the rule `replay`.
+
+        Args:
+            agent: The agent, see `run`.
+            task: What it is asked.
+            recording: A recording or the path of one.
+            tools: See `run`.
+            framework: See `run`.
+
+        Raises:
+            RecordingError: The recording cannot be read.
+        """
+        loaded = recording if isinstance(recording, Recording) else Recording.load(recording)
+        return self._run(agent, task, tools, framework, None, None, replay=Matcher(loaded))
 
     def open_run(self, agent_name: str, task: object = None, *, session: context.Session | None = None) -> Run:
         """Open a run whose agent somebody else calls, and take it to EXECUTE.
@@ -183,6 +227,8 @@ class Orchestrator:
             parent=_open_parent(),
         )
         run.budget = Budget(self._limits(run))
+        if run.parent is not None:
+            run.replay = run.parent.replay
         session = session or context.session()
         tap = session.adopt(run) if session is not None else None
         run.writer = Writer(self.store, run.execution_id, self._clock, tap)
