@@ -38,6 +38,7 @@ __all__ = ["FORMAT", "RecordedEvent", "Recording"]
 FORMAT: Final = 1
 _SECRET_NAME: Final = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL")
 _SECRET_LENGTH: Final = 8
+_LINE_WIDTH: Final = 110
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,7 +162,7 @@ class Recording:
                     f"step {event.n} {event.kind} {event.name} returned a {opaque}, which a recording cannot hold; "
                     "return plain data, a dataclass or a pydantic model"
                 )
-        text = json.dumps(self.to_json(), ensure_ascii=False, indent=1) + "\n"
+        text = _pretty(self.to_json(), "") + "\n"
         _refuse_secrets(text, path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -257,6 +258,21 @@ class _Builder:
 
 
 # The document
+
+
+def _pretty(value: Json, indent: str) -> str:
+    """Return JSON text that a person reviews: what fits on a line is on one line."""
+    line = json.dumps(value, ensure_ascii=False)
+    if len(line) + len(indent) <= _LINE_WIDTH or not isinstance(value, Mapping | list) or not value:
+        return line
+    deeper = indent + " "
+    if isinstance(value, Mapping):
+        parts = [f"{json.dumps(key, ensure_ascii=False)}: {_pretty(item, deeper)}" for key, item in value.items()]
+        opening, closing = "{", "}"
+    else:
+        parts = [_pretty(item, deeper) for item in value]
+        opening, closing = "[", "]"
+    return f"{opening}\n{deeper}" + f",\n{deeper}".join(parts) + f"\n{indent}{closing}"
 
 
 def _write(recording: Recording) -> dict[str, Json]:

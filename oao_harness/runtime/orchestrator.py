@@ -182,21 +182,20 @@ class Orchestrator:
         loaded = recording if isinstance(recording, Recording) else Recording.load(recording)
         return self._run(agent, task, tools, framework, None, None, replay=Matcher(loaded))
 
-    def open_run(self, agent_name: str, task: object = None, *, session: context.Session | None = None) -> Run:
+    def open_run(self, agent_name: str, task: object = None) -> Run:
         """Open a run whose agent somebody else calls, and take it to EXECUTE.
 
-        For faces such as pytest, where the user's test calls the agent. Calls made in the `context.here` of the run
-        belong to it. `close_run` ends it.
+        For sessions such as a pytest test, whose body calls the agent: it answers `context.Session.ambient`, and is
+        the outer run of all others in the session. `close_run` ends it.
 
         Args:
             agent_name: Name in the report.
             task: What the agent is asked.
-            session: Takes part in the run; the session of the process by default.
 
         Raises:
             RunHalted: A policy refused the task.
         """
-        run = self._make_run(agent_name, task, None, session)
+        run = self._make_run(agent_name, task, None, ambient=True)
         timeout_s = run.hooks.timeout_s
         if not drive(phases.plan(run, adapter="open", policies=self._policies), timeout_s):
             drive(phases.review(run, None, None), timeout_s)
@@ -215,21 +214,19 @@ class Orchestrator:
         yield from phases.execute_phase(run)
         return True
 
-    def _make_run(
-        self, agent_name: str, task: object, execution_id: str | None, session: context.Session | None = None
-    ) -> Run:
+    def _make_run(self, agent_name: str, task: object, execution_id: str | None, *, ambient: bool = False) -> Run:
         run = Run(
             execution_id=execution_id or str(uuid.uuid4()),
             agent_name=agent_name,
             task=task,
             hooks=self._hooks,
             clock=self._clock,
-            parent=_open_parent(),
+            parent=None if ambient else _open_parent(),
         )
         run.budget = Budget(self._limits(run))
         if run.parent is not None:
             run.replay = run.parent.replay
-        session = session or context.session()
+        session = context.session()
         tap = session.adopt(run) if session is not None else None
         run.writer = Writer(self.store, run.execution_id, self._clock, tap)
         return run
@@ -278,8 +275,12 @@ def _name_of(agent: object) -> str:
 
 
 def _open_parent() -> Run | None:
+    """Return the run that this one is started in: its policies and its budget hold here too."""
     parent = context.here.get()
-    return parent if parent is not None and (not parent.closed or parent.halted is not None) else None
+    if parent is not None and (not parent.closed or parent.halted is not None):
+        return parent
+    session = context.session()
+    return session.ambient() if session is not None else None
 
 
 def _has_running_loop() -> bool:
