@@ -10,13 +10,21 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pytest_oao.testing.cassette_server import CassetteServer
-    from pytest_oao.testing.openai_server import ErrorReply, OpenAIServer, TextReply, ToolCall, ToolCallReply
+    from pytest_oao.testing.openai_server import (
+        ErrorReply,
+        OpenAIServer,
+        Reply,
+        TextReply,
+        ToolCall,
+        ToolCallReply,
+    )
     from pytest_oao.testing.usage import TokenUsage
 
 __all__ = [
     "CassetteServer",
     "ErrorReply",
     "OpenAIServer",
+    "Reply",
     "TextReply",
     "TokenUsage",
     "ToolCall",

@@ -39,6 +39,8 @@ _DROPPED_HEADERS = frozenset({
 class CassetteServer(LoopbackServer):
     """Answer each request with the next recorded response for its method and path; hosts and queries aside.
 
+    Needs PyYAML; importing this module without it fails.
+
     Event streams are sent event by event. A request with no response left gets an HTTP 500 that names what
     was asked and what is left, and asks not to be retried. `stop()` and `start()` do not rewind.
 

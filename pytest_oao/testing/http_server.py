@@ -15,6 +15,7 @@ import threading
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
@@ -165,12 +166,13 @@ class LoopbackServer(ABC):
 
     def _record(self, body: dict[str, object]) -> None:
         """Note a request; the caller holds the lock, so that order of arrival and order of answers agree."""
-        self._requests.append(body)
+        self._requests.append(copy.deepcopy(body))
         self._arrived.notify_all()
 
 
 class _Listener(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 128  # the default of 5 makes the sixth of many concurrent connections wait a second
 
     def __init__(self, port: int, respond: Callable[[Request], Answer]) -> None:
         super().__init__((_HOST, port), _Handler)
@@ -183,6 +185,10 @@ class _Listener(ThreadingHTTPServer):
             target=self.serve_forever, args=(0.01,), name="oao-loopback", daemon=True
         )
         self._loop.start()
+
+    def server_bind(self) -> None:
+        # Not HTTPServer's own: it looks up the host's name, which takes seconds where reverse DNS is broken.
+        TCPServer.server_bind(self)
 
     def process_request(self, request: _Connection, client_address: object) -> None:
         # Noted here, on the accepting thread: close() joins it, so it can miss no connection.
