@@ -377,14 +377,21 @@ def test_headers_are_kept_but_those_of_the_connection(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("rest", ["", "data: cut"])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_event_streams_are_sent_event_by_event(tmp_path: Path, end: str) -> None:
-    """Byte for byte the recorded stream, as a chunked transfer, also when its last event is cut off."""
-    stream = "".join(f"event: e{end}data: {number}{end}{end}" for number in range(3)) + "data: cut"
-    path = _cassette(tmp_path, _response(stream, content_type="text/event-stream"))
-    with CassetteServer(path) as server, httpx.stream("GET", f"{server.url}/v1/x") as answer:
-        assert answer.headers["transfer-encoding"] == "chunked"
-        assert b"".join(answer.iter_raw()) == stream.encode()
+def test_event_streams_are_sent_event_by_event(tmp_path: Path, end: str, rest: str) -> None:
+    """Byte for byte the recorded stream, as a chunked transfer, also when its last event was cut off."""
+    stream = "".join(f"event: e{end}data: {number}{end}{end}" for number in range(3)) + rest
+    recorded = _response(stream, content_type="text/event-stream")
+    with (
+        CassetteServer(_cassette(tmp_path, recorded, _response("next"))) as server,
+        httpx.Client(base_url=server.url) as client,
+    ):
+        answer = client.get("/v1/x")
+        after = client.get("/v1/x")
+    assert answer.headers["transfer-encoding"] == "chunked"
+    assert answer.content == stream.encode()
+    assert after.text == "next"
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"])
@@ -481,7 +488,7 @@ def _events(*documents: object) -> str:
             id="chat, streamed with usage in each chunk",
         ),
         pytest.param(
-            'data: {"text": "\u2028", "usage": {"input_tokens": 6}}\r\rdata:{"usage": {"output_tokens": 2}}\r\r',
+            'data: {"text": "\u2028", "usage": {"input_tokens": 6}}\r\rdata:{"usage": {"output_tokens": 2}}',
             (6, 2, 8),
             id="streamed, a line separator inside a string",
         ),
