@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import pytest_oao.testing
+
+
+def _printed_by(code: str) -> list[str]:
+    root = Path(pytest_oao.testing.__file__).parents[2]
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout.split()
 
 
 def test_importing_the_package_imports_no_library() -> None:
@@ -17,8 +24,7 @@ def test_importing_the_package_imports_no_library() -> None:
         "new = {name.partition('.')[0] for name in set(sys.modules) - before}; "
         "print(*new - sys.stdlib_module_names)"
     )
-    imported = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert imported.stdout.split() == ["pytest_oao"]
+    assert _printed_by(code) == ["pytest_oao"]
 
 
 def test_the_openai_server_needs_the_standard_library_only() -> None:
@@ -27,8 +33,7 @@ def test_the_openai_server_needs_the_standard_library_only() -> None:
         "import sys; from pytest_oao.testing import OpenAIServer; "
         "print(*(name for name in ('yaml', 'httpx', 'openai', 'langchain_core') if name in sys.modules))"
     )
-    imported = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert imported.stdout.split() == []
+    assert _printed_by(code) == []
 
 
 def test_all_names_are_there_and_no_other() -> None:
