@@ -14,7 +14,12 @@ __all__ = ["details", "headline"]
 
 _MOST_DETAILS: Final = 8
 _CONTEXT_WORDS: Final = 4
-_ROLES: Final = {"system": "system prompt", "developer": "system prompt", "human": "user message", "user": "user message"}
+_ROLES: Final = {
+    "system": "system prompt",
+    "developer": "system prompt",
+    "human": "user message",
+    "user": "user message",
+}
 
 _Path = tuple[str | int, ...]
 _Change = tuple[str, _Path, Json, Json]

@@ -123,7 +123,9 @@ def _begin(run: Run, call: Call) -> Steps[_Ticket]:
         if not isinstance(decision, Deny):
             decision, by = _reserve(ticket, decision)
         if ticket.denied_by is not None and not isinstance(decision, Deny):
-            reason = f"{call.kind} {call.name}: {ticket.denied_by} when recorded, {decision.verdict} now (replay diverged)"
+            reason = (
+                f"{call.kind} {call.name}: {ticket.denied_by} when recorded, {decision.verdict} now (replay diverged)"
+            )
             yield from _diverging(run, reason, ticket.n)
             raise run.require_halt()
         run.keys.append(f"{call.kind}:{call.name}")

@@ -14,8 +14,8 @@ from oao_harness.runtime.lifecycle import Lifecycle, State
 from oao_hookspecs import Clock, Deny, Json, Limits, StateEntered, StepStarted, ViolationFound
 
 if TYPE_CHECKING:
-    from oao_harness.journal.writer import Writer
     from oao_harness.journal.replay import Replay
+    from oao_harness.journal.writer import Writer
 
 __all__ = ["Run"]
 

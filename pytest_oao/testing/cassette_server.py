@@ -91,9 +91,7 @@ class CassetteServer(LoopbackServer):
                 return _answer_of(left.popleft())
             rest = [f"{len(some)} x {' '.join(key)}" for key, some in self._left.items() if some]
         left_over = ", ".join(rest) or "nothing"
-        return error_answer(
-            f"{self._path.name} has no response left for {' '.join(asked)}; left: {left_over}"
-        )
+        return error_answer(f"{self._path.name} has no response left for {' '.join(asked)}; left: {left_over}")
 
 
 def _answer_of(interaction: Interaction) -> Answer:

@@ -181,9 +181,7 @@ class _Listener(ThreadingHTTPServer):
         self._connections: dict[_Connection, threading.Thread | None] = {}
         self._changed = threading.Condition()
         # The short poll bounds what every stop() costs: shutdown() waits for the next one.
-        self._loop = threading.Thread(
-            target=self.serve_forever, args=(0.01,), name="oao-loopback", daemon=True
-        )
+        self._loop = threading.Thread(target=self.serve_forever, args=(0.01,), name="oao-loopback", daemon=True)
         self._loop.start()
 
     def server_bind(self) -> None:
@@ -240,9 +238,7 @@ class _Handler(BaseHTTPRequestHandler):
         listener = cast("_Listener", self.server)
         if "transfer-encoding" in self.headers:
             self.close_connection = True
-            answer = error_answer(
-                "send the body with a content-length, not as a chunked transfer", status=411
-            )
+            answer = error_answer("send the body with a content-length, not as a chunked transfer", status=411)
         else:
             content = self.rfile.read(int(self.headers.get("content-length") or 0))
             path = urlsplit(self.path).path

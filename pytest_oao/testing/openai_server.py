@@ -46,9 +46,7 @@ class OpenAIServer(LoopbackServer):
         ValueError: Both `replies` and `respond` are given, or neither.
     """
 
-    def __init__(
-        self, *, replies: Iterable[Reply | str] | None = None, respond: Respond | None = None
-    ) -> None:
+    def __init__(self, *, replies: Iterable[Reply | str] | None = None, respond: Respond | None = None) -> None:
         super().__init__()
         if (replies is None) == (respond is None):
             raise ValueError("OpenAIServer takes either replies=[...] or respond=callable: give exactly one")
@@ -91,9 +89,7 @@ class OpenAIServer(LoopbackServer):
     def _reply(self, body: dict[str, object], number: int) -> Reply | Answer:
         if self._respond is None:
             if number > len(self._replies):
-                return error_answer(
-                    f"request {number} came, but only {len(self._replies)} replies were scripted"
-                )
+                return error_answer(f"request {number} came, but only {len(self._replies)} replies were scripted")
             return self._replies[number - 1]
         try:
             return _as_reply(self._respond(body))

@@ -107,9 +107,7 @@ def models_answer() -> Answer:
     return json_answer({"object": "list", "data": [model]})
 
 
-def _chat_chunks(
-    base: _Object, reply: _ModelReply, finish: str, *, number: int, with_usage: bool
-) -> Iterator[bytes]:
+def _chat_chunks(base: _Object, reply: _ModelReply, finish: str, *, number: int, with_usage: bool) -> Iterator[bytes]:
     head: _Object = {**base, "object": "chat.completion.chunk"}
     if with_usage:
         head["usage"] = None
@@ -123,9 +121,7 @@ def _chat_chunks(
         yield chunk({"content": word})
     for index, (call_id, call) in enumerate(_numbered(reply, number)):
         function = {"name": call.name, "arguments": ""}
-        yield chunk(
-            {"tool_calls": [{"index": index, "id": call_id, "type": "function", "function": function}]}
-        )
+        yield chunk({"tool_calls": [{"index": index, "id": call_id, "type": "function", "function": function}]})
         for part in _halves(_arguments(call)):
             yield chunk({"tool_calls": [{"index": index, "function": {"arguments": part}}]})
     yield chunk({}, finish)

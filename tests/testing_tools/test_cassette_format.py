@@ -69,9 +69,7 @@ RAW_DEFLATE = _DEFLATE.compress(RAW) + _DEFLATE.flush()
         ),
         pytest.param({**_response(None), "body": TEXT}, id="bare body"),
         pytest.param({"status_code": 200, "headers": {}, "content": TEXT}, id="old vcrpy for httpx"),
-        pytest.param(
-            {"status": {"code": 200}, "headers": {}, "parsed_body": json.loads(TEXT)}, id="parsed_body"
-        ),
+        pytest.param({"status": {"code": 200}, "headers": {}, "parsed_body": json.loads(TEXT)}, id="parsed_body"),
         pytest.param({**_response(TEXT), "headers": None}, id="no headers"),
     ],
 )
@@ -93,9 +91,7 @@ def test_a_gzipped_cassette_loads(tmp_path: Path) -> None:
 
 def test_headers_are_kept_but_those_of_the_connection(tmp_path: Path) -> None:
     """Rate limits and ids reach the client; framing is the server's own, and there is no second Date."""
-    response = _response(
-        "hello", Content_Type="text/plain", Date="then", X_Request_Id="7", Connection="close"
-    )
+    response = _response("hello", Content_Type="text/plain", Date="then", X_Request_Id="7", Connection="close")
     response["headers"] |= {
         "Transfer-Encoding": ["chunked"],
         "Content-Length": ["999"],
@@ -145,9 +141,7 @@ def test_every_method_is_served_and_queries_are_ignored(tmp_path: Path, method: 
 
 def test_a_request_without_a_response_left_is_told_what_is_left(tmp_path: Path) -> None:
     """An unknown path and an exhausted one fail at once, even for a client that retries."""
-    path = _cassette(
-        tmp_path, _response("{}"), _response("{}"), uri="https://h.test/v1/messages", method="POST"
-    )
+    path = _cassette(tmp_path, _response("{}"), _response("{}"), uri="https://h.test/v1/messages", method="POST")
     with CassetteServer(path) as server:
         with _openai(server) as client, pytest.raises(openai.InternalServerError) as unknown:
             client.chat.completions.create(model="m", messages=[])
@@ -183,9 +177,7 @@ def test_a_stopped_cassette_refuses_and_does_not_rewind(tmp_path: Path) -> None:
 
 
 def _events(*documents: object) -> str:
-    return (
-        "".join(f"event: e\ndata: {json.dumps(document)}\n\n" for document in documents) + "data: [DONE]\n\n"
-    )
+    return "".join(f"event: e\ndata: {json.dumps(document)}\n\n" for document in documents) + "data: [DONE]\n\n"
 
 
 @pytest.mark.parametrize(
@@ -219,9 +211,7 @@ def _events(*documents: object) -> str:
             id="anthropic, streamed: running total",
         ),
         pytest.param(
-            _events(
-                {"usage": None}, *({"usage": {"prompt_tokens": 2, "completion_tokens": n}} for n in (1, 4))
-            ),
+            _events({"usage": None}, *({"usage": {"prompt_tokens": 2, "completion_tokens": n}} for n in (1, 4))),
             (2, 4, 6),
             id="chat, streamed with usage in each chunk",
         ),
@@ -292,9 +282,7 @@ def test_a_file_that_is_no_cassette_is_refused(tmp_path: Path, content: bytes, r
 def test_a_body_that_cannot_be_decoded_is_refused(tmp_path: Path) -> None:
     """Better no server than one that sends noise; the message says how to record it."""
     path = _cassette(tmp_path, _response(b"\x8b\x02\x80\xff", content_encoding="br"))
-    with pytest.raises(
-        ValueError, match=r"interaction 1 has the content-encoding 'br'.*decode_compressed_response"
-    ):
+    with pytest.raises(ValueError, match=r"interaction 1 has the content-encoding 'br'.*decode_compressed_response"):
         CassetteServer(path)
 
 

@@ -198,9 +198,7 @@ def test_langchain_openai_talks_to_recorded_traffic(name: str) -> None:
             runnable = model.bind(**{key: body[key] for key in ("tools", "tool_choice") if key in body})
             # LangChain refuses a message without content, which OpenAI allows beside tool calls.
             messages = body.get("input") or [{"content": "", **message} for message in body["messages"]]
-            answers.append(
-                _merged(runnable.stream(messages)) if body.get("stream") else runnable.invoke(messages)
-            )
+            answers.append(_merged(runnable.stream(messages)) if body.get("stream") else runnable.invoke(messages))
     assert [request["model"] for request in server.requests] == [body["model"] for body in bodies]
     assert _total([answer.usage_metadata for answer in answers]) == USAGE[name]
     cities = {call["args"]["location"].split(",")[0] for answer in answers for call in answer.tool_calls}
@@ -240,16 +238,10 @@ async def test_langchain_anthropic_talks_to_recorded_traffic(name: str, asynchro
             runnable = model.bind(**{key: body[key] for key in ("tools", "tool_choice") if key in body})
             messages = _anthropic_messages(body)
             if body["stream"]:
-                chunks = (
-                    [c async for c in runnable.astream(messages)]
-                    if asynchronous
-                    else runnable.stream(messages)
-                )
+                chunks = [c async for c in runnable.astream(messages)] if asynchronous else runnable.stream(messages)
                 answers.append(_merged(chunks))
             else:
-                answers.append(
-                    await runnable.ainvoke(messages) if asynchronous else runnable.invoke(messages)
-                )
+                answers.append(await runnable.ainvoke(messages) if asynchronous else runnable.invoke(messages))
     assert _total([answer.usage_metadata for answer in answers]) == USAGE[name]
     for request, body in zip(server.requests, bodies, strict=True):
         assert {key: request.get(key) for key in ("model", "tools", "thinking", "system")} == {

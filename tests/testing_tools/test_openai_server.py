@@ -161,17 +161,13 @@ def test_responses_carry_text_calls_and_usage(connect: Connect) -> None:
     with OpenAIServer(replies=[reply]) as server:
         response = _respond(connect(server))
     assert response.output_text == "wait"
-    calls = [
-        (i.call_id, i.name, json.loads(i.arguments)) for i in response.output if i.type == "function_call"
-    ]
+    calls = [(i.call_id, i.name, json.loads(i.arguments)) for i in response.output if i.type == "function_call"]
     assert calls == [("call_1_1", "add", {"a": 1, "b": 2}), ("call_1_2", "mul", {"a": 3, "b": 4})]
     usage = response.usage
     assert (usage.input_tokens, usage.output_tokens, usage.total_tokens) == (7, 2, 9)
 
 
-@pytest.mark.parametrize(
-    "reply", [TextReply(text="one two three"), ToolCallReply(calls=(ADD, MUL), text="wait a bit")]
-)
+@pytest.mark.parametrize("reply", [TextReply(text="one two three"), ToolCallReply(calls=(ADD, MUL), text="wait a bit")])
 def test_streamed_responses_end_in_what_their_deltas_said(connect: Connect, reply: Any) -> None:
     """Deltas, done events and the completed response agree, and events are numbered without a gap."""
     with OpenAIServer(replies=[reply]) as server, _respond(connect(server), stream=True) as stream:
@@ -218,9 +214,7 @@ def test_an_exhausted_script_fails_at_once(connect: Connect) -> None:
     with OpenAIServer(replies=["only"]) as server:
         client = connect(server, max_retries=5)
         _chat(client)
-        with pytest.raises(
-            openai.InternalServerError, match="request 2 came, but only 1 replies were scripted"
-        ):
+        with pytest.raises(openai.InternalServerError, match="request 2 came, but only 1 replies were scripted"):
             _chat(client)
     assert len(server.requests) == 2
 
@@ -334,9 +328,7 @@ def test_a_stopped_server_refuses_and_comes_back_at_the_same_url(connect: Connec
     assert len(server.requests) == 2
 
 
-@pytest.mark.parametrize(
-    "reply", [TextReply(text="late", delay_s=60), TextReply(text="late", chunk_delay_s=60)]
-)
+@pytest.mark.parametrize("reply", [TextReply(text="late", delay_s=60), TextReply(text="late", chunk_delay_s=60)])
 def test_stop_cuts_a_hanging_answer(connect: Connect, reply: TextReply) -> None:
     """Neither the client nor the test waits for the delay."""
     with OpenAIServer(replies=[reply]) as server, ThreadPoolExecutor(1) as pool:
@@ -391,9 +383,7 @@ def test_the_same_script_gives_the_same_bytes() -> None:
     for _ in range(2):
         with OpenAIServer(replies=["one", ToolCallReply(calls=(ADD,))]) as server:
             for path in ("chat/completions", "responses"):
-                answer = httpx.post(
-                    f"{server.url}/{path}", json={"model": "m", "stream": True, "messages": []}
-                )
+                answer = httpx.post(f"{server.url}/{path}", json={"model": "m", "stream": True, "messages": []})
                 answers.append((answer.content, sorted(answer.headers.items())))
     assert answers[:2] == answers[2:]
 
@@ -445,9 +435,7 @@ async def test_langchain_runs_a_tool_loop(responses_api: bool, streaming: bool) 
     assert (call["name"], call["args"], call["id"]) == ("add", {"a": 1, "b": 2}, "call_1_1")
     assert isinstance(result, ToolMessage)
     assert answered.text == "it is three"
-    usages = [
-        (m.usage_metadata["input_tokens"], m.usage_metadata["output_tokens"]) for m in (asked, answered)
-    ]
+    usages = [(m.usage_metadata["input_tokens"], m.usage_metadata["output_tokens"]) for m in (asked, answered)]
     assert usages == [(30, 9), (10, 5)]
     assert [bool(body.get("stream")) for body in server.requests] == [streaming, streaming]
     assert '"call_1_1"' in json.dumps(server.requests[1])
