@@ -22,7 +22,7 @@ _SUFFIX = "(replay diverged)"
 
 
 class Matcher:
-    """Serves each recorded call once. Safe to ask from many threads; the cost of a call does not grow with the recording.
+    """Serves each recorded call once, from any thread; the cost of a call does not grow with the recording.
 
     Args:
         recording: What was recorded.
@@ -89,7 +89,7 @@ class Matcher:
             yield from self._descendants(child)
 
     def _explain(self, call: Call, request: dict[str, Json], candidates: Sequence[RecordedEvent]) -> str:
-        """Say what is different, most telling first. Only the message looks for what is near; nothing near is served."""
+        """Say what is different, most telling first. Only this message looks for what is near; it is never served."""
         what = f"{call.kind} {call.name}"
         waiting = [event for event in self._events if event.n not in self._served]
         if early := [event for event in candidates if event.n not in self._served]:
