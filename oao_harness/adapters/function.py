@@ -82,7 +82,7 @@ class InvokeAdapter(_Driver):
     def _entry(self, agent: object, *, prefer_async: bool) -> Callable[..., object]:
         order = ("ainvoke", "invoke") if prefer_async else ("invoke", "ainvoke")
         found = [method for name in order if callable(method := getattr(agent, name, None))]
-        return found[0]
+        return cast("Callable[..., object]", found[0])  # pyright: ignore[reportUnnecessaryCast]
 
 
 async def _await(awaitable: Any) -> object:
