@@ -39,6 +39,8 @@ FORMAT: Final = 1
 _SECRET_NAME: Final = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL")
 _SECRET_LENGTH: Final = 8
 _LINE_WIDTH: Final = 110
+# Half of a surrogate pair, as a model's answer may hold it: JSON can escape it, UTF-8 cannot encode it.
+_LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,7 +163,7 @@ class Recording:
                     f"step {event.n} {event.kind} {event.name} returned a {opaque}, which a recording cannot hold; "
                     "return plain data, a dataclass or a pydantic model"
                 )
-        text = _pretty(self.to_json(), "") + "\n"
+        text = _LONE_SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", _pretty(self.to_json(), "")) + "\n"
         _refuse_secrets(text, path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
