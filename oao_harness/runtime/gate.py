@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol, TypeVar, cast
 from oao_harness.errors import PolicyViolation, ReplayDiverged, RunHalted
 from oao_harness.journal.codec import decode, decode_error, encode, encode_error
 from oao_harness.journal.records import call_fields, outcome_fields
-from oao_harness.runtime.dispatch import Steps, decide, drive, drive_async, observe
+from oao_harness.runtime.dispatch import ALLOWED, Steps, decide, drive, drive_async, observe
 from oao_harness.runtime.retry import delay_before_retry
 from oao_harness.runtime.run import Run
 from oao_hookspecs import (
@@ -174,6 +174,8 @@ def _diverging(run: Run, reason: str, n: int) -> Steps[None]:
 def _judge(run: Run, call: Call) -> Steps[tuple[Decision, Run]]:
     """Ask the policies of the run, then those of the runs it is nested in; the first denial ends it."""
     hook = "oao_decide_model_call" if call.kind == "model" else "oao_decide_tool_call"
+    if len(run.lineage) == 1 and not run.hooks.heard(hook):
+        return ALLOWED, run
     strictest: Decision | None = None
     for member in run.lineage:
         arguments: dict[str, object] = {"call": call, "run": member}
@@ -189,16 +191,23 @@ def _judge(run: Run, call: Call) -> Steps[tuple[Decision, Run]]:
 
 def _reserve(ticket: _Ticket, decision: Decision) -> tuple[Decision, Run]:
     """Reserve in every budget of the lineage, or in none."""
+    run = ticket.run
+    if len(run.lineage) == 1:
+        only = run.budget.reserve(ticket.call)
+        if isinstance(only, Deny):
+            return only, run
+        ticket.reserved = (only,)
+        return decision, run
     taken: list[int] = []
-    for member in ticket.run.lineage:
+    for member in run.lineage:
         reserved = member.budget.reserve(ticket.call)
         if isinstance(reserved, Deny):
-            for earlier, amount in zip(ticket.run.lineage, taken, strict=False):
+            for earlier, amount in zip(run.lineage, taken, strict=False):
                 earlier.budget.release(ticket.call, amount)
             return reserved, member
         taken.append(reserved)
     ticket.reserved = tuple(taken)
-    return decision, ticket.run
+    return decision, run
 
 
 def _finish(ticket: _Ticket, answer: Answer | None, error: BaseException | None) -> Steps[None]:
@@ -237,7 +246,9 @@ def _finish(ticket: _Ticket, answer: Answer | None, error: BaseException | None)
         event = CallFinished(execution_id=run.execution_id, n=ticket.n, call=ticket.call, outcome=outcome)
         yield from observe(run.hooks, "oao_call_finished", {"event": event, "run": run})
     run.refuse_if_over()
-    refusal = overspent or (yield from _judge_outcome(ticket, outcome))
+    refusal = overspent
+    if refusal is None and (len(run.lineage) > 1 or run.hooks.heard("oao_decide_outcome")):
+        refusal = yield from _judge_outcome(ticket, outcome)
     if refusal is None and len(outcome.proposed) > 1:
         refusal = yield from _judge_batch(run, outcome.proposed)
     if refusal is not None:
