@@ -338,7 +338,7 @@ def test_every_place_of_judgement_can_refuse(hook: str) -> None:
     assert report.final_output is None
     assert report.violation is not None
     assert report.violation["rule"] == "no-pay"
-    assert RAN == ([] if hook == "run" else ["paid 1"])
+    assert ([] if hook == "run" else ["paid 1"]) == RAN
     assert report.state_history == (
         ["INIT", "PLAN", "TERMINATE"] if hook == "run" else ["INIT", "PLAN", "EXECUTE", "REVIEW", "TERMINATE"]
     )
