@@ -106,7 +106,9 @@ def test_the_tutorial_records_replays_and_fails_as_it_says(tmp_path: Path) -> No
         assert failed.returncode == 1, failed.stdout
         assert line in failed.stdout.splitlines(), failed.stdout
 
-    fails_with("step 1 model gpt-4o-mini: system prompt changed (replay diverged)", edit=("Never twice", "Never thrice"))  # type: ignore[arg-type]
+    fails_with(
+        "step 1 model gpt-4o-mini: system prompt changed (replay diverged)", edit=("Never twice", "Never thrice")
+    )  # type: ignore[arg-type]
     assert len(server.requests) == 3
 
 

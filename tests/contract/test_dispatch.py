@@ -78,7 +78,7 @@ DENY = Deny(rule="no-pay", reason="nobody pays")
 def test_what_is_not_an_allow_is_a_denial(
     policy_class: type[Answering], answer: object, rule: str, words: str, driver: str
 ) -> None:
-    """A denial, an error, a foreign value, an unanswerable question: the body does not run, in all four combinations."""
+    """A denial, an error, a foreign value, an unanswerable question: the body does not run, sync or async."""
     orchestrator = Orchestrator(policy=policy_class(answer))
     if driver == "run":
         report = orchestrator.run(agent, "x")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -422,7 +423,7 @@ def test_two_concurrent_runs_keep_their_threads_apart() -> None:
 def test_the_lifecycle_has_no_other_moves() -> None:
     """INIT, PLAN, EXECUTE, REVIEW, TERMINATE; and from PLAN to TERMINATE where the task is refused."""
     order: list[State] = ["INIT", "PLAN", "EXECUTE", "REVIEW", "TERMINATE"]
-    legal = {*zip(order, order[1:], strict=False), ("PLAN", "TERMINATE")}
+    legal = {*itertools.pairwise(order), ("PLAN", "TERMINATE")}
     for start in order:
         for target in order:
             lifecycle = Lifecycle()
