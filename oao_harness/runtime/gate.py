@@ -398,22 +398,24 @@ def stream(run: Run, request: Call, act: Callable[[Call], Iterator[R]], shape: S
     timeout_s = run.hooks.timeout_s
     ticket = drive(_begin(run, request), timeout_s)
     chunks: list[R] = []
-    failure: BaseException | None = None
-    source = _served_chunks(ticket, shape) if ticket.served is not None else act(ticket.call)
-    try:
-        with closing(_framed(ticket, source)) as framed:
-            for chunk in framed:
-                chunks.append(chunk)
-                yield chunk
-    except GeneratorExit:
-        drive(_finish(ticket, shape.dump(chunks), None), timeout_s)
-        raise
-    except BaseException as error:
-        failure = error
-        raise
-    finally:
-        if failure is not None:
-            drive(_finish(ticket, None, failure), timeout_s)
+    while True:
+        source = _served_chunks(ticket, shape) if ticket.served is not None else act(ticket.call)
+        try:
+            with closing(_framed(ticket, source)) as framed:
+                for chunk in framed:
+                    chunks.append(chunk)
+                    yield chunk
+            break
+        except GeneratorExit:
+            drive(_finish(ticket, shape.dump(chunks), None), timeout_s)
+            raise
+        except BaseException as error:
+            delay_s = drive(_retrying_stream(ticket, error, began=bool(chunks)), timeout_s)
+            if delay_s is None:
+                drive(_finish(ticket, None, error), timeout_s)
+                raise
+        run.halt_event.wait(delay_s)
+        run.refuse_if_over()
     drive(_finish(ticket, shape.dump(chunks), None), timeout_s)
 
 
@@ -424,23 +426,37 @@ async def astream(
     timeout_s = run.hooks.timeout_s
     ticket = await drive_async(_begin(run, request), timeout_s)
     chunks: list[R] = []
-    try:
-        if ticket.served is not None:
-            for chunk in _served_chunks(ticket, shape):
-                chunks.append(chunk)
-                yield chunk
-        else:
-            async with aclosing(_framed_async(ticket, act(ticket.call))) as framed:
+    while True:
+        source = _async(_served_chunks(ticket, shape)) if ticket.served is not None else act(ticket.call)
+        try:
+            async with aclosing(_framed_async(ticket, source)) as framed:
                 async for chunk in framed:
                     chunks.append(chunk)
                     yield chunk
-    except GeneratorExit:
-        drive(_finish(ticket, shape.dump(chunks), None), timeout_s)
-        raise
-    except BaseException as error:
-        drive(_finish(ticket, None, error), timeout_s)
-        raise
+            break
+        except GeneratorExit:
+            drive(_finish(ticket, shape.dump(chunks), None), timeout_s)
+            raise
+        except BaseException as error:
+            # Not awaited: this task may be being cancelled, and what happened must be written all the same.
+            delay_s = drive(_retrying_stream(ticket, error, began=bool(chunks)), timeout_s)
+            if delay_s is None:
+                drive(_finish(ticket, None, error), timeout_s)
+                raise
+        await asyncio.sleep(delay_s)
+        run.refuse_if_over()
     await drive_async(_finish(ticket, shape.dump(chunks), None), timeout_s)
+
+
+def _retrying_stream(ticket: _Ticket, error: BaseException, *, began: bool) -> Steps[float | None]:
+    if began or ticket.served is not None or not isinstance(error, Exception):
+        return None
+    return (yield from _retrying(ticket, error))
+
+
+async def _async(chunks: Iterator[R]) -> AsyncIterator[R]:
+    for chunk in chunks:
+        yield chunk
 
 
 def _served_chunks(ticket: _Ticket, shape: Shape) -> Iterator[Any]:
