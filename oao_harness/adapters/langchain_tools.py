@@ -277,7 +277,8 @@ def _injected_by_schema(tool: Any) -> frozenset[str]:
 
 def _fields(schema: type) -> Mapping[str, object]:
     # The second name is that of pydantic 1, whose models LangChain still takes.
-    return cast("Mapping[str, object]", getattr(schema, "model_fields", None) or getattr(schema, "__fields__", {}))
+    name = "model_fields" if hasattr(schema, "model_fields") else "__fields__"
+    return cast("Mapping[str, object]", getattr(schema, name, {}))
 
 
 def _parameters(function: Callable[..., Any]) -> tuple[tuple[str, ...], frozenset[str]]:
