@@ -44,8 +44,9 @@ class LangChainAdapter:
 
     def output(self, result: object) -> object:
         """Return the text of a message, `result["output"]` where there is one, else the result."""
-        if isinstance(result, Mapping) and "output" in result:
-            return cast("Mapping[str, object]", result)["output"]
+        if isinstance(result, Mapping):
+            found = cast("Mapping[str, object]", result)
+            return found.get("output", found)
         return text_of(result)
 
 

@@ -20,13 +20,14 @@ from langchain_core.messages.ai import add_usage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.outputs.chat_generation import merge_chat_generation_chunks
 
+from oao_harness.adapters.langchain_params import usage_or_estimate
 from oao_harness.errors import CodecError
 from oao_harness.journal.codec import decode, encode
 from oao_harness.runtime.gate import Answer
-from oao_harness.runtime.usage import estimate_input_tokens, estimate_tokens, read_usage
+from oao_harness.runtime.usage import read_usage
 from oao_hookspecs import Json, ModelCall, ProposedCall, Usage
 
-__all__ = ["ChatShape", "EventShape", "usage_or_estimate"]
+__all__ = ["ChatShape", "EventShape"]
 
 _Node = Mapping[str, Json]
 # Fields of a message that are kept beside what a person reads.
@@ -138,21 +139,6 @@ class EventShape(ChatShape):
         message = _message_of_events(snapshots)
         usage = usage_or_estimate(self._call, _usage_of([message], None), [_said(message)])
         return Answer(value={"events": snapshots}, usage=usage, proposed=_proposed(message))
-
-
-def usage_or_estimate(call: ModelCall, reported: Usage | None, said: Sequence[Json]) -> Usage:
-    """Return the reported tokens; what was not reported is estimated and flagged, never counted as nothing.
-
-    Args:
-        call: The request.
-        reported: What the provider said, if anything.
-        said: The texts and tool calls of the answer.
-    """
-    if reported is None or reported.total_tokens == 0:
-        return Usage(input_tokens=estimate_input_tokens(call), output_tokens=estimate_tokens(said), estimated=True)
-    if reported.output_tokens == 0 and (estimate := estimate_tokens(said)) and not reported.estimated:
-        return Usage(input_tokens=reported.input_tokens, output_tokens=estimate, estimated=True)
-    return reported
 
 
 def _usage_of(messages: Sequence[BaseMessage], llm_output: Mapping[str, Any] | None) -> Usage | None:

@@ -8,8 +8,7 @@ from typing import Any, cast
 from langchain_core.language_models.llms import BaseLLM
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 
-from oao_harness.adapters.langchain_answers import usage_or_estimate
-from oao_harness.adapters.langchain_params import model_name, params_of, refuse_modified
+from oao_harness.adapters.langchain_params import model_name, params_of, refuse_modified, usage_or_estimate
 from oao_harness.adapters.langchain_scope import guard_cache, scope
 from oao_harness.adapters.patching import Arguments, Leaf, Request, cleared, patch_family, require, set_method
 from oao_harness.journal.codec import decode, encode

@@ -11,7 +11,6 @@ from typing import Any, Final, cast
 import pydantic
 from langchain_core import messages as lc
 from langchain_core.documents import Document
-from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from oao_harness.journal.codec import decode, encode, register
 from oao_hookspecs import Json
@@ -119,6 +118,9 @@ def tool_schema(offered: object) -> dict[str, Json]:
         offered: A provider's schema, or what LangChain can make one of.
     """
     if not isinstance(offered, Mapping):
+        # Late: in some versions it imports the tools, whose import may have led here.
+        from langchain_core.utils.function_calling import convert_to_openai_tool  # noqa: PLC0415
+
         offered = convert_to_openai_tool(cast("Any", offered))
     shown = cast("Mapping[str, object]", offered)
     return {key: plain(item) for key, item in shown.items() if key not in _SECRET_KEYS}

@@ -212,14 +212,14 @@ def _prepare_entry(tool: Any, _function: Callable[..., Any], arguments: Argument
     """Describe a call of an overridden public method: `run(tool_input, ...)`, `invoke(input, ...)`."""
     positional, named = arguments
     field = "tool_input" if "tool_input" in named else "input"
-    given = positional[0] if positional else named.get(field)
+    given: Any = positional[0] if positional else named.get(field)
     is_model_call = isinstance(given, Mapping) and cast("Mapping[str, Any]", given).get("type") == "tool_call"
     if is_model_call:
         wrapped = cast("dict[str, Any]", given)
         shown, call_id = wrapped["args"], wrapped.get("id")
     else:
-        shown = given if isinstance(given, Mapping) else {"tool_input": given}
-    hidden = _hidden(tool, type(tool)._run)
+        shown = cast("Any", given) if isinstance(given, Mapping) else {"tool_input": given}
+    hidden = _hidden(tool, cast("Any", type(tool))._run)
     visible = {k: v for k, v in cast("Mapping[str, Any]", shown).items() if k not in hidden}
     call = ToolCall(
         name=tool.name,

@@ -1,90 +1,17 @@
-"""Drives compiled LangGraph graphs, counts their steps, and keeps node caches from hiding calls."""
+"""Drives compiled LangGraph graphs. Their steps are counted by the module beside this one."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, cast
 
 from langchain_core.runnables.base import RunnableBindingBase
-from langgraph.constants import START
-from langgraph.pregel import Pregel
-from langgraph.types import Command, Interrupt, Send
+from langgraph.pregel import Pregel  # pyright: ignore[reportMissingTypeStubs]
 
 from oao_harness.adapters.langchain import text_of
-from oao_harness.adapters.patching import require, set_method
-from oao_harness.journal.codec import decode, encode, register
-from oao_harness.runtime.context import current, here, is_possible
-from oao_harness.runtime.dispatch import drive
-from oao_hookspecs import Json
+from oao_harness.runtime.context import here
 
-__all__ = ["ADAPTER", "LangGraphAdapter", "install"]
-
-
-def install() -> None:
-    """Patch the loop of LangGraph; once.
-
-    Raises:
-        FrameworkError: The installed LangGraph has no such loop.
-    """
-    from langgraph.pregel._loop import AsyncPregelLoop, PregelLoop, SyncPregelLoop  # noqa: PLC0415 - private, so late
-
-    require(PregelLoop, ("tick", "tasks"), "langgraph")
-    require(SyncPregelLoop, ("match_cached_writes",), "langgraph")
-    require(AsyncPregelLoop, ("amatch_cached_writes",), "langgraph")
-    set_method(PregelLoop, "tick", _stepping)
-    set_method(SyncPregelLoop, "match_cached_writes", _without_cache)
-    set_method(AsyncPregelLoop, "amatch_cached_writes", _without_cache_async)
-    register("lg.Command", Command, _dump_command, lambda node: Command(**_decoded(node)))
-    register("lg.Send", Send, lambda send: {"node": send.node, "arg": encode(send.arg)}, lambda n: Send(**_decoded(n)))
-    register("lg.Interrupt", Interrupt, _dump_interrupt, lambda node: Interrupt(**_decoded(node)))
-
-
-def _stepping(tick: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    """Count each step of a graph that has something to do; the limit on steps stops a graph that never ends."""
-
-    @functools.wraps(tick)
-    def counted(self: Any) -> bool:
-        goes_on = tick(self)
-        if goes_on:
-            # `__start__` only hands the input over; LangGraph's own recursion limit does not count it either.
-            nodes = dict.fromkeys(task.name for task in self.tasks.values() if task.name != START)
-            if nodes and (run := current()) is not None:
-                drive(run.stepping(", ".join(nodes)), run.hooks.timeout_s)
-        return goes_on
-
-    return counted
-
-
-def _without_cache(match: Callable[[Any], Sequence[Any]]) -> Callable[[Any], Sequence[Any]]:
-    """Run the nodes of a governed graph: a hit of a `CachePolicy` would hide the calls that a node makes."""
-
-    @functools.wraps(match)
-    def matched(self: Any) -> Sequence[Any]:
-        return () if is_possible() else match(self)
-
-    return matched
-
-
-def _without_cache_async(match: Callable[[Any], Awaitable[Sequence[Any]]]) -> Callable[[Any], Awaitable[Sequence[Any]]]:
-    @functools.wraps(match)
-    async def matched(self: Any) -> Sequence[Any]:
-        return () if is_possible() else await match(self)
-
-    return matched
-
-
-def _decoded(node: Any) -> dict[str, Any]:
-    return cast("dict[str, Any]", decode(node))
-
-
-def _dump_command(command: Command[Any]) -> Json:
-    fields = {name: getattr(command, name) for name in ("graph", "update", "resume", "goto")}
-    return {name: encode(value) for name, value in fields.items() if value is not None and value != ()}
-
-
-def _dump_interrupt(interrupt: Interrupt) -> Json:
-    return {"value": encode(interrupt.value), "id": interrupt.id}
+__all__ = ["ADAPTER", "LangGraphAdapter"]
 
 
 class LangGraphAdapter:
@@ -113,17 +40,17 @@ class LangGraphAdapter:
     def drive(self, agent: object, task: object, tools: Sequence[object]) -> object:
         """Run the graph on the task; a graph has its own tools, and `tools` are not added to them."""
         del tools
-        return cast("Pregel[Any, Any, Any, Any]", agent).invoke(_input_of(agent, task), _config_of(agent))
+        return cast("Any", agent).invoke(_input_of(agent, task), _config_of(agent))
 
     async def drive_async(self, agent: object, task: object, tools: Sequence[object]) -> object:
         """Run the graph on the task; a graph has its own tools, and `tools` are not added to them."""
         del tools
-        return await cast("Pregel[Any, Any, Any, Any]", agent).ainvoke(_input_of(agent, task), _config_of(agent))
+        return await cast("Any", agent).ainvoke(_input_of(agent, task), _config_of(agent))
 
     def output(self, result: object) -> object:
         """Return the structured response, or the text of the last message, else the whole state."""
         if not isinstance(result, Mapping):
-            return text_of(result)
+            return text_of(cast("object", result))
         state = cast("Mapping[str, object]", result)
         if interrupts := state.get("__interrupt__"):
             return {"__interrupt__": [getattr(item, "value", item) for item in cast("Sequence[object]", interrupts)]}
@@ -133,10 +60,11 @@ class LangGraphAdapter:
         return text_of(messages[-1]) if isinstance(messages, list) and messages else state
 
 
-def _graph_of(agent: object) -> Pregel[Any, Any, Any, Any] | None:
+def _graph_of(agent: object) -> Any:
+    """Return the graph inside of bindings, or None. Its four type parameters say nothing here."""
     while isinstance(agent, RunnableBindingBase):
-        agent = cast("object", agent.bound)
-    return agent if isinstance(agent, Pregel) else None
+        agent = cast("Any", agent).bound
+    return cast("Any", agent) if isinstance(agent, Pregel) else None
 
 
 def _input_of(agent: object, task: object) -> Any:
@@ -146,7 +74,7 @@ def _input_of(agent: object, task: object) -> Any:
     return task
 
 
-def _input_channels(graph: Pregel[Any, Any, Any, Any]) -> frozenset[str]:
+def _input_channels(graph: Any) -> frozenset[str]:
     builder = getattr(graph, "builder", None)
     if builder is not None:
         return frozenset(builder.schemas.get(builder.input_schema, ()))
@@ -169,7 +97,7 @@ def _config_of(agent: object) -> Any:
     return {"configurable": {"thread_id": run.execution_id}}
 
 
-def _parts(graph: Pregel[Any, Any, Any, Any]) -> Iterator[object]:
+def _parts(graph: Any) -> Iterator[object]:
     """Yield what the nodes of a graph run, and the tools of its tool nodes."""
     for node in graph.nodes.values():
         bound = node.bound

@@ -18,7 +18,7 @@ _LEAVES: Final = (
     ("langchain_core.language_models.chat_models", "oao_harness.adapters.langchain_models"),
     ("langchain_core.language_models.llms", "oao_harness.adapters.langchain_llms"),
     ("langchain_core.tools.structured", "oao_harness.adapters.langchain_tools"),
-    ("langgraph.pregel._loop", "oao_harness.adapters.langgraph"),
+    ("langgraph.pregel._loop", "oao_harness.adapters.langgraph_loop"),
 )
 _LAZY: Final = (
     ("langgraph", "langgraph.pregel", "oao_harness.adapters.langgraph"),

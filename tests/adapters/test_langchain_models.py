@@ -12,10 +12,10 @@ from langchain_core.language_models.llms import LLM
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, ChatResult, GenerationChunk
 from pydantic import BaseModel
-from tests.adapters.scripted import Delegating, JournalReplay, ReplaySession, Scripted, ScriptedStream, asks, says
 
 from oao_harness import ExecutionReport, MemoryStore, Orchestrator, StrictPolicy
 from oao_hookspecs import Deny, ModelCall, Modify, hookimpl
+from tests.adapters.scripted import Delegating, JournalReplay, ReplaySession, Scripted, ScriptedStream, asks, says
 
 
 def _invoke(model: Any) -> Any:
