@@ -145,7 +145,7 @@ def _usage_of(messages: Sequence[BaseMessage], llm_output: Mapping[str, Any] | N
     """Return the tokens of an answer; with several generations providers repeat the total in each of them."""
     if len(messages) != 1 and llm_output and (total := read_usage(llm_output)) is not None:
         return total
-    found = [usage for message in messages if (usage := read_usage(message)) is not None]
+    found = [usage for message in messages if (usage := read_usage(vars(message))) is not None]
     if not found:
         return read_usage(llm_output) if llm_output else None
     if all(usage == found[0] for usage in found):

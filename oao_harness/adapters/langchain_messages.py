@@ -41,19 +41,21 @@ def canonical_message(message: lc.BaseMessage) -> dict[str, Json]:
 
     A text and a list of text blocks are the same; ids, usage, metadata and other leftovers of a run are not in it.
     """
+    # Not `getattr`: asking a pydantic model for what it lacks costs microseconds, and this is done for every message.
+    fields = vars(message)
     kind = message.type.removesuffix("MessageChunk").lower() if message.type.endswith("Chunk") else message.type
-    role = getattr(message, "role", None) or _ROLES.get(kind, kind)
+    role = fields.get("role") or _ROLES.get(kind, kind)
     node: dict[str, Json] = {"role": str(role), "content": _canonical_content(message.content)}
     if message.name:
         node["name"] = message.name
     calls = [
         {"id": call.get("id"), "name": call.get("name"), "args": encode(call.get("args"))}
         for field in ("tool_calls", "invalid_tool_calls")
-        for call in cast("Sequence[Mapping[str, Any]]", getattr(message, field, None) or ())
+        for call in cast("Sequence[Mapping[str, Any]]", fields.get(field) or ())
     ]
     if calls:
         node["calls"] = cast("Json", calls)
-    call_id = getattr(message, "tool_call_id", None)
+    call_id = fields.get("tool_call_id")
     if call_id:
         node["call_id"] = str(call_id)
     return node

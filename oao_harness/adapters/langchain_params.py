@@ -63,9 +63,14 @@ _NAMES: Final = ("model_name", "model", "model_id", "deployment_name", "azure_de
 
 def model_name(model: object, given: Mapping[str, Any]) -> str:
     """Return the id of a model: as this call names it, as the model does, or its class's name."""
-    for name in (given.get("model"), *(getattr(model, name, None) for name in _NAMES)):
-        if isinstance(name, str) and name:
-            return name
+    if isinstance(named := given.get("model"), str):
+        return named
+    fields = vars(model)
+    # Fields first: asking a pydantic model for what it lacks is slow. Then properties.
+    for found in (*(fields.get(name) for name in _NAMES), *(getattr(type(model), name, None) for name in _NAMES)):
+        value = found.fget(model) if isinstance(found, property) and found.fget is not None else found
+        if isinstance(value, str) and value:
+            return value
     return type(model).__name__
 
 

@@ -49,15 +49,15 @@ class LangGraphAdapter:
 
     def output(self, result: object) -> object:
         """Return the structured response, or the text of the last message, else the whole state."""
-        if not isinstance(result, Mapping):
-            return text_of(cast("object", result))
-        state = cast("Mapping[str, object]", result)
+        if not isinstance(result, dict):
+            return text_of(result)
+        state = cast("dict[str, object]", result)
         if interrupts := state.get("__interrupt__"):
             return {"__interrupt__": [getattr(item, "value", item) for item in cast("Sequence[object]", interrupts)]}
         if state.get("structured_response") is not None:
             return state["structured_response"]
         messages = state.get("messages")
-        return text_of(messages[-1]) if isinstance(messages, list) and messages else state
+        return text_of(cast("list[object]", messages)[-1]) if isinstance(messages, list) and messages else state
 
 
 def _graph_of(agent: object) -> Any:
@@ -90,7 +90,7 @@ def _config_of(agent: object) -> Any:
         return None
     layer = agent
     while layer is not None:
-        config = cast("Mapping[str, Any]", getattr(layer, "config", None) or {})
+        config = cast("dict[str, Any]", getattr(layer, "config", None) or {})
         if (config.get("configurable") or {}).get("thread_id") is not None:
             return None
         layer = getattr(layer, "bound", None) if layer is not graph else None

@@ -355,6 +355,39 @@ def test_max_tokens_stops_the_next_call() -> None:
     assert len(model.executed) <= 3
 
 
+def test_a_stream_that_outlives_its_run_can_be_closed() -> None:
+    """Closing what was left open, as the garbage collector does, raises nothing into whoever closes it."""
+    left: list[Any] = []
+
+    def agent(task: object) -> str:
+        left.append(ScriptedStream(script=[says("good day")])._stream([HumanMessage("hi")]))
+        return str(next(left[0]).text)
+
+    assert run(agent).final_output == "good"
+    left[0].close()
+
+
+def test_a_model_names_itself_by_field_property_or_class() -> None:
+    """The request's name is the model id that this call names, else the model's own, else its class."""
+
+    class Named(Scripted):
+        model: str = ""
+
+        @property
+        def model_name(self) -> str:
+            return "by property"
+
+    for model, given, name in (
+        (Scripted(script=[says("x")], model="by field"), {}, "by field"),
+        (Scripted(script=[says("x")], model="by field"), {"model": "by call"}, "by call"),
+        (Named(script=[says("x")]), {}, "by property"),
+        (Scripted(script=[says("x")], model=""), {}, "Scripted"),
+    ):
+        store = MemoryStore()
+        report = run(lambda task, model=model, given=given: model.invoke("hi", **given).text, store=store)
+        assert next(r["name"] for r in store.read(report.execution_id) if r["type"] == "call") == name
+
+
 class Echo(LLM):
     """A completion model."""
 
