@@ -81,7 +81,7 @@ def _canonical_block(block: str | Mapping[str, Any]) -> Json:
     return {key: plain(item) for key, item in block.items() if key not in _DERIVED_KEYS}
 
 
-def plain(value: object) -> Json:  # noqa: PLR0911 - one line for each kind of value
+def plain(value: object) -> Json:
     """Return a value of a request as JSON; a class of pydantic becomes its schema, never a text with an address."""
     if value is None or isinstance(value, str | bool | int | float):
         return cast("Json", value)

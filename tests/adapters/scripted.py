@@ -13,8 +13,8 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import PrivateAttr
 
 from oao_harness.journal.records import error_from_json, key_of, request_of, usage_from_json
+from oao_harness.journal.replay import Served
 from oao_harness.runtime import context
-from oao_harness.runtime.replay import Served
 from oao_hookspecs import Call, Outcome, Record
 
 
@@ -122,6 +122,9 @@ class JournalReplay:
             if record["type"] == "call" and record["n"] in outcomes:
                 key = key_of(str(record["kind"]), str(record["name"]), dict(record.get("given") or record["req"]))  # type: ignore[arg-type]
                 self._served.setdefault(key, []).append(outcomes[record["n"]])
+
+    def unplayed_text(self) -> str | None:
+        return None
 
     def serve(self, call: Call, run_name: str) -> Served | str:
         with self._lock:

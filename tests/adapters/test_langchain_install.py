@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 from langchain_core.language_models.chat_models import BaseChatModel
@@ -10,6 +11,9 @@ from langchain_core.language_models.chat_models import BaseChatModel
 from oao_harness.adapters import langchain_llms, langchain_models, langchain_tools, langgraph_loop
 from oao_harness.adapters.patching import require
 from oao_harness.errors import FrameworkError
+
+ROOT = Path(__file__).parents[2]
+PATHS = "import sys; sys.path[:0] = ['.', 'hookspecs']\n"
 
 BODY = """
 import tests.adapters.scripted as s
@@ -42,18 +46,23 @@ ORDERS = {
 }
 
 
+def python(code: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-W", "error", "-c", PATHS + code]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT, check=False)
+
+
 @pytest.mark.parametrize("order", ORDERS)
 def test_patches_hold_in_any_order_of_imports(order: str) -> None:
     """Whichever module of LangChain or LangGraph comes first, before or after oao, every leaf is governed."""
     code = "\n".join([*ORDERS[order], BODY])
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=120)
+    done = python(code)
     assert done.returncode == 0, done.stderr
 
 
 def test_importing_oao_imports_no_framework() -> None:
     """Who does not use LangChain does not pay for it."""
     code = f"{FIRST}; import sys; assert not [m for m in sys.modules if m.startswith(('langchain', 'langgraph'))]"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = python(code)
     assert done.returncode == 0, done.stderr
 
 
@@ -99,5 +108,5 @@ for _ in range(2):
     except RuntimeError as error:
         print(error)
 """
-    done = subprocess.run([sys.executable, "-c", "import json\n" + code], capture_output=True, text=True, timeout=60)
+    done = python("import json\n" + code)
     assert done.stdout.split("\n") == ["no leaves", "no leaves", ""], done.stderr
