@@ -12,11 +12,13 @@ from oao_hookspecs import Adapter, hookimpl
 
 __all__ = ["oao_adapters", "oao_leaves"]
 
-# The module whose import makes the leaves exist, and the adapter that patches them.
+# The module whose import makes the leaves exist, and ours that patches them. One of ours for each of theirs:
+# when a hook fires, the framework's other modules may be half imported.
 _LEAVES: Final = (
-    ("langchain_core.language_models.chat_models", "oao_harness.adapters.langchain"),
-    ("langchain_core.tools.structured", "oao_harness.adapters.langchain"),
-    ("langgraph.pregel._loop", "oao_harness.adapters.langgraph"),
+    ("langchain_core.language_models.chat_models", "oao_harness.adapters.langchain_models"),
+    ("langchain_core.language_models.llms", "oao_harness.adapters.langchain_llms"),
+    ("langchain_core.tools.structured", "oao_harness.adapters.langchain_tools"),
+    ("langgraph.pregel._loop", "oao_harness.adapters.langgraph_loop"),
 )
 _LAZY: Final = (
     ("langgraph", "langgraph.pregel", "oao_harness.adapters.langgraph"),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from oao_harness.journal.writer import Tap
     from oao_harness.runtime.run import Run
 
-__all__ = ["Session", "closed", "current", "here", "opened", "session", "set_session"]
+__all__ = ["Session", "closed", "current", "here", "is_possible", "opened", "session", "set_session"]
 
 
 class Session(Protocol):
@@ -66,6 +66,11 @@ def current() -> Run | None:
     for other in others:
         other.note_ungoverned("a call outside of every known context, while several runs were open")
     return run
+
+
+def is_possible() -> bool:
+    """Return True where a call made here may belong to a run. Unlike `current` it opens none and notes nothing."""
+    return here.get() is not None or _registry.session is not None or bool(_registry.open)
 
 
 def opened(run: Run) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import aclosing, closing
+from contextlib import aclosing, closing, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar, cast
@@ -407,7 +407,9 @@ def stream(run: Run, request: Call, act: Callable[[Call], Iterator[R]], shape: S
                     yield chunk
             break
         except GeneratorExit:
-            drive(_finish(ticket, shape.dump(chunks), None), timeout_s)
+            # Who closes a stream may be the garbage collector: a halt is kept by the run, and not raised here.
+            with suppress(RunHalted):
+                drive(_finish(ticket, shape.dump(chunks), None), timeout_s)
             raise
         except BaseException as error:
             delay_s = drive(_retrying_stream(ticket, error, began=bool(chunks)), timeout_s)
@@ -435,7 +437,9 @@ async def astream(
                     yield chunk
             break
         except GeneratorExit:
-            drive(_finish(ticket, shape.dump(chunks), None), timeout_s)
+            # Who closes a stream may be the garbage collector: a halt is kept by the run, and not raised here.
+            with suppress(RunHalted):
+                drive(_finish(ticket, shape.dump(chunks), None), timeout_s)
             raise
         except BaseException as error:
             # Not awaited: this task may be being cancelled, and what happened must be written all the same.

@@ -30,11 +30,17 @@ def install_when_imported(leaves: Iterable[tuple[str, Callable[[], None]]]) -> N
             if key in _registered:
                 continue
             _registered.add(key)
-        wrapt.register_post_import_hook(_calling(install), trigger)
+        wrapt.register_post_import_hook(_calling(install, key), trigger)
 
 
-def _calling(install: Callable[[], None]) -> Callable[[object], None]:
+def _calling(install: Callable[[], None], key: tuple[str, str]) -> Callable[[object], None]:
     def imported(_module: object) -> None:
-        install()
+        try:
+            install()
+        except BaseException:
+            # Tried, and refused, again by whoever comes next: a framework that cannot be governed must not slip by.
+            with _lock:
+                _registered.discard(key)
+            raise
 
     return imported

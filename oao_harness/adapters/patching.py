@@ -1,0 +1,446 @@
+"""Class patches: how the methods that leave a foreign framework pass the gate. Knows no framework.
+
+A patched method is inert outside of runs and keeps its signature. Which instance is being governed is marked in a
+context variable, so that `super()._run()` and `_agenerate -> _generate` are one call; the mark is set around each
+`next()` of a generator and never across a `yield`, and it is cleared where the user's own code begins.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import aclosing, closing
+from contextvars import ContextVar
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Final, Literal, Protocol, cast
+from weakref import WeakSet
+
+from oao_harness.errors import FrameworkError
+from oao_harness.runtime import gate
+from oao_harness.runtime.context import current
+from oao_hookspecs import Call, Json
+
+__all__ = [
+    "Kind",
+    "Leaf",
+    "Mark",
+    "Prepare",
+    "Request",
+    "StreamShape",
+    "cleared",
+    "govern",
+    "mark",
+    "patch_family",
+    "require",
+    "set_method",
+]
+
+Kind = Literal["sync", "async", "stream", "astream"]
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+class StreamShape(gate.Shape, Protocol):
+    """How the results of a leaf that may stream become JSON and come back."""
+
+    def snapshot(self, chunk: Any) -> Json:
+        """Return a chunk as JSON before its consumer can change it."""
+        ...
+
+    def is_last(self, chunk: Any) -> bool:
+        """Return True where the consumer may stop at this chunk, although the producer has not returned."""
+        ...
+
+    def join(self, snapshots: list[Json], chunks: list[Any]) -> gate.Answer:
+        """Return the whole answer of a stream."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A framework's call on its way to the gate."""
+
+    call: Call
+    shape: gate.Shape
+    """A `StreamShape` where the leaf streams."""
+    arguments: Callable[[Call], Arguments]
+    """The method's arguments for a call that a policy modified."""
+
+
+class Prepare(Protocol):
+    """Turns a framework's call into a request."""
+
+    def __call__(
+        self, instance: Any, function: Callable[..., Any], arguments: Arguments, call_id: str | None, /
+    ) -> Request:
+        """Return the request.
+
+        Args:
+            instance: Whose method was called.
+            function: The method as it was written.
+            arguments: Positional and named arguments, without the instance.
+            call_id: The id that a model gave to the call, where the framework said so.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leaf:
+    """A method that leaves the framework."""
+
+    name: str
+    kind: Kind
+    prepare: Prepare
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Mark:
+    """Whose method is running in this context."""
+
+    instance: object
+    entered: tuple[object, ...] = ()
+    """The methods on the way; empty where the call has not passed the gate yet."""
+    is_entry: bool = False
+    """True while only a public entry has passed the gate, which may still hand on to the framework's own."""
+    call_id: str | None = None
+
+    def covers(self, instance: object, function: object) -> bool:
+        """Return True where a method belongs to the call that is being made; False for a recursion."""
+        return self.instance is instance and bool(self.entered) and function not in self.entered
+
+    def entering(self, function: object, is_entry: bool = False) -> Mark:
+        """Return the mark for inside of one more method of the same call."""
+        return Mark(self.instance, (*self.entered, function), self.is_entry and is_entry)
+
+
+mark: Final[ContextVar[Mark | None]] = ContextVar("oao_mark", default=None)
+
+_lock: Final = threading.RLock()
+# Process-wide, because the patched classes are. Not an attribute: `functools.wraps` of a user would copy it.
+_wrappers: Final[WeakSet[Callable[..., Any]]] = WeakSet()
+
+
+def govern(function: Callable[..., Any], kind: Kind, prepare: Prepare, *, is_entry: bool = False) -> Callable[..., Any]:
+    """Return a method like `function` whose calls pass the gate inside of a run.
+
+    Args:
+        function: The method as it was written.
+        kind: How it returns.
+        prepare: Turns a call into a request.
+        is_entry: True for a public entry of the framework that a user overrode.
+    """
+    makers = {"sync": _govern_sync, "async": _govern_async, "stream": _govern_stream, "astream": _govern_astream}
+    wrapper = functools.wraps(function)(makers[kind](function, prepare, is_entry))
+    _wrappers.add(wrapper)
+    return wrapper
+
+
+def _govern_sync(function: Callable[..., Any], prepare: Prepare, is_entry: bool) -> Callable[..., Any]:
+    def wrapper(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+        outer = mark.get()
+        if outer is not None and outer.covers(self, function):
+            return _marked(outer.entering(function, is_entry), function, self, args, kwargs)
+        run = current()
+        if run is None:
+            return function(self, *args, **kwargs)
+        request = prepare(self, function, (args, kwargs), _call_id(outer, self))
+        inner = Mark(self, (function,), is_entry)
+
+        def act(judged: Call) -> Any:
+            positional, named = (args, kwargs) if judged is request.call else request.arguments(judged)
+            return _marked(inner, function, self, positional, named)
+
+        return gate.call(run, request.call, act, request.shape)
+
+    return wrapper
+
+
+def _govern_async(function: Callable[..., Any], prepare: Prepare, is_entry: bool) -> Callable[..., Any]:
+    async def wrapper(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+        outer = mark.get()
+        if outer is not None and outer.covers(self, function):
+            return await _marked_async(outer.entering(function, is_entry), function, self, args, kwargs)
+        run = current()
+        if run is None:
+            return await function(self, *args, **kwargs)
+        request = prepare(self, function, (args, kwargs), _call_id(outer, self))
+        inner = Mark(self, (function,), is_entry)
+
+        async def act(judged: Call) -> Any:
+            positional, named = (args, kwargs) if judged is request.call else request.arguments(judged)
+            return await _marked_async(inner, function, self, positional, named)
+
+        return await gate.acall(run, request.call, act, request.shape)
+
+    return wrapper
+
+
+def _govern_stream(function: Callable[..., Any], prepare: Prepare, _is_entry: bool) -> Callable[..., Any]:
+    def wrapper(self: Any, /, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        outer = mark.get()
+        if outer is not None and outer.covers(self, function):
+            yield from _marking(outer.entering(function), lambda: function(self, *args, **kwargs))
+            return
+        run = current()
+        if run is None:
+            yield from function(self, *args, **kwargs)
+            return
+        request = prepare(self, function, (args, kwargs), None)
+        shape = cast("StreamShape", request.shape)
+        inner = Mark(self, (function,))
+
+        def act(judged: Call) -> Iterator[_Piece]:
+            positional, named = (args, kwargs) if judged is request.call else request.arguments(judged)
+            for chunk in _marking(inner, lambda: function(self, *positional, **named)):
+                yield _Piece(chunk, shape.snapshot(chunk))
+
+        with closing(gate.stream(run, request.call, act, _PieceShape(shape))) as pieces:
+            for piece in pieces:
+                # The rest is taken first: it is what ends the call, and who has seen the last chunk may not come back.
+                for taken in (piece, *pieces) if shape.is_last(piece.chunk) else (piece,):
+                    yield taken.chunk
+
+    return wrapper
+
+
+def _govern_astream(function: Callable[..., Any], prepare: Prepare, _is_entry: bool) -> Callable[..., Any]:
+    async def wrapper(self: Any, /, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        outer = mark.get()
+        if outer is not None and outer.covers(self, function):
+            async with aclosing(
+                _marking_async(outer.entering(function), lambda: function(self, *args, **kwargs))
+            ) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+            return
+        run = current()
+        if run is None:
+            async for chunk in function(self, *args, **kwargs):
+                yield chunk
+            return
+        request = prepare(self, function, (args, kwargs), None)
+        shape = cast("StreamShape", request.shape)
+        inner = Mark(self, (function,))
+
+        async def act(judged: Call) -> AsyncIterator[_Piece]:
+            positional, named = (args, kwargs) if judged is request.call else request.arguments(judged)
+            async with aclosing(_marking_async(inner, lambda: function(self, *positional, **named))) as chunks:
+                async for chunk in chunks:
+                    yield _Piece(chunk, shape.snapshot(chunk))
+
+        async with aclosing(gate.astream(run, request.call, act, _PieceShape(shape))) as pieces:
+            async for piece in pieces:
+                rest = [later async for later in pieces] if shape.is_last(piece.chunk) else []
+                for taken in (piece, *rest):
+                    yield taken.chunk
+
+    return wrapper
+
+
+def _call_id(outer: Mark | None, instance: object) -> str | None:
+    return outer.call_id if outer is not None and outer.instance is instance else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A chunk, and what it was before its consumer got it: LangChain writes ids and metadata into chunks."""
+
+    chunk: Any
+    snapshot: Json
+
+
+class _PieceShape:
+    """A stream's shape for the gate, which sees pieces."""
+
+    __slots__ = ("_shape",)
+
+    def __init__(self, shape: StreamShape) -> None:
+        self._shape = shape
+
+    def dump(self, value: list[_Piece]) -> gate.Answer:
+        return self._shape.join([piece.snapshot for piece in value], [piece.chunk for piece in value])
+
+    def load(self, value: Json) -> object:
+        return self._shape.load(value)
+
+    def load_chunks(self, value: Json) -> Iterable[_Piece]:
+        for chunk in self._shape.load_chunks(value):
+            yield _Piece(chunk, self._shape.snapshot(chunk))
+
+
+def _marked(
+    inner: Mark | None, function: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Any:
+    token = mark.set(inner)
+    try:
+        return function(instance, *args, **kwargs)
+    finally:
+        mark.reset(token)
+
+
+async def _marked_async(
+    inner: Mark | None, function: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Any:
+    token = mark.set(inner)
+    try:
+        return await function(instance, *args, **kwargs)
+    finally:
+        mark.reset(token)
+
+
+def _marking(inner: Mark | None, make: Callable[[], Iterable[Any]]) -> Generator[Any, None, None]:
+    """Mark only while the producer runs: between chunks the consumer's code runs in this context."""
+    source: Iterator[Any] | None = None
+    try:
+        while True:
+            token = mark.set(inner)
+            try:
+                if source is None:
+                    source = iter(make())
+                chunk = next(source)
+            except StopIteration:
+                return
+            finally:
+                mark.reset(token)
+            yield chunk
+    finally:
+        close = getattr(source, "close", None)
+        if close is not None:
+            close()
+
+
+async def _marking_async(inner: Mark | None, make: Callable[[], AsyncIterator[Any]]) -> AsyncGenerator[Any, None]:
+    source: AsyncIterator[Any] | None = None
+    try:
+        while True:
+            token = mark.set(inner)
+            try:
+                if source is None:
+                    source = aiter(make())
+                chunk = await anext(source)
+            except StopAsyncIteration:
+                return
+            finally:
+                mark.reset(token)
+            yield chunk
+    finally:
+        close = getattr(source, "aclose", None)
+        if close is not None:
+            await close()
+
+
+def cleared(function: Callable[..., Any], kind: Kind) -> Callable[..., Any]:
+    """Return a public entry like `function` inside of which the same instance is governed again.
+
+    Else a tool whose body calls itself, or a callback that calls the model it listens to, would escape.
+    """
+
+    def clears(instance: object) -> bool:
+        outer = mark.get()
+        return outer is not None and outer.instance is instance
+
+    def wrapper(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+        if not clears(self):
+            return function(self, *args, **kwargs)
+        if kind == "sync":
+            return _marked(None, function, self, args, kwargs)
+        if kind == "async":
+            return _marked_async(None, function, self, args, kwargs)
+        if kind == "stream":
+            return _marking(None, lambda: function(self, *args, **kwargs))
+        return _marking_async(None, lambda: function(self, *args, **kwargs))
+
+    functools.update_wrapper(wrapper, function)
+    _wrappers.add(wrapper)
+    return wrapper
+
+
+def set_method(cls: type, name: str, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    """Replace a method of a class by a wrapper of it; once, however often it is asked."""
+    with _lock:
+        function = inspect.getattr_static(cls, name)
+        if function not in _wrappers:
+            wrapper = wrap(function)
+            _wrappers.add(wrapper)
+            type.__setattr__(cls, name, wrapper)
+
+
+def patch_family(root: type, leaves: Iterable[Leaf], entries: Iterable[Leaf] = ()) -> None:
+    """Govern the leaves of every subclass of a class, of those to come too; the class itself only delegates.
+
+    Args:
+        root: A pydantic class of the framework.
+        leaves: The methods that leave the framework.
+        entries: Public methods of the framework that a user's subclass may override, and so slip under the leaves.
+    """
+    leaves, entries = tuple(leaves), tuple(entries)
+    framework = root.__module__.partition(".")[0]
+
+    def patch(cls: type) -> None:
+        with _lock:
+            for leaf in leaves:
+                _patch(cls, root, leaf, is_entry=False)
+            if cls.__module__.partition(".")[0] != framework:
+                for entry in entries:
+                    _patch(cls, root, entry, is_entry=True)
+
+    with _lock:
+        original = inspect.getattr_static(root, "__pydantic_init_subclass__")
+        if original.__func__ in _wrappers:
+            return
+
+        @functools.wraps(original.__func__)
+        def init_subclass(cls: type[Any], /, **kwargs: Any) -> None:
+            original.__func__(cls, **kwargs)
+            patch(cls)
+
+        _wrappers.add(init_subclass)
+        type.__setattr__(root, "__pydantic_init_subclass__", classmethod(init_subclass))
+        for cls in _descendants(root):
+            patch(cls)
+
+
+def _patch(cls: type, root: type, leaf: Leaf, *, is_entry: bool) -> None:
+    owner = next((base for base in cls.__mro__ if leaf.name in vars(base)), None)
+    # A method of a mixin is a leaf of the class that mixes it in; an inherited one is patched where it is defined.
+    if owner is None or (owner is not cls and (issubclass(owner, root) or owner in root.__mro__)):
+        return
+    function = vars(owner)[leaf.name]
+    if not callable(function) or function in _wrappers or getattr(function, "__isabstractmethod__", False):
+        return
+    type.__setattr__(cls, leaf.name, govern(function, leaf.kind, leaf.prepare, is_entry=is_entry))
+
+
+def _descendants(cls: type[Any]) -> Iterator[type[Any]]:
+    children: list[type[Any]] = type.__subclasses__(cls)
+    for child in children:
+        yield child
+        yield from _descendants(child)
+
+
+def require(cls: type, names: Iterable[str], distribution: str) -> None:
+    """Refuse a framework whose class lacks what is patched: what cannot be governed must not run unnoticed.
+
+    Args:
+        cls: The class.
+        names: Its methods and attributes that the adapter relies on.
+        distribution: The package that the class comes from.
+
+    Raises:
+        FrameworkError: One is missing.
+    """
+    annotated = {name for base in cls.__mro__ for name in vars(base).get("__annotations__", {})}
+    missing = [name for name in names if not hasattr(cls, name) and name not in annotated]
+    if not missing:
+        return
+    try:
+        installed = version(distribution)
+    except PackageNotFoundError:
+        installed = "of unknown version"
+    raise FrameworkError(
+        f"{cls.__module__}.{cls.__qualname__} has no {', '.join(missing)}, which oao governs; "
+        f"installed is {distribution} {installed}; "
+        f"install a version that oao-harness supports (see its extras), or a newer oao-harness"
+    )
