@@ -150,5 +150,5 @@ def test_an_error_of_the_provider_is_recorded_and_raised_again(name: str, tmp_pa
     replayed = orchestrator.replay(agent_over(name, url), "go", path)
 
     assert live.error is not None
-    assert live.error.startswith("NotFoundError")
+    assert "Error code: 404" in live.error
     assert replayed.error == live.error
