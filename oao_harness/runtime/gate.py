@@ -90,6 +90,7 @@ class _Ticket:
     call: Call
     parent: int | None
     served: Outcome | None = None
+    denied_by: str | None = None
     reserved: tuple[int, ...] = ()
     started: float = 0.0
     attempts: int = 1
@@ -121,6 +122,12 @@ def _begin(run: Run, call: Call) -> Steps[_Ticket]:
             decision = Deny(rule=decision.rule, plugin=decision.plugin, reason=reason)
         if not isinstance(decision, Deny):
             decision, by = _reserve(ticket, decision)
+        if ticket.denied_by is not None and not isinstance(decision, Deny):
+            reason = (
+                f"{call.kind} {call.name}: {ticket.denied_by} when recorded, {decision.verdict} now (replay diverged)"
+            )
+            yield from _diverging(run, reason, ticket.n)
+            raise run.require_halt()
         run.keys.append(f"{call.kind}:{call.name}")
         run.write("call", call_fields(ticket.call, decision, n=ticket.n, parent=parent, given=given))
         if run.hooks.heard("oao_call_decided"):
@@ -147,11 +154,21 @@ def _match(ticket: _Ticket) -> Steps[None]:
     assert run.replay is not None  # noqa: S101 - for the type checker
     served = run.replay.serve(ticket.call, run.agent_name)
     if isinstance(served, str):
-        yield from run.halting(ReplayDiverged(served, rule="replay", plugin="oao", n=ticket.n))
+        yield from _diverging(run, served, ticket.n)
         raise run.require_halt()
     ticket.served = served.outcome
+    ticket.denied_by = served.denied_by
     for member in run.lineage:
         member.budget.absorb(served.children)
+
+
+def _diverging(run: Run, reason: str, n: int) -> Steps[None]:
+    """Halt every run that plays the same recording: after a divergence none of its answers means anything."""
+    for member in run.lineage:
+        if member.replay is run.replay:
+            yield from member.halting(
+                ReplayDiverged(reason, rule="replay", plugin="oao", n=n if member is run else None)
+            )
 
 
 def _judge(run: Run, call: Call) -> Steps[tuple[Decision, Run]]:

@@ -8,9 +8,12 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 from oao_harness.errors import AgentError, ConfigError
+from oao_harness.journal.matcher import Matcher
+from oao_harness.journal.recording import Recording
 from oao_harness.journal.writer import Writer
 from oao_harness.plugins.manager import make_hooks, make_manager
 from oao_harness.runtime import context, phases
@@ -91,8 +94,22 @@ class Orchestrator:
         Raises:
             AgentError: There is no way to run this agent.
         """
+        return self._run(agent, task, tools, framework, execution_id, agent_name)
+
+    def _run(
+        self,
+        agent: object,
+        task: object,
+        tools: Sequence[object],
+        framework: str | None,
+        execution_id: str | None,
+        agent_name: str | None,
+        replay: Matcher | None = None,
+    ) -> ExecutionReport:
         adapter = self._adapter_for(agent, framework)
         run = self._make_run(agent_name or _name_of(agent), task, execution_id)
+        if replay is not None:
+            run.replay = run.must_play = replay
         timeout_s = run.hooks.timeout_s
 
         def in_a_loop() -> Ending:
@@ -138,21 +155,47 @@ class Orchestrator:
             drive(phases.abort(run, error), timeout_s)
             raise
 
-    def open_run(self, agent_name: str, task: object = None, *, session: context.Session | None = None) -> Run:
+    def replay(
+        self,
+        agent: object,
+        task: object,
+        recording: Recording | str | Path,
+        *,
+        tools: Sequence[object] = (),
+        framework: str | None = None,
+    ) -> ExecutionReport:
+        """Run an agent with the outcomes of a recording: no model is asked, no tool body runs.
+
+        The policies judge every call as in a live run. A request that is not the recorded one, and a recorded call
+        that is not made, fail the run with the rule `replay`.
+
+        Args:
+            agent: The agent, see `run`.
+            task: What it is asked.
+            recording: A recording or the path of one.
+            tools: See `run`.
+            framework: See `run`.
+
+        Raises:
+            RecordingError: The recording cannot be read.
+        """
+        loaded = recording if isinstance(recording, Recording) else Recording.load(recording)
+        return self._run(agent, task, tools, framework, None, None, replay=Matcher(loaded))
+
+    def open_run(self, agent_name: str, task: object = None) -> Run:
         """Open a run whose agent somebody else calls, and take it to EXECUTE.
 
-        For faces such as pytest, where the user's test calls the agent. Calls made in the `context.here` of the run
-        belong to it. `close_run` ends it.
+        For sessions such as a pytest test, whose body calls the agent: it answers `context.Session.ambient`, and is
+        the outer run of all others in the session. `close_run` ends it.
 
         Args:
             agent_name: Name in the report.
             task: What the agent is asked.
-            session: Takes part in the run; the session of the process by default.
 
         Raises:
             RunHalted: A policy refused the task.
         """
-        run = self._make_run(agent_name, task, None, session)
+        run = self._make_run(agent_name, task, None, ambient=True)
         timeout_s = run.hooks.timeout_s
         if not drive(phases.plan(run, adapter="open", policies=self._policies), timeout_s):
             drive(phases.review(run, None, None), timeout_s)
@@ -171,19 +214,19 @@ class Orchestrator:
         yield from phases.execute_phase(run)
         return True
 
-    def _make_run(
-        self, agent_name: str, task: object, execution_id: str | None, session: context.Session | None = None
-    ) -> Run:
+    def _make_run(self, agent_name: str, task: object, execution_id: str | None, *, ambient: bool = False) -> Run:
         run = Run(
             execution_id=execution_id or str(uuid.uuid4()),
             agent_name=agent_name,
             task=task,
             hooks=self._hooks,
             clock=self._clock,
-            parent=_open_parent(),
+            parent=None if ambient else _open_parent(),
         )
         run.budget = Budget(self._limits(run))
-        session = session or context.session()
+        if run.parent is not None:
+            run.replay = run.parent.replay
+        session = context.session()
         tap = session.adopt(run) if session is not None else None
         run.writer = Writer(self.store, run.execution_id, self._clock, tap)
         return run
@@ -232,8 +275,12 @@ def _name_of(agent: object) -> str:
 
 
 def _open_parent() -> Run | None:
+    """Return the run that this one is started in: its policies and its budget hold here too."""
     parent = context.here.get()
-    return parent if parent is not None and (not parent.closed or parent.halted is not None) else None
+    if parent is not None and (not parent.closed or parent.halted is not None):
+        return parent
+    session = context.session()
+    return session.ambient() if session is not None else None
 
 
 def _has_running_loop() -> bool:

@@ -10,7 +10,7 @@ from typing import cast
 
 from pydantic_core import to_jsonable_python
 
-from oao_harness.errors import RunHalted
+from oao_harness.errors import ReplayDiverged, RunHalted
 from oao_harness.runtime import context
 from oao_harness.runtime.dispatch import Steps, decide, observe
 from oao_harness.runtime.execute import Ending
@@ -114,7 +114,10 @@ def review(run: Run, ending: Ending | None, adapter: Adapter | None) -> Steps[Ex
             yield from run.halting(ending.error)
         if run.halted is None and ending is not None:
             error = _error_text(ending)
-            if error is None:
+            unplayed = run.must_play.unplayed_text() if run.must_play is not None and error is None else None
+            if unplayed is not None:
+                yield from run.halting(ReplayDiverged(unplayed, rule="replay", plugin="oao"))
+            elif error is None:
                 found = adapter.output(ending.result) if adapter is not None else ending.result
                 output = cast("Json", to_jsonable_python(found, fallback=repr))
                 yield from _judge_output(run, output)
@@ -175,7 +178,8 @@ def _error_text(ending: Ending) -> str | None:
 
 
 def _halt_text(halt: RunHalted) -> str:
-    return f"{halt.rule}: {halt.reason}" if halt.rule and not halt.reason.startswith(halt.rule) else halt.reason
+    line = halt.reason.partition("\n")[0]
+    return f"{halt.rule}: {line}" if halt.rule and not line.startswith(halt.rule) else line
 
 
 def _as_denial(decision: Decision, what: str) -> Deny:

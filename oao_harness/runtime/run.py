@@ -14,8 +14,8 @@ from oao_harness.runtime.lifecycle import Lifecycle, State
 from oao_hookspecs import Clock, Deny, Json, Limits, StateEntered, StepStarted, ViolationFound
 
 if TYPE_CHECKING:
+    from oao_harness.journal.replay import Replay
     from oao_harness.journal.writer import Writer
-    from oao_harness.runtime.replay import Replay
 
 __all__ = ["Run"]
 
@@ -56,6 +56,8 @@ class Run:
         self.lifecycle = Lifecycle()
         self.writer: Writer | None = None
         self.replay: Replay | None = None
+        self.must_play: Replay | None = None
+        """The recording that this run alone must play to its end."""
         self.halted: RunHalted | None = None
         self.closed = False
         self.deadline: float | None = None

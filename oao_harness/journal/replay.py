@@ -1,4 +1,4 @@
-"""Where the outcomes of a replayed run come from: the gate's one question to a recording."""
+"""Where the outcomes of a replayed run come from: what the gate asks of a recording."""
 
 from __future__ import annotations
 
@@ -18,14 +18,20 @@ class Served:
     outcome: Outcome
     children: Sequence[tuple[str, str, Usage | None]] = ()
     """Calls that happened inside of it when it was recorded: `(kind, name, usage)`."""
+    denied_by: str | None = None
+    """The recorded verdict where the call was refused when it was recorded: there is no outcome to serve."""
 
 
 class Replay(Protocol):
     """Answers calls from a recording."""
 
     def serve(self, call: Call, run_name: str) -> Served | str:
-        """Return the recorded outcome, or one line that says how the call diverges from the recording.
+        """Return the recorded outcome, or a text that says how the call diverges; its first line stands alone.
 
         Called once per call, from any thread, before the policies are asked.
         """
+        ...
+
+    def unplayed_text(self) -> str | None:
+        """Return one line that names the recorded calls that were not made, or None where all were."""
         ...

@@ -1,0 +1,115 @@
+"""Answers the calls of a replayed run from a recording: the whole request must be equal, in the recorded order.
+
+Calls that overlapped when they were recorded may come in any order: a recorded call may be served as soon as every
+call that had ended before it started is served. Nothing else may differ, and there is no nearest match.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+from oao_harness.journal.differences import details, headline
+from oao_harness.journal.recording import RecordedEvent, Recording
+from oao_harness.journal.records import key_of, request_of
+from oao_harness.journal.replay import Served
+from oao_hookspecs import Call, Json, Outcome, Usage
+
+__all__ = ["Matcher"]
+
+_SUFFIX = "(replay diverged)"
+
+
+class Matcher:
+    """Serves each recorded call once. Safe to ask from many threads; the cost of a call does not grow with the recording.
+
+    Args:
+        recording: What was recorded.
+    """
+
+    def __init__(self, recording: Recording) -> None:
+        self._events = recording.events
+        self._lock = threading.Lock()
+        self._served: set[int] = set()
+        self._by_key: dict[str, list[RecordedEvent]] = defaultdict(list)
+        self._by_end = sorted(recording.events, key=lambda event: event.end)
+        self._first_end = 0
+        self._children: dict[int, list[RecordedEvent]] = defaultdict(list)
+        for event in recording.events:
+            self._by_key[event.key].append(event)
+            if event.parent is not None:
+                self._children[event.parent].append(event)
+
+    def serve(self, call: Call, run_name: str) -> Served | str:
+        """Return the recorded outcome, or how the call diverges; see `Replay.serve`."""
+        request = request_of(call)
+        with self._lock:
+            candidates = self._by_key.get(key_of(call.kind, call.name, request), ())
+            for event in candidates:
+                if event.n not in self._served and self._is_free(event):
+                    return self._take(event)
+            return self._explain(call, request, candidates)
+
+    def unplayed(self) -> list[RecordedEvent]:
+        """Return the recorded calls that nobody asked for, in recorded order."""
+        with self._lock:
+            return [event for event in self._events if event.n not in self._served]
+
+    def unplayed_text(self) -> str | None:
+        """Return one line that names them, or None; see `Replay.unplayed_text`."""
+        left = self.unplayed()
+        if not left:
+            return None
+        names = ", ".join(f"#{event.n} {event.kind} {event.name}" for event in left[:5])
+        more = f" and {len(left) - 5} more" if len(left) > 5 else ""
+        return f"{len(left)} recorded {'step' if len(left) == 1 else 'steps'} not replayed: {names}{more}"
+
+    def _is_free(self, event: RecordedEvent) -> bool:
+        """Return True where no unserved event had ended before this one started."""
+        while self._first_end < len(self._by_end) and self._by_end[self._first_end].n in self._served:
+            self._first_end += 1
+        return self._first_end == len(self._by_end) or self._by_end[self._first_end].end >= event.start
+
+    def _take(self, event: RecordedEvent) -> Served | str:
+        self._served.add(event.n)
+        if not event.finished:
+            return f"step {event.n} {event.kind} {event.name}: it never ended when it was recorded {_SUFFIX}"
+        children = list(self._descendants(event))
+        self._served.update(child.n for child in children)
+        outcome = Outcome(
+            value=event.value, error=event.error, usage=event.usage, attempts=event.attempts, replayed=True
+        )
+        inside: list[tuple[str, str, Usage | None]] = [(child.kind, child.name, child.usage) for child in children]
+        return Served(outcome=outcome, children=inside, denied_by=event.decision if event.denied else None)
+
+    def _descendants(self, event: RecordedEvent) -> Iterator[RecordedEvent]:
+        for child in self._children.get(event.n, ()):
+            yield child
+            yield from self._descendants(child)
+
+    def _explain(self, call: Call, request: dict[str, Json], candidates: Sequence[RecordedEvent]) -> str:
+        """Say what is different, most telling first. Only the message looks for what is near; nothing near is served."""
+        what = f"{call.kind} {call.name}"
+        waiting = [event for event in self._events if event.n not in self._served]
+        if early := [event for event in candidates if event.n not in self._served]:
+            blockers = [event for event in waiting if event.end < early[0].start][:3]
+            before = ", ".join(f"{event.kind} {event.name} #{event.n}" for event in blockers)
+            return f"step {early[0].n} {what} came before {before} {_SUFFIX}"
+        free = [event for event in waiting if self._is_free(event)]
+        if alike := [event for event in free if (event.kind, event.name) == (call.kind, call.name)]:
+            return self._changed(alike[0], request)
+        number = free[0].n if free else len(self._events) + 1
+        if candidates:
+            times = len(candidates)
+            return f"step {number} {what}: identical call number {times + 1}, recorded {times} {_SUFFIX}"
+        if not waiting:
+            return f"step {number} {what}: the recording ends after {len(self._events)} steps {_SUFFIX}"
+        if renamed := [event for event in free if event.kind == call.kind == "model"]:
+            return f"step {number} model: {renamed[0].name} -> {call.name} {_SUFFIX}"
+        expected = " or ".join(f"{event.kind} {event.name}" for event in free[:3])
+        return f"step {number}: {what} instead of {expected} {_SUFFIX}"
+
+    def _changed(self, event: RecordedEvent, request: dict[str, Json]) -> str:
+        line = f"step {event.n} {event.kind} {event.name}: {headline(event.kind, event.request, request)} {_SUFFIX}"
+        return "\n".join([line, *(f"  {detail}" for detail in details(event.request, request))])

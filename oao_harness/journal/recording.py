@@ -1,0 +1,432 @@
+"""Recordings: the journal of one or more runs as a file that a person reviews. Format 1.
+
+```text
+oao        1, the format
+test       node id of the test, or ""
+recorded   at (ISO 8601, UTC), oao (version), policy, python
+messages   every message once, by reference: m1, m2 ...
+tools      every tool schema once, by reference: t1, t2 ...
+events     the calls in the order they started: n, kind, name, run, span, req, res | error, decision, key, usage ...
+totals     steps, model_calls, tool_calls, tokens
+```
+
+`span` is `[start, end]` in ticks of a logical clock: what overlaps in it overlapped when it was recorded. A text of
+several lines is `{"$lines": [...]}`, so that one changed line is one changed line in a review.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final, cast
+
+from oao_harness.errors import RecordingError
+from oao_harness.journal.codec import holds_opaque
+from oao_harness.journal.records import error_from_json, key_of, usage_from_json, usage_to_json
+from oao_hookspecs import ErrorInfo, Json, Record, Usage
+
+__all__ = ["FORMAT", "RecordedEvent", "Recording"]
+
+FORMAT: Final = 1
+_SECRET_NAME: Final = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL")
+_SECRET_LENGTH: Final = 8
+_LINE_WIDTH: Final = 110
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedEvent:
+    """One recorded call."""
+
+    n: int
+    """Number in the recording, from 1."""
+    kind: str
+    name: str
+    run: str
+    """Name of the agent whose run made the call."""
+    start: int
+    end: int
+    """Ticks of the recording's logical clock."""
+    request: Mapping[str, Json]
+    key: str
+    value: Json = None
+    error: ErrorInfo | None = None
+    usage: Usage | None = None
+    decision: str = "allow"
+    """Verdict and rule, for example `deny max_tool_calls`."""
+    parent: int | None = None
+    """Number of the event inside whose body the call was made."""
+    attempts: int = 1
+    finished: bool = True
+    """False where no outcome was written before the recording ended."""
+    call_id: str | None = None
+    scope: str = ""
+
+    @property
+    def denied(self) -> bool:
+        """True where a policy refused the call when it was recorded."""
+        return self.decision.startswith("deny")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recording:
+    """The recorded calls of one test or run."""
+
+    test: str = ""
+    events: tuple[RecordedEvent, ...] = ()
+    header: Mapping[str, Json] = field(default_factory=dict[str, Json])
+    """`at`, `oao`, `policy`, `python`: what it was recorded with."""
+
+    @classmethod
+    def from_records(
+        cls, records: Iterable[Record | tuple[str, Record]], *, test: str = "", policy: str = ""
+    ) -> Recording:
+        """Compile journal records.
+
+        Args:
+            records: Records of one run in order, or `(run name, record)` pairs of several runs in the order they
+                were written.
+            test: Node id of the test.
+            policy: Name of the policy that was in force.
+        """
+        builder = _Builder()
+        for item in records:
+            run, record = item if isinstance(item, tuple) else ("", item)
+            builder.add(run, record)
+        header: dict[str, Json] = {
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "oao": version("oao-harness"),
+            "policy": policy,
+            "python": platform.python_version(),
+        }
+        return cls(test=test, events=builder.events(), header=header)
+
+    @classmethod
+    def load(cls, path: str | Path, *, test: str | None = None) -> Recording:
+        """Read a recording.
+
+        Args:
+            path: The file.
+            test: The test it is read for; None accepts any.
+
+        Raises:
+            RecordingError: It is missing, truncated, of a newer format, damaged, or of another test.
+        """
+        path = Path(path)
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise RecordingError(f"no recording {_shown(path)}; record it with --oao-record=once") from error
+        except (ValueError, OSError) as error:
+            raise RecordingError(
+                f"recording {_shown(path)} is truncated or not JSON ({error}); restore it from version control, "
+                "or delete it and record again"
+            ) from error
+        if not isinstance(document, dict) or not isinstance(document.get("oao"), int):
+            raise RecordingError(f"{_shown(path)} is not a recording of oao: it has no format number under 'oao'")
+        if document["oao"] != FORMAT:
+            newer = document["oao"] > FORMAT
+            advice = "upgrade oao-harness" if newer else "record it again"
+            raise RecordingError(
+                f"recording {_shown(path)} has format {document['oao']}, this oao reads {FORMAT}; {advice}"
+            )
+        recording = _read(document, path)
+        # By module and test only: the folders before them depend on where pytest was started.
+        if test is not None and recording.test and recording.test.rpartition("/")[2] != test.rpartition("/")[2]:
+            raise RecordingError(
+                f"recording {_shown(path)} is of test {recording.test!r}, not of {test!r}; "
+                "rename the file, or delete it and record again"
+            )
+        return recording
+
+    def save(self, path: str | Path) -> None:
+        """Write the recording, whole or not at all.
+
+        Args:
+            path: The file; its folder is made where it is missing.
+
+        Raises:
+            RecordingError: A value cannot be read back later, or the text holds a secret of the environment.
+        """
+        path = Path(path)
+        for event in self.events:
+            opaque = holds_opaque(event.value)
+            if opaque is not None:
+                raise RecordingError(
+                    f"step {event.n} {event.kind} {event.name} returned a {opaque}, which a recording cannot hold; "
+                    "return plain data, a dataclass or a pydantic model"
+                )
+        text = _pretty(self.to_json(), "") + "\n"
+        _refuse_secrets(text, path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".tmp")
+            try:
+                with os.fdopen(handle, "w", encoding="utf-8") as file:
+                    file.write(text)
+                Path(temporary).chmod(0o644)
+                Path(temporary).replace(path)
+            except BaseException:
+                Path(temporary).unlink(missing_ok=True)
+                raise
+        except OSError as error:
+            raise RecordingError(f"recording {_shown(path)} cannot be written: {error}") from error
+
+    def to_json(self) -> dict[str, Json]:
+        """Return the document as it is written."""
+        return _write(self)
+
+    @property
+    def totals(self) -> dict[str, Json]:
+        """Steps, calls and tokens of all events."""
+        usages = [event.usage for event in self.events if event.usage is not None]
+        return {
+            "steps": len(self.events),
+            "model_calls": sum(event.kind == "model" for event in self.events),
+            "tool_calls": sum(event.kind == "tool" for event in self.events),
+            "tokens": sum(usage.total_tokens for usage in usages),
+        }
+
+
+class _Builder:
+    """Pairs calls with their outcomes and counts ticks."""
+
+    def __init__(self) -> None:
+        self._tick = 0
+        self._open: dict[tuple[str, int], dict[str, Json]] = {}
+        self._calls: list[dict[str, Json]] = []
+        self._ids: dict[str, str] = {}
+
+    def add(self, run: str, record: Record) -> None:
+        type_ = record["type"]
+        if type_ not in {"call", "outcome"}:
+            if type_ == "run.started" and not run:
+                self._ids[""] = str(record["agent"])
+            return
+        self._tick += 1
+        n = cast("int", record["n"])
+        if type_ == "call":
+            call: dict[str, Json] = {**record, "run": run or self._ids.get("", ""), "start": self._tick}
+            self._open[run, n] = call
+            self._calls.append(call)
+            call["number"] = len(self._calls)
+            parent = self._open.get((run, cast("int", record.get("parent") or 0)))
+            call["parent_number"] = parent["number"] if parent is not None else None
+        elif (run, n) in self._open:
+            self._open[run, n].update({"outcome": dict(record), "end": self._tick})
+
+    def events(self) -> tuple[RecordedEvent, ...]:
+        return tuple(self._event(call) for call in self._calls)
+
+    def _event(self, call: Mapping[str, Json]) -> RecordedEvent:
+        outcome = cast("Mapping[str, Json] | None", call.get("outcome"))
+        decision = cast("Mapping[str, Json]", call["decision"])
+        # What the agent asked for, not what a policy made of it: a replay compares the agent's requests.
+        request = cast("Mapping[str, Json]", call.get("given") or call["req"])
+        denied = decision["verdict"] == "deny"
+        error = usage = None
+        if outcome is not None:
+            if outcome.get("error") is not None:
+                error = error_from_json(cast("Mapping[str, Json]", outcome["error"]))
+            if outcome.get("usage") is not None:
+                usage = usage_from_json(cast("Mapping[str, Json]", outcome["usage"]))
+        return RecordedEvent(
+            n=cast("int", call["number"]),
+            kind=str(call["kind"]),
+            name=str(call["name"]),
+            run=str(call["run"]),
+            start=cast("int", call["start"]),
+            end=cast("int", call.get("end") or (call["start"] if denied else self._tick + 1)),
+            request=request,
+            key=key_of(str(call["kind"]), str(call["name"]), request),
+            value=outcome.get("res") if outcome is not None else None,
+            error=error,
+            usage=usage,
+            decision=f"{decision['verdict']} {decision['rule']}".rstrip(),
+            parent=cast("int | None", call["parent_number"]),
+            attempts=cast("int", outcome.get("attempts", 1)) if outcome is not None else 1,
+            finished=outcome is not None or denied,
+            call_id=cast("str | None", call.get("call_id")),
+            scope=str(call.get("scope", "")),
+        )
+
+
+# The document
+
+
+def _pretty(value: Json, indent: str) -> str:
+    """Return JSON text that a person reviews: what fits on a line is on one line."""
+    line = json.dumps(value, ensure_ascii=False)
+    if len(line) + len(indent) <= _LINE_WIDTH or not isinstance(value, Mapping | list) or not value:
+        return line
+    deeper = indent + " "
+    if isinstance(value, Mapping):
+        parts = [f"{json.dumps(key, ensure_ascii=False)}: {_pretty(item, deeper)}" for key, item in value.items()]
+        opening, closing = "{", "}"
+    else:
+        parts = [_pretty(item, deeper) for item in value]
+        opening, closing = "[", "]"
+    return f"{opening}\n{deeper}" + f",\n{deeper}".join(parts) + f"\n{indent}{closing}"
+
+
+def _write(recording: Recording) -> dict[str, Json]:
+    messages, tools = _Interned("m"), _Interned("t")
+    events: list[Json] = []
+    for event in recording.events:
+        request = dict(event.request)
+        if event.kind == "model":
+            request["messages"] = [messages.ref(item) for item in cast("list[Json]", request.get("messages", ()))]
+            if "tools" in request:
+                request["tools"] = [tools.ref(item) for item in cast("list[Json]", request["tools"])]
+        events.append(_event_to_json(event, request, messages))
+    return {
+        "oao": FORMAT,
+        "test": recording.test,
+        "recorded": recording.header,
+        "messages": messages.table(),
+        "tools": tools.table(),
+        "events": events,
+        "totals": recording.totals,
+    }
+
+
+def _event_to_json(event: RecordedEvent, request: dict[str, Json], messages: _Interned) -> dict[str, Json]:
+    node: dict[str, Json] = {"n": event.n, "kind": event.kind, "name": event.name}
+    node |= {"run": event.run} if event.run else {}
+    node |= {"call_id": event.call_id} if event.call_id else {}
+    node |= {"parent": event.parent} if event.parent else {}
+    node |= {"span": [event.start, event.end], "req": _fold(request)}
+    if event.error is not None:
+        error: dict[str, Json] = {"type": event.error.type, "message": event.error.message}
+        node["error"] = _fold({**error, "data": dict(event.error.data)})
+    elif event.finished and not event.denied:
+        value = event.value
+        if event.kind == "model" and isinstance(value, Mapping) and isinstance(value.get("message"), Mapping):
+            rest = {key: item for key, item in value.items() if key != "message"}
+            value = {"$message": messages.ref(value["message"]), **rest}
+        node["res"] = _fold(value)
+    node |= {"usage": usage_to_json(event.usage)} if event.usage is not None else {}
+    node |= {"attempts": event.attempts} if event.attempts > 1 else {}
+    node |= {} if event.finished else {"finished": False}
+    node |= {"decision": event.decision, "key": event.key}
+    return node
+
+
+class _Interned:
+    """Values kept once and named in the order they were met."""
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+        self._names: dict[str, str] = {}
+        self._values: dict[str, Json] = {}
+
+    def ref(self, value: Json) -> str:
+        text = json.dumps(value, sort_keys=True, ensure_ascii=False)
+        name = self._names.get(text)
+        if name is None:
+            name = f"{self._prefix}{len(self._names) + 1}"
+            self._names[text] = name
+            self._values[name] = _fold(value)
+        return name
+
+    def table(self) -> dict[str, Json]:
+        return self._values
+
+
+def _fold(value: Json) -> Json:
+    if isinstance(value, str):
+        return {"$lines": cast("Json", value.split("\n"))} if "\n" in value else value
+    if isinstance(value, Mapping):
+        if "$lines" in value or "$dict" in value:
+            return {"$dict": [[key, _fold(item)] for key, item in value.items()]}
+        return {key: _fold(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_fold(item) for item in value]
+    return value
+
+
+def _unfold(value: Json) -> Json:
+    if isinstance(value, Mapping):
+        if "$lines" in value:
+            return "\n".join(cast("list[str]", value["$lines"]))
+        if "$dict" in value:
+            return {str(key): _unfold(item) for key, item in cast("list[list[Json]]", value["$dict"])}
+        return {key: _unfold(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_unfold(item) for item in value]
+    return value
+
+
+def _read(document: Mapping[str, Json], path: Path) -> Recording:
+    where = "the header"
+    try:
+        messages = {name: _unfold(item) for name, item in cast("dict[str, Json]", document["messages"]).items()}
+        tools = {name: _unfold(item) for name, item in cast("dict[str, Json]", document["tools"]).items()}
+        events: list[RecordedEvent] = []
+        for index, node in enumerate(cast("list[dict[str, Json]]", document["events"]), start=1):
+            where = f"event {index}"
+            events.append(_event_from_json(node, messages, tools))
+        where = "the header"
+        header = cast("Mapping[str, Json]", document.get("recorded") or {})
+        return Recording(test=str(document.get("test", "")), events=tuple(events), header=header)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RecordingError(
+            f"recording {_shown(path)} is damaged in {where}: {type(error).__name__} {error}; "
+            "restore it from version control, or delete it and record again"
+        ) from error
+
+
+def _event_from_json(node: Mapping[str, Json], messages: dict[str, Json], tools: dict[str, Json]) -> RecordedEvent:
+    kind, name = str(node["kind"]), str(node["name"])
+    request = cast("dict[str, Json]", _unfold(node["req"]))
+    if kind == "model":
+        request["messages"] = [messages[str(ref)] for ref in cast("list[Json]", request["messages"])]
+        if "tools" in request:
+            request["tools"] = [tools[str(ref)] for ref in cast("list[Json]", request["tools"])]
+    value = _unfold(node.get("res"))
+    if isinstance(value, dict) and "$message" in value:
+        value = {"message": messages[str(value.pop("$message"))], **value}
+    start, end = cast("list[int]", node["span"])
+    error, usage = node.get("error"), node.get("usage")
+    return RecordedEvent(
+        n=int(cast("int", node["n"])),
+        kind=kind,
+        name=name,
+        run=str(node.get("run", "")),
+        start=int(start),
+        end=int(end),
+        request=request,
+        # Not the stored key: a hand-edited request is allowed, and is what must match.
+        key=key_of(kind, name, request),
+        value=value,
+        error=error_from_json(cast("dict[str, Json]", _unfold(error))) if error is not None else None,
+        usage=usage_from_json(cast("Mapping[str, Json]", usage)) if usage is not None else None,
+        decision=str(node.get("decision", "allow")),
+        parent=cast("int | None", node.get("parent")),
+        attempts=int(cast("int", node.get("attempts", 1))),
+        finished=bool(node.get("finished", True)),
+        call_id=cast("str | None", node.get("call_id")),
+    )
+
+
+def _refuse_secrets(text: str, path: Path) -> None:
+    for name, value in os.environ.items():
+        if len(value) >= _SECRET_LENGTH and _SECRET_NAME.search(name.upper()) and json.dumps(value)[1:-1] in text:
+            raise RecordingError(
+                f"recording {_shown(path)} would hold the value of ${name}; it was not saved. "
+                "Keep secrets out of prompts and tool results"
+            )
+
+
+def _shown(path: Path) -> str:
+    try:
+        return repr(str(path.relative_to(Path.cwd())))
+    except ValueError:
+        return repr(str(path))

@@ -1,0 +1,218 @@
+"""One test: the run that its calls belong to, the recording it plays or makes, and the verdict over both."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any, cast
+
+import pytest
+
+from oao_harness.errors import RecordingError, ReplayDiverged, RunHalted
+from oao_harness.journal.matcher import Matcher
+from oao_harness.journal.recording import Recording
+from oao_harness.journal.replay import Replay, Served
+from oao_harness.journal.writer import Tap
+from oao_harness.runtime import context
+from oao_harness.runtime.execute import Ending
+from oao_harness.runtime.report import ExecutionReport
+from oao_harness.runtime.run import Run
+from oao_hookspecs import Call, Record
+from pytest_oao.guard import close_network, open_network
+from pytest_oao.paths import recording_path
+from pytest_oao.settings import Settings, policies_of, recording_name
+from pytest_oao.summary import timeline
+
+__all__ = ["TestSession"]
+
+
+class _Unplayable:
+    """Stands for a recording that is missing or damaged: every call diverges, and says why."""
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+
+    def serve(self, call: Call, run_name: str) -> Served | str:
+        return self._reason
+
+    def unplayed_text(self) -> str | None:
+        return None
+
+
+class TestSession:
+    """Surrounds one attempt of one test; see `context.Session`.
+
+    Args:
+        item: The test.
+        settings: Of the pytest session.
+        marks: The test's `oao` markers, nearest first.
+    """
+
+    __test__ = False
+
+    def __init__(self, item: pytest.Item, settings: Settings, marks: Sequence[pytest.Mark]) -> None:
+        self._nodeid = item.nodeid
+        self._settings = settings
+        self._orchestrator = settings.orchestrator(policies_of(marks))
+        self._path = recording_path(item, recording_name(marks))
+        self._recorded = self._path.exists()
+        self._lock = threading.RLock()
+        self._tape: list[tuple[str, Record]] = []
+        self._run: Run | None = None
+        self._runs = 0
+        self._replay: Replay | None = None
+        self._report: ExecutionReport | None = None
+        self._verdict: str | None = None
+        self._saved = False
+        self._entered = False
+
+    def enter(self) -> None:
+        """Begin: from now on calls outside of any run belong to this test."""
+        self._entered = True
+        context.set_session(self)
+
+    def leave(self) -> None:
+        """End: calls belong to nobody again."""
+        if self._entered:
+            self._entered = False
+            context.set_session(None)
+            open_network()
+
+    # context.Session
+
+    def ambient(self) -> Run | None:
+        """Return the run of the test; the first call opens it."""
+        with self._lock:
+            if self._run is None and self._entered:
+                self._prepare()
+                self._run = self._orchestrator.open_run("main", self._nodeid)
+            return self._run
+
+    def adopt(self, run: Run) -> Tap:
+        """Let a run play the test's recording, and hear its records."""
+        run.replay = self._replay
+        self._runs += 1
+        name = "main" if self._run is None else run.agent_name
+
+        def tap(record: Record) -> None:
+            self._tape.append((name, record))
+
+        return tap
+
+    def _prepare(self) -> None:
+        """Find out what the test does: replay, or record because there is nothing to replay."""
+        if not self._recorded and self._settings.record == "once":
+            return
+        if self._recorded:
+            try:
+                self._replay = Matcher(Recording.load(self._path, test=self._nodeid))
+            except RecordingError as error:
+                self._replay = _Unplayable(str(error))
+        else:
+            self._replay = _Unplayable(
+                f'no recording of this test; record it: pytest --oao-record=once "{self._nodeid}"'
+            )
+        close_network(self._settings.network, self._refuse_connection)
+
+    def _refuse_connection(self, reason: str) -> RunHalted:
+        halt = ReplayDiverged(reason, rule="network", plugin="oao")
+        run = context.here.get() or self._run
+        if run is not None:
+            run.halt_now(halt)
+        if self._run is not None and self._run is not run:
+            self._run.halt_now(halt)
+        return halt
+
+    # The verdict
+
+    def conclude(self, raised: BaseException | None) -> str | None:
+        """End the test's run; return why the test fails although, or because, of what it did itself.
+
+        Args:
+            raised: What the test raised, if anything.
+        """
+        with self._lock:
+            if self._run is None and self._recorded:
+                # No agent ran, but one was recorded: that is a difference too.
+                self.ambient()
+        open_network()
+        run = self._run
+        if run is None:
+            return None
+        error = raised if isinstance(raised, Exception) else None
+        if not run.closed:
+            self._report = self._orchestrator.close_run(run, Ending(error=error, done=True))
+        self._verdict = self._judge(run, raised)
+        if self._verdict is None and raised is None and self._replay is None:
+            self._verdict = self._save()
+        return self._verdict
+
+    def _judge(self, run: Run, raised: BaseException | None) -> str | None:
+        halt = run.halted
+        if halt is None:
+            unplayed = self._replay.unplayed_text() if self._replay is not None and raised is None else None
+            return None if unplayed is None else f"{unplayed}\n{self._advice()}"
+        kind = "" if isinstance(halt, ReplayDiverged) else f"policy violation: {halt.rule}: "
+        lines = [f"{kind}{halt.reason}"]
+        if raised is None:
+            lines.append("the code under test caught this error and went on")
+        elif not isinstance(raised, RunHalted):
+            lines.append(f"the test then failed with {type(raised).__name__}: {raised}".splitlines()[0])
+        if isinstance(halt, ReplayDiverged):
+            lines.append(self._advice())
+        return "\n".join(lines)
+
+    def _advice(self) -> str:
+        if not self._recorded:
+            return f"expected at {self._shown_path()}"
+        return (
+            f"recording {self._shown_path()}\n"
+            f'intended?  delete the recording, then: pytest --oao-record=once "{self._nodeid}"'
+        )
+
+    def _shown_path(self) -> str:
+        try:
+            return str(self._path.relative_to(self._path.cwd()))
+        except ValueError:
+            return str(self._path)
+
+    def _save(self) -> str | None:
+        recording = Recording.from_records(self._tape, test=self._nodeid, policy=self._settings.policy)
+        if not recording.events:
+            return None
+        try:
+            recording.save(self._path)
+        except RecordingError as error:
+            return str(error)
+        self._saved = True
+        return None
+
+    # What is told
+
+    def row(self) -> dict[str, Any] | None:
+        """Return what the summary shows of this test, as JSON; None where no agent ran."""
+        report = self._report
+        if report is None:
+            return None
+        halt = cast("Run", self._run).halted
+        replay = "recorded" if self._saved else "live" if self._replay is None else "ok"
+        if isinstance(halt, ReplayDiverged) or (self._verdict is not None and halt is None):
+            replay = "diverged" if self._recorded else "no recording"
+        denied = halt is not None and not isinstance(halt, ReplayDiverged)
+        return {
+            "nodeid": self._nodeid,
+            "runs": self._runs,
+            "steps": report.total_steps,
+            "model_calls": report.model_calls,
+            "tool_calls": report.tool_calls,
+            "tokens": report.total_tokens,
+            "tokens_estimated": report.tokens_estimated,
+            "policy": cast("RunHalted", halt).rule if denied else "ok",
+            "replay": replay,
+            "ungoverned": report.ungoverned,
+            "recording": self._shown_path() if self._recorded or self._saved else None,
+        }
+
+    def timeline(self) -> str:
+        """Return the calls of this test, one line each."""
+        return timeline(self._tape)
