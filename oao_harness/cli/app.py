@@ -24,7 +24,7 @@ COMMANDS: Final = {
 
 
 class _Mistake(click.ClickException):
-    """Something that the user can mend: one red line, exit code 2."""
+    r"""Something that the user can mend: one red line, exit code 2."""
 
     exit_code = 2
 
@@ -35,7 +35,7 @@ class _Mistake(click.ClickException):
 
 
 class _Commands(click.Group):
-    """Imports a command when it is used."""
+    r"""Imports a command when it is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(COMMANDS)
@@ -73,7 +73,7 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="oao-harness", message="oao %(version)s")
 def main() -> None:
-    """Govern, record and replay AI agents.
+    r"""Govern, record and replay AI agents.
 
     Every model call and every tool call of an agent goes through one gate, which asks the policies, writes the
     journal, and only then acts.

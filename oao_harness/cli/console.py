@@ -21,6 +21,7 @@ __all__ = [
     "one_line",
     "print_error",
     "print_json",
+    "print_paragraph",
     "status_text",
     "symbol",
 ]
@@ -34,8 +35,7 @@ _ASCII: Final[Mapping[str, str]] = {
     "●": "*",
     "·": "-",
     "→": "->",
-    "›": ">",
-    "‹": "<",
+    "←": "<-",
     "…": "...",
     "└": "`",
 }
@@ -55,6 +55,23 @@ def print_error(message: str) -> None:
     err.print(Text.assemble(("error: ", "bold red"), first), soft_wrap=True)
     if rest:
         err.print(Text(rest, style="dim"), soft_wrap=True)
+
+
+def print_paragraph(on: Console, what: str | Text, *, indent: int = 1) -> None:
+    """Print text wrapped to the console, indented, without trailing blanks.
+
+    Args:
+        on: Where to; a line is only broken at the console's width.
+        what: The text; its line breaks and leading blanks are kept.
+        indent: Blanks before each line.
+    """
+    written = Text(what) if isinstance(what, str) else what
+    for line in written.split("\n", allow_blank=True):
+        inner = indent + len(line.plain) - len(line.plain.lstrip(" "))
+        line.remove_suffix("\n")
+        for part in line[inner - indent :].wrap(on, max(20, on.width - inner)) or [Text()]:
+            part.rstrip()
+            on.print(Text(" " * inner if part.plain else "") + part, soft_wrap=True)
 
 
 def print_json(value: object, *, indent: int | None = None) -> None:

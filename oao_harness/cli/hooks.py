@@ -10,10 +10,9 @@ from typing import Final
 
 import click
 from rich.console import Console
-from rich.padding import Padding
 from rich.text import Text
 
-from oao_harness.cli.console import console
+from oao_harness.cli.console import console, print_paragraph
 from oao_harness.errors import UsageError
 from oao_hookspecs import decide, observe, provide
 
@@ -25,7 +24,7 @@ _MODES: Final[Mapping[str, ModuleType]] = {"decide": decide, "observe": observe,
 @click.command("hooks", short_help="Print every hook that a plugin can implement.")
 @click.argument("name", required=False)
 def command(name: str | None) -> None:
-    """Print every hook that a plugin can implement, or one of them.
+    r"""Print every hook that a plugin can implement, or one of them.
 
     The mode says when a hook is called, and what an error in it means.
 
@@ -42,8 +41,8 @@ def command(name: str | None) -> None:
     for number, (mode, module) in enumerate(_MODES.items()):
         if number:
             on.print()
-        on.rule(Text(mode, style="bold"), style="dim", align="left", characters="-")
-        on.print(Text(_unwrapped(inspect.getdoc(module) or ""), style="dim"))
+        on.rule(Text(mode, style="bold"), style="dim", align="left")
+        print_paragraph(on, Text(_unwrapped(inspect.getdoc(module) or ""), style="dim"), indent=0)
         for hook in _hooks(module).values():
             on.print()
             _print_hook(on, hook, mode)
@@ -69,19 +68,22 @@ def _find(name: str) -> tuple[str, FunctionType]:
 
 
 def _print_hook(on: Console, hook: FunctionType, mode: str) -> None:
-    on.print(_signature(hook), soft_wrap=not on.is_terminal)
+    head, returns = _signature(hook)
+    apart = Text("\n    ") if head.cell_len + returns.cell_len >= on.width else Text(" ")
+    on.print(head + apart + returns, soft_wrap=True)
     first = ", the first answer wins" if getattr(hook, "oao_spec", {}).get("firstresult") else ""
     doc = _unwrapped(inspect.getdoc(hook) or "").replace(f"Mode: {mode}.", f"Mode: {mode}{first}.")
-    on.print(Padding(Text(doc), (0, 0, 0, 4)))
+    print_paragraph(on, doc, indent=4)
 
 
-def _signature(hook: Callable[..., object]) -> Text:
+def _signature(hook: Callable[..., object]) -> tuple[Text, Text]:
+    """Return what a hook takes and what it returns."""
     signature = inspect.signature(hook)
     line = Text.assemble((hook.__name__, "bold cyan"), "(")
     for number, parameter in enumerate(signature.parameters.values()):
         line.append(", " if number else "")
         line.append_text(Text.assemble(parameter.name, (f": {parameter.annotation}", "dim")))
-    return line.append_text(Text.assemble(")", (f" -> {signature.return_annotation}", "dim")))
+    return line.append(")"), Text(f"-> {signature.return_annotation}", style="dim")
 
 
 def _unwrapped(doc: str) -> str:

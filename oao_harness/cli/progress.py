@@ -25,7 +25,8 @@ class Progress:
     name = "progress"
 
     def __init__(self, on: Console) -> None:
-        self._status = Status(Text("starting"), console=on) if on.is_terminal else None
+        # Not on.is_terminal: FORCE_COLOR makes a file one, and a file has no line that vanishes.
+        self._status = Status(Text("starting"), console=on) if on.file.isatty() else None
 
     def __enter__(self) -> Progress:
         if self._status is not None:

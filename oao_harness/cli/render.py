@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from oao_harness.cli import preview
-from oao_harness.cli.console import clean, compact, one_line, status_text, symbol
+from oao_harness.cli.console import clean, compact, one_line, print_paragraph, status_text, symbol
 from oao_harness.cli.timeline import Moment, Timeline, mapping, number, text, tokens_of
 from oao_harness.cli.units import count, duration, plural
 from oao_hookspecs import Json, Record
@@ -48,6 +48,8 @@ class Column:
     """Numbers stand to the right."""
     shrinks: bool = False
     """The one column that gives way where the console is too narrow."""
+    optional: bool = False
+    """Left out where the console is too narrow even so."""
 
 
 def print_columns(
@@ -67,7 +69,11 @@ def print_columns(
     excess = sum(widths.values()) + _GAP * (len(used) - 1) + 1 - on.width
     for i in used:
         if columns[i].shrinks and excess > 0:
-            widths[i] = max(_LEAST_NAME, widths[i] - excess)
+            shrunk = min(widths[i], max(_LEAST_NAME, widths[i] - excess))
+            excess -= widths[i] - shrunk
+            widths[i] = shrunk
+    if excess > 0:
+        used = [i for i in used if not columns[i].optional]
     titles = [Text(column.title, style="dim") for column in columns]
     indent = " " * (1 + sum(widths[i] + _GAP for i in used if i < under))
     for row in [titles, *rows] if used else rows:
@@ -201,7 +207,7 @@ def _landmark_cells(record: Record) -> list[Text]:
 def _detail_lines(on: Console, moment: Moment, timeline: Timeline) -> list[Text]:
     record, outcome = moment.record, moment.outcome
     given = mapping(record, "given")
-    asked = Text.assemble((f"{symbol(on, '›')} ", "dim"), preview.request(record))
+    asked = Text.assemble((f"{symbol(on, '→')} ", "dim"), preview.request(record))
     lines = [asked]
     if given:
         before = preview.request({**record, "req": given})
@@ -212,11 +218,15 @@ def _detail_lines(on: Console, moment: Moment, timeline: Timeline) -> list[Text]
         lines.append(Text(attempt, style="yellow"))
     if outcome is not None:
         style = "red" if mapping(outcome, "error") else ""
-        lines.append(Text.assemble((f"{symbol(on, '‹')} ", "dim"), (preview.outcome(record, outcome), style)))
+        lines.append(Text.assemble((f"{symbol(on, '←')} ", "dim"), (preview.outcome(record, outcome), style)))
     violation = timeline.violation
     if violation is not None and violation.get("n") == record.get("n"):
-        lines.append(Text(f"{symbol(on, '✘')} {one_line(text(violation, 'reason'))}", style="red"))
+        lines.append(Text(f"{symbol(on, '✘')} {one_line(_first_line(violation))}", style="red"))
     return lines
+
+
+def _first_line(violation: Record) -> str:
+    return text(violation, "reason").partition("\n")[0]
 
 
 def print_verdict(on: Console, timeline: Timeline) -> None:
@@ -224,27 +234,30 @@ def print_verdict(on: Console, timeline: Timeline) -> None:
     finished, violation, totals = timeline.finished, timeline.violation, timeline.totals
     dot = f" {symbol(on, '·')} "
     took = timeline.duration_s
-    line = Text.assemble(" ", status_text(on, timeline.status), "" if took is None else f" in {duration(took)}")
+    line = Text.assemble(status_text(on, timeline.status), "" if took is None else f" in {duration(took)}")
     for key, noun in _TOTALS.items():
         if totals.get(key) or key == "steps":
             line.append(f"{dot}{plural(totals.get(key, 0), noun)}")
-    on.print(line)
+    print_paragraph(on, line)
     if finished is None:
-        on.print(Text(" no end was journaled: it is still running, or its process died", style="yellow"))
+        print_paragraph(on, Text("no end was journaled: it is still running, or its process died", style="yellow"))
     elif violation is not None:
         where = f", call #{text(violation, 'n')}" if violation.get("n") is not None else ""
-        rule = f" {one_line(text(violation, 'rule'))} ({one_line(text(violation, 'plugin'))}{where})"
-        on.print(Text.assemble((rule, "bold red"), (f": {one_line(text(violation, 'reason'))}", "red")))
+        rule = f"{one_line(text(violation, 'rule'))} ({one_line(text(violation, 'plugin'))}{where})"
+        first, *rest = clean(text(violation, "reason")).split("\n")
+        print_paragraph(on, Text.assemble((rule, "bold red"), (f": {first}", "red")))
+        for detail in rest:
+            print_paragraph(on, Text(detail, style="dim"))
     elif finished.get("error"):
-        on.print(Text(f" {one_line(text(finished, 'error'))}", style="red"))
+        print_paragraph(on, Text(clean(text(finished, "error")), style="red"))
     for what in timeline.ungoverned:
-        on.print(Text(f" ungoverned: {one_line(what)}", style="yellow"))
+        print_paragraph(on, Text(f"ungoverned: {one_line(what)}", style="yellow"))
     output = None if finished is None else finished.get("output")
     if output is not None:
         on.print()
-        on.print(_output_text(output), soft_wrap=not on.is_terminal)
+        print_paragraph(on, _output(output))
 
 
-def _output_text(output: Json) -> Text:
+def _output(output: Json) -> str:
     written = output if isinstance(output, str) else json.dumps(cast("object", output), indent=2, ensure_ascii=False)
-    return Text("\n".join(f" {line}".rstrip() for line in clean(written).strip("\n").split("\n")))
+    return clean(written).strip("\n")

@@ -42,6 +42,7 @@ __all__ = ["command"]
 @click.pass_context
 def command(
     ctx: click.Context,
+    *,
     agent: str,
     task: str | None,
     task_json: str | None,
@@ -50,7 +51,7 @@ def command(
     framework: str | None,
     as_json: bool,
 ) -> None:
-    """Run an agent under governance and report.
+    r"""Run an agent under governance and report.
 
     MODULE:AGENT names a function, an object with invoke() or ainvoke(), or an agent of a supported framework;
     the working folder is searched first. Exit code: 0 where the run succeeded, 1 where it failed, 2 where

@@ -24,6 +24,7 @@ _COLUMNS = (
     Column(title="steps", right=True),
     Column(title="tools", right=True),
     Column(title="tokens", right=True),
+    Column(title="at", optional=True),
     Column(title="started"),
     Column(title="took", right=True),
 )
@@ -34,7 +35,7 @@ _COLUMNS = (
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list on standard output.")
 @store_option
 def command(limit: int, as_json: bool, store: str) -> None:
-    """List the journaled runs, newest first.
+    r"""List the journaled runs, newest first.
 
     \b
     Examples:
@@ -81,6 +82,7 @@ def _cells(on: Console, run: RunSummary, now: float) -> list[Text]:
         total("steps"),
         total("tool_calls"),
         total("tokens"),
-        Text.assemble(local_time(run.started_at, now), (f"  {ago(now - run.started_at)}", "dim")),
+        Text(local_time(run.started_at, now), style="dim"),
+        Text(ago(now - run.started_at)),
         Text(took),
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -27,14 +27,13 @@ _SHOWN: Final = 5
 
 def store_option(function: F) -> F:
     """Give a command the option `--store`."""
-    option = click.option(
+    return click.option(
         "--store",
         default=DEFAULT_STORE,
         show_default=True,
         metavar="URL|PATH",
         help="Where the journals are: a URL such as sqlite:PATH, or the path of a SQLite file.",
-    )
-    return option(function)
+    )(function)
 
 
 def store_url(given: str) -> str:
@@ -57,7 +56,7 @@ def kept(given: str) -> bool:
 
 
 @contextmanager
-def open_store(given: str) -> Iterator[Store]:
+def open_store(given: str) -> Generator[Store]:
     """Open a store by URL or path, and close it."""
     store = Orchestrator(store=store_url(given)).store
     try:

@@ -39,7 +39,7 @@ def local_time(at: float, now: float) -> str:
         at: Unix seconds.
         now: Unix seconds.
     """
-    moment, today = dt.datetime.fromtimestamp(at), dt.datetime.fromtimestamp(now)  # noqa: DTZ006 - local on purpose
+    moment, today = dt.datetime.fromtimestamp(at), dt.datetime.fromtimestamp(now)
     if moment.date() == today.date():
         return moment.strftime("%H:%M:%S")
     return moment.strftime("%b %d %H:%M" if moment.year == today.year else "%Y-%m-%d")
