@@ -9,14 +9,15 @@ __all__ = ["ago", "count", "duration", "local_time", "plural"]
 
 def duration(seconds: float) -> str:
     """Return a duration with three digits and its unit: `84 us`, `3.1 ms`, `1.20 s`, `2 min 05 s`, `3 h 12 min`."""
-    if seconds < 0.001:
+    # Each bound is where rounding would give what the next unit says better: no `1000 ms`, no `60.00 s`.
+    if seconds < 0.0009995:
         return f"{seconds * 1e6:.0f} us"
-    if seconds < 1:
+    if seconds < 0.9995:
         milliseconds = seconds * 1e3
-        return f"{milliseconds:.1f} ms" if milliseconds < 10 else f"{milliseconds:.0f} ms"
-    if seconds < 60:
-        return f"{seconds:.0f} s" if seconds == int(seconds) else f"{seconds:.2f} s"
-    minutes, rest = divmod(int(seconds), 60)
+        return f"{milliseconds:.1f} ms" if milliseconds < 9.95 else f"{milliseconds:.0f} ms"
+    if seconds < 59.995:
+        return f"{seconds:.2f} s".replace(".00 ", " ")
+    minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
         return f"{minutes} min {rest:02d} s" if rest else f"{minutes} min"
     return f"{minutes // 60} h {minutes % 60:02d} min"
