@@ -1,4 +1,4 @@
-"""The pytest face: options, marker, hooks. Imports pytest and nothing else; without an option or a marker it does nothing."""
+"""The pytest face: options, marker, hooks. Imports pytest and nothing else; idle without an option or marker."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import pytest
 
 if TYPE_CHECKING:
+    from pytest_oao.session import TestSession
     from pytest_oao.settings import Settings
 
-_SETTINGS: Final = pytest.StashKey["Settings | None"]()
-_SESSION: Final = pytest.StashKey["TestSession"]()
-_ROWS: Final = pytest.StashKey["list[dict[str, Any]]"]()
+_SETTINGS: Final[pytest.StashKey[Settings | None]] = pytest.StashKey()
+_SESSION: Final[pytest.StashKey[TestSession]] = pytest.StashKey()
+_ROWS: Final[pytest.StashKey[list[dict[str, Any]]]] = pytest.StashKey()
 
 _MARKER_HELP: Final = (
     "oao(policy=, deny=, allow=, max_steps=, max_model_calls=, max_tool_calls=, max_tokens=, timeout_seconds=, "
@@ -32,7 +33,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--oao-record",
         metavar="MODE",
         choices=("none", "once"),
-        help="none: replay, fail where nothing is recorded (default). once: record what has no recording, replay the rest",
+        help="none: replay, fail where nothing is recorded (default). once: record what has none, replay the rest",
     )
     group.addoption(
         "--oao-network",

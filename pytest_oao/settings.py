@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, TypeAlias, cast
+from typing import Any, Final, Literal, TypeAlias, cast
 
 import pytest
 
@@ -19,6 +18,7 @@ __all__ = ["Network", "Settings", "check_marker", "policies_of", "recording_name
 Network: TypeAlias = Literal["closed", "loopback", "open"]
 
 _LIMITS: Final = ("max_steps", "max_model_calls", "max_tool_calls", "max_tokens", "timeout_seconds")
+_NO_LIMITS: Final[Mapping[str, Any]] = dict.fromkeys(_LIMITS)
 _KNOWN: Final = ("policy", "deny", "allow", "recording", *_LIMITS)
 _CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
     "oao_record": ("none", "once"),
@@ -104,13 +104,8 @@ def policies_of(marks: Sequence[pytest.Mark]) -> list[object | str]:
             policies.append(ToolPolicy(allow=mark.kwargs.get("allow"), deny=mark.kwargs.get("deny", ())))
         limits = {key: mark.kwargs[key] for key in _LIMITS if key in mark.kwargs}
         if limits:
-            nothing = dict.fromkeys(_names_of_limits(), None)
-            policies.append(StrictPolicy(**{**nothing, **limits}))
+            policies.append(StrictPolicy(**cast("dict[str, Any]", {**_NO_LIMITS, **limits})))
     return policies
-
-
-def _names_of_limits() -> list[str]:
-    return [name for name in inspect.signature(StrictPolicy).parameters if name in _LIMITS]
 
 
 def recording_name(marks: Sequence[pytest.Mark]) -> str | None:

@@ -49,8 +49,9 @@ class _Driver:
 
     def output(self, result: object) -> object:
         """Return `result["output"]` where there is one, else the result."""
-        if isinstance(result, Mapping) and "output" in result:
-            return cast("Mapping[str, object]", result)["output"]
+        if isinstance(result, Mapping):
+            fields = cast("Mapping[str, object]", result)
+            return fields.get("output", fields)
         return result
 
 
@@ -64,7 +65,7 @@ class FunctionAdapter(_Driver):
         return callable(agent) and not isinstance(agent, type)
 
     def _entry(self, agent: object, *, prefer_async: bool) -> Callable[..., object]:
-        return cast("Callable[..., object]", agent)
+        return agent  # type: ignore[return-value] # pyright: ignore[reportReturnType]
 
 
 class InvokeAdapter(_Driver):
@@ -81,7 +82,7 @@ class InvokeAdapter(_Driver):
     def _entry(self, agent: object, *, prefer_async: bool) -> Callable[..., object]:
         order = ("ainvoke", "invoke") if prefer_async else ("invoke", "ainvoke")
         found = [method for name in order if callable(method := getattr(agent, name, None))]
-        return cast("Callable[..., object]", found[0])
+        return cast("Callable[..., object]", found[0])  # pyright: ignore[reportUnnecessaryCast]
 
 
 async def _await(awaitable: Any) -> object:
@@ -105,7 +106,7 @@ def _parameters(entry: Callable[..., object]) -> Mapping[str, inspect.Parameter]
 def _arguments(entry: Callable[..., object], task: object) -> tuple[object, ...]:
     """Return the positional arguments: the task, or nothing where the callable takes none."""
     parameters = _parameters(entry)
-    takes_none = parameters is not None and not parameters and not inspect.isbuiltin(entry)
+    takes_none = not parameters and not inspect.isbuiltin(entry)
     return () if takes_none else (task,)
 
 

@@ -50,10 +50,10 @@ def tool(
         ```
     """
     if function is None:
-        return functools.partial(tool, name=name, effect=effect)  # type: ignore[return-value]
+        return cast("Callable[[F], F]", functools.partial(tool, name=name, effect=effect))
     if is_governed(function):
         return function
-    called = name or getattr(function, "__name__", type(function).__name__)
+    called = name or str(getattr(function, "__name__", type(function).__name__))
 
     def describe(arguments: Mapping[str, Json]) -> Call:
         return ToolCall(name=called, arguments=arguments, effect=effect)
@@ -76,14 +76,14 @@ def model(function: F | None = None, /, *, name: str | None = None) -> F | Calla
         name: Model id; the function's name by default.
     """
     if function is None:
-        return functools.partial(model, name=name)  # type: ignore[return-value]
+        return cast("Callable[[F], F]", functools.partial(model, name=name))
     if is_governed(function):
         return function
-    called = name or getattr(function, "__name__", type(function).__name__)
+    called = name or str(getattr(function, "__name__", type(function).__name__))
 
     def describe(arguments: Mapping[str, Json]) -> Call:
         values = list(arguments.items())
-        messages = _as_messages(values[0][1]) if values else []
+        messages: Sequence[Mapping[str, Json]] = _as_messages(values[0][1]) if values else []
         params = dict(values[1:])
         tools = params.pop("tools", None)
         offered = cast("Sequence[Mapping[str, Json]]", tools) if _is_mappings(tools) else ()
@@ -112,7 +112,9 @@ class _ModelShape(gate.ValueShape):
 
     def dump(self, value: Any) -> gate.Answer:
         encoded = encode(value)
-        usage = read_usage(value[-1] if isinstance(value, list) and value else value)
+        # A stream reports its tokens in the last chunk.
+        last = cast("list[object]", value)[-1:] if isinstance(value, list) else [cast("object", value)]
+        usage = read_usage(last[0]) if last else None
         if usage is None:
             usage = Usage(
                 input_tokens=estimate_input_tokens(self._call),
@@ -157,46 +159,46 @@ def _governed(function: F, describe: Callable[[Mapping[str, Json]], Call], shape
 
         return call, act
 
-    if inspect.isasyncgenfunction(function):
-
-        async def wrapper(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-            run = current()
-            if run is None:
-                async for item in function(*args, **kwargs):
-                    yield item
-                return
-            call, act = prepare(args, kwargs)
-            async for item in gate.astream(run, call, act, shape_of(call)):
+    async def async_stream(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        run = current()
+        if run is None:
+            async for item in function(*args, **kwargs):
                 yield item
+            return
+        call, act = prepare(args, kwargs)
+        async for item in gate.astream(run, call, act, shape_of(call)):
+            yield item
 
-    elif inspect.isgeneratorfunction(function):
+    def sync_stream(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        run = current()
+        if run is None:
+            yield from function(*args, **kwargs)
+            return
+        call, act = prepare(args, kwargs)
+        yield from gate.stream(run, call, act, shape_of(call))
 
-        def wrapper(*args: Any, **kwargs: Any) -> Iterator[Any]:  # type: ignore[misc]
-            run = current()
-            if run is None:
-                yield from function(*args, **kwargs)
-                return
-            call, act = prepare(args, kwargs)
-            yield from gate.stream(run, call, act, shape_of(call))
+    async def async_call(*args: Any, **kwargs: Any) -> Any:
+        run = current()
+        if run is None:
+            return await function(*args, **kwargs)
+        call, act = prepare(args, kwargs)
+        return await gate.acall(run, call, cast("Callable[[Call], Awaitable[Any]]", act), shape_of(call))
 
-    elif inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004
+    def sync_call(*args: Any, **kwargs: Any) -> Any:
+        run = current()
+        if run is None:
+            return function(*args, **kwargs)
+        call, act = prepare(args, kwargs)
+        return gate.call(run, call, act, shape_of(call))
 
-        async def wrapper(*args: Any, **kwargs: Any) -> Any:  # type: ignore[misc]
-            run = current()
-            if run is None:
-                return await function(*args, **kwargs)
-            call, act = prepare(args, kwargs)
-            return await gate.acall(run, call, cast("Callable[[Call], Awaitable[Any]]", act), shape_of(call))
-
-    else:
-
-        def wrapper(*args: Any, **kwargs: Any) -> Any:  # type: ignore[misc]
-            run = current()
-            if run is None:
-                return function(*args, **kwargs)
-            call, act = prepare(args, kwargs)
-            return gate.call(run, call, act, shape_of(call))
-
+    body: Any = getattr(function, "__call__", function) if not inspect.isroutine(function) else function  # noqa: B004
+    wrapper: Callable[..., Any] = sync_call
+    if inspect.isasyncgenfunction(body):
+        wrapper = async_stream
+    elif inspect.isgeneratorfunction(body):
+        wrapper = sync_stream
+    elif inspect.iscoroutinefunction(body):
+        wrapper = async_call
     functools.update_wrapper(wrapper, function)
     setattr(wrapper, _MARK, True)
     return cast("F", wrapper)

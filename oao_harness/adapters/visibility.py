@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import types
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Final
+from typing import Final, cast
 
 from oao_harness.adapters.governed import is_governed
 
@@ -31,11 +31,12 @@ def _is_visible(value: object) -> bool:
         return True
     if isinstance(value, types.ModuleType):
         return value.__name__.startswith(_FRAMEWORKS)
+    items: Iterable[object] = (value,)
     if isinstance(value, Mapping):
-        return any(_is_framework(item) or is_governed(item) for item in value.values())
-    if isinstance(value, list | tuple | set):
-        return any(_is_framework(item) or is_governed(item) for item in value)
-    return _is_framework(value)
+        items = cast("Mapping[object, object]", value).values()
+    elif isinstance(value, list | tuple | set):
+        items = cast("Iterable[object]", value)
+    return any(_is_framework(item) or is_governed(item) for item in items)
 
 
 def _is_framework(value: object) -> bool:
@@ -47,17 +48,21 @@ def _references(agent: object) -> Iterator[object]:
     if inspect.isroutine(agent):
         yield from _named_in(agent)
         return
-    yield from vars(agent).values() if hasattr(agent, "__dict__") else ()
+    yield from _attributes(agent)
     for name in ("invoke", "ainvoke", "__call__"):
         method = inspect.getattr_static(type(agent), name, None)
         if inspect.isfunction(method):
             yield from _named_in(method)
 
 
+def _attributes(owner: object) -> Iterable[object]:
+    return cast("dict[str, object]", getattr(owner, "__dict__", {})).values()
+
+
 def _named_in(routine: object) -> Iterator[object]:
     bound_to = getattr(routine, "__self__", None)
     if bound_to is not None and not isinstance(bound_to, types.ModuleType):
-        yield from vars(bound_to).values() if hasattr(bound_to, "__dict__") else ()
+        yield from _attributes(bound_to)
     function = inspect.unwrap(getattr(routine, "__func__", routine))  # type: ignore[arg-type]
     if not isinstance(function, types.FunctionType):
         return

@@ -13,7 +13,7 @@ import enum
 import math
 import sys
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, cast
 
 import pydantic
@@ -120,14 +120,13 @@ def _opaque(value: object) -> Json:
 
 def holds_opaque(value: Json) -> str | None:
     """Return the class name of the first value inside that cannot be read back, or None."""
+    items: Iterable[Json] = ()
     if isinstance(value, Mapping):
         if value.get(_TAG) == "opaque":
             return str(value.get("type"))
         items = value.values()
     elif isinstance(value, list):
         items = value
-    else:
-        return None
     return next((found for found in map(holds_opaque, items) if found is not None), None)
 
 
@@ -176,8 +175,8 @@ def _load_object(node: Mapping[str, Json]) -> object:
     fields = cast("dict[str, Any]", {key: decode(item) for key, item in cast("dict[str, Json]", node["value"]).items()})
     if cls is not None and issubclass(cls, pydantic.BaseModel):
         return cls.model_construct(**fields)
-    if cls is not None and dataclasses.is_dataclass(cls):
-        instance = object.__new__(cls)
+    if cls is not None and dataclasses.is_dataclass(cast("type[Any]", cls)):
+        instance: object = object.__new__(cast("type[Any]", cls))
         for key, item in fields.items():
             object.__setattr__(instance, key, item)
         return instance
@@ -245,7 +244,7 @@ _loaders.update(
         "tuple": lambda items: tuple(_decode_all(items)),
     }
 )
-register("bytes", bytes, lambda v: base64.b64encode(v).decode(), lambda v: base64.b64decode(v))
+register("bytes", bytes, lambda v: base64.b64encode(v).decode(), base64.b64decode)
 register("bytearray", bytearray, lambda v: base64.b64encode(v).decode(), lambda v: bytearray(base64.b64decode(v)))
 register("set", set, lambda v: sorted((encode(i) for i in v), key=repr), lambda v: set(_decode_all(v)))
 register(

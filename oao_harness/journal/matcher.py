@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from oao_harness.journal.differences import details, headline
 from oao_harness.journal.recording import RecordedEvent, Recording
@@ -22,7 +22,7 @@ _SUFFIX = "(replay diverged)"
 
 
 class Matcher:
-    """Serves each recorded call once. Safe to ask from many threads; the cost of a call does not grow with the recording.
+    """Serves each recorded call once, from any thread; the cost of a call does not grow with the recording.
 
     Args:
         recording: What was recorded.
@@ -36,8 +36,10 @@ class Matcher:
         self._by_end = sorted(recording.events, key=lambda event: event.end)
         self._first_end = 0
         self._children: dict[int, list[RecordedEvent]] = defaultdict(list)
-        for event in recording.events:
+        # By end, because among equal requests the one that ended first unlocks most of what follows.
+        for event in self._by_end:
             self._by_key[event.key].append(event)
+        for event in recording.events:
             if event.parent is not None:
                 self._children[event.parent].append(event)
 
@@ -45,11 +47,13 @@ class Matcher:
         """Return the recorded outcome, or how the call diverges; see `Replay.serve`."""
         request = request_of(call)
         with self._lock:
-            candidates = self._by_key.get(key_of(call.kind, call.name, request), ())
-            for event in candidates:
+            key = key_of(call.kind, call.name, request)
+            waiting = self._by_key.get(key, [])
+            for position, event in enumerate(waiting):
                 if event.n not in self._served and self._is_free(event):
+                    del waiting[position]
                     return self._take(event)
-            return self._explain(call, request, candidates)
+            return self._explain(call, request, key)
 
     def unplayed(self) -> list[RecordedEvent]:
         """Return the recorded calls that nobody asked for, in recorded order."""
@@ -88,11 +92,11 @@ class Matcher:
             yield child
             yield from self._descendants(child)
 
-    def _explain(self, call: Call, request: dict[str, Json], candidates: Sequence[RecordedEvent]) -> str:
-        """Say what is different, most telling first. Only the message looks for what is near; nothing near is served."""
+    def _explain(self, call: Call, request: dict[str, Json], key: str) -> str:
+        """Say what is different, most telling first. Only this message looks for what is near; it is never served."""
         what = f"{call.kind} {call.name}"
         waiting = [event for event in self._events if event.n not in self._served]
-        if early := [event for event in candidates if event.n not in self._served]:
+        if early := [event for event in waiting if event.key == key]:
             blockers = [event for event in waiting if event.end < early[0].start][:3]
             before = ", ".join(f"{event.kind} {event.name} #{event.n}" for event in blockers)
             return f"step {early[0].n} {what} came before {before} {_SUFFIX}"
@@ -100,8 +104,7 @@ class Matcher:
         if alike := [event for event in free if (event.kind, event.name) == (call.kind, call.name)]:
             return self._changed(alike[0], request)
         number = free[0].n if free else len(self._events) + 1
-        if candidates:
-            times = len(candidates)
+        if times := sum(event.key == key for event in self._events):
             return f"step {number} {what}: identical call number {times + 1}, recorded {times} {_SUFFIX}"
         if not waiting:
             return f"step {number} {what}: the recording ends after {len(self._events)} steps {_SUFFIX}"

@@ -39,6 +39,8 @@ FORMAT: Final = 1
 _SECRET_NAME: Final = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL")
 _SECRET_LENGTH: Final = 8
 _LINE_WIDTH: Final = 110
+# Half of a surrogate pair, as a model's answer may hold it: JSON can escape it, UTF-8 cannot encode it.
+_LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +123,7 @@ class Recording:
         """
         path = Path(path)
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
+            document: dict[str, Json] | None = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise RecordingError(f"no recording {_shown(path)}; record it with --oao-record=once") from error
         except (ValueError, OSError) as error:
@@ -129,15 +131,13 @@ class Recording:
                 f"recording {_shown(path)} is truncated or not JSON ({error}); restore it from version control, "
                 "or delete it and record again"
             ) from error
-        if not isinstance(document, dict) or not isinstance(document.get("oao"), int):
+        number = document.get("oao") if isinstance(document, dict) else None
+        if not isinstance(number, int):
             raise RecordingError(f"{_shown(path)} is not a recording of oao: it has no format number under 'oao'")
-        if document["oao"] != FORMAT:
-            newer = document["oao"] > FORMAT
-            advice = "upgrade oao-harness" if newer else "record it again"
-            raise RecordingError(
-                f"recording {_shown(path)} has format {document['oao']}, this oao reads {FORMAT}; {advice}"
-            )
-        recording = _read(document, path)
+        if number != FORMAT:
+            advice = "upgrade oao-harness" if number > FORMAT else "record it again"
+            raise RecordingError(f"recording {_shown(path)} has format {number}, this oao reads {FORMAT}; {advice}")
+        recording = _read(cast("dict[str, Json]", document), path)
         # By module and test only: the folders before them depend on where pytest was started.
         if test is not None and recording.test and recording.test.rpartition("/")[2] != test.rpartition("/")[2]:
             raise RecordingError(
@@ -163,7 +163,7 @@ class Recording:
                     f"step {event.n} {event.kind} {event.name} returned a {opaque}, which a recording cannot hold; "
                     "return plain data, a dataclass or a pydantic model"
                 )
-        text = _pretty(self.to_json(), "") + "\n"
+        text = _LONE_SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", _pretty(self.to_json(), "")) + "\n"
         _refuse_secrets(text, path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

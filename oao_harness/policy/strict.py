@@ -103,7 +103,7 @@ def _seconds(name: str, value: object) -> float | None:
 
 
 def _retry_config(given: Mapping[str, object] | None) -> Mapping[str, object]:
-    if given is not None and not isinstance(given, Mapping):
+    if given is not None and not isinstance(cast("object", given), Mapping):
         raise ConfigError(f"StrictPolicy(retry_config={given!r}): give a mapping or None")
     if given is not None and (unknown := set(given) - set(_RETRY_DEFAULTS)):
         raise ConfigError(

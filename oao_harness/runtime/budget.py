@@ -61,14 +61,15 @@ class Budget:
             The tokens that were reserved, for `settle` or `release`; or the denial, and nothing was taken.
         """
         limits, totals = self.limits, self.totals
-        is_model = isinstance(call, ModelCall)
-        estimate = estimate_input_tokens(call) if is_model and limits.max_tokens is not None else 0
+        estimate = 0
+        if isinstance(call, ModelCall) and limits.max_tokens is not None:
+            estimate = estimate_input_tokens(call)
         with self._lock:
             denial = self._refuse(call, estimate)
             if denial is not None:
                 return denial
             totals.calls += 1
-            if is_model:
+            if isinstance(call, ModelCall):
                 totals.model_calls += 1
                 self._reserved_tokens += estimate
             else:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 if TYPE_CHECKING:
     from oao_harness.journal.writer import Tap
@@ -94,7 +94,8 @@ def set_session(session: Session | None) -> None:
 @functools.cache
 def _carry_into_threads() -> None:
     """Let threads and executors that an agent starts belong to the agent's run. Inert outside of runs."""
-    start, submit = threading.Thread.start, ThreadPoolExecutor.submit
+    start = threading.Thread.start
+    submit = cast("Callable[..., Any]", ThreadPoolExecutor.submit)
 
     @functools.wraps(start)
     def start_in_run(self: threading.Thread) -> None:

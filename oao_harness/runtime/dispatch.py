@@ -16,7 +16,7 @@ from typing import Any, Final, TypeAlias, TypeVar, cast
 
 from oao_harness.errors import RunHalted
 from oao_harness.runtime.portal import wait
-from oao_hookspecs import Allow, Ask, Call, Decision, Deny, Modify, combine
+from oao_hookspecs import Allow, Ask, Call, Decision, Deny, ModelCall, Modify, ToolCall, combine
 
 __all__ = ["HookImpl", "Hooks", "Steps", "decide", "drive", "drive_async", "observe"]
 
@@ -129,11 +129,8 @@ def _checked(impl: HookImpl, answer: object, arguments: dict[str, object]) -> De
         return _failed(impl, f"answered {answer!r:.200}, which is not a decision")
     if isinstance(answer, Modify):
         call = arguments.get("call")
-        new: object = answer.call
-        if type(new) is not type(call) or (new.kind, new.name) != (
-            getattr(call, "kind", ""),
-            getattr(call, "name", ""),
-        ):
+        new = answer.call
+        if not isinstance(call, ModelCall | ToolCall) or type(new) is not type(call) or new.name != call.name:
             return _failed(impl, f"modified the call into {new!r:.200}; kind and name must stay the same")
     return answer if answer.plugin else replace(answer, plugin=impl.plugin)
 
@@ -157,7 +154,7 @@ def observe(hooks: Hooks, hook: str, arguments: dict[str, object]) -> Steps[None
             answer: object = impl.function(*[arguments[name] for name in impl.argnames])
             if answer is not None and inspect.isawaitable(answer):
                 yield answer
-        except (Exception, RunHalted):  # fail open: what was observed has happened
+        except (Exception, RunHalted):  # noqa: BLE001 - fail open: what was observed has happened
             if hooks.mute(impl.plugin):
                 _log.exception("listener %r failed in %s and is muted; the run goes on", impl.plugin, hook)
 

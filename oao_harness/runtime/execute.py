@@ -58,7 +58,7 @@ def _run_body(run: Run, body: Callable[[], object], ending: Ending) -> None:
     token = here.set(run)
     try:
         ending.result = body()
-    except (Exception, RunHalted) as error:  # the agent's own, reported
+    except (Exception, RunHalted) as error:  # noqa: BLE001 - the agent's own, reported
         ending.error = error
     finally:
         here.reset(token)

@@ -6,7 +6,8 @@ import functools
 import hashlib
 import inspect
 import types
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
+from typing import cast
 
 from oao_hookspecs import Json
 
@@ -41,10 +42,10 @@ def _name(item: object) -> str:
 
 def _fingerprint(item: object) -> str:
     if inspect.isroutine(item):
-        function = inspect.unwrap(getattr(item, "__func__", item))  # type: ignore[arg-type]
+        function = inspect.unwrap(getattr(item, "__func__", item))
         code = getattr(function, "__code__", None)
         return _of_code(code) if isinstance(code, types.CodeType) else digest([repr(function)])
-    return _of_class(type(item))
+    return _of_class(cast("Hashable", type(item)))
 
 
 @functools.lru_cache(maxsize=4096)
@@ -64,7 +65,8 @@ def _texts(code: types.CodeType) -> Iterable[str]:
 
 
 @functools.lru_cache(maxsize=4096)
-def _of_class(cls: type) -> str:
+def _of_class(hashable: Hashable) -> str:
+    cls = cast("type", hashable)
     methods = (inspect.getattr_static(cls, name, None) for name in ("invoke", "ainvoke", "__call__"))
     codes = [_of_code(method.__code__) for method in methods if inspect.isfunction(method)]
     return digest([cls.__module__, cls.__qualname__, *codes])

@@ -390,7 +390,7 @@ def stream(run: Run, request: Call, act: Callable[[Call], Iterator[R]], shape: S
     failure: BaseException | None = None
     source = _served_chunks(ticket, shape) if ticket.served is not None else act(ticket.call)
     try:
-        with closing(cast("Generator[R, None, None]", _framed(ticket, source))) as framed:
+        with closing(_framed(ticket, source)) as framed:
             for chunk in framed:
                 chunks.append(chunk)
                 yield chunk

@@ -58,7 +58,7 @@ class Orchestrator:
         self._manager, self._policies = make_manager(policies, plugins)
         trusted = [plugin for plugin in plugins if isinstance(plugin, str)]
         self._hooks = make_hooks(self._manager, timeout_s=policy_timeout_s, trusted=trusted)
-        self._adapters = [adapter for found in self._manager.hook.oao_adapters() for adapter in found]
+        self._adapters: list[Adapter] = [adapter for found in self._manager.hook.oao_adapters() for adapter in found]
         self._clock: Clock = clock or SystemClock()
         install_when_imported(leaf for found in self._manager.hook.oao_leaves() for leaf in found)
         self.store: Store = self._open_store(store) if store is None or isinstance(store, str) else store
@@ -94,23 +94,11 @@ class Orchestrator:
         Raises:
             AgentError: There is no way to run this agent.
         """
-        return self._run(agent, task, tools, framework, execution_id, agent_name)
-
-    def _run(
-        self,
-        agent: object,
-        task: object,
-        tools: Sequence[object],
-        framework: str | None,
-        execution_id: str | None,
-        agent_name: str | None,
-        replay: Matcher | None = None,
-    ) -> ExecutionReport:
         adapter = self._adapter_for(agent, framework)
-        run = self._make_run(agent_name or _name_of(agent), task, execution_id)
-        if replay is not None:
-            run.replay = run.must_play = replay
-        timeout_s = run.hooks.timeout_s
+        return self._run(adapter, self._make_run(agent_name or _name_of(agent), task, execution_id), agent, tools)
+
+    def _run(self, adapter: Adapter, run: Run, agent: object, tools: Sequence[object]) -> ExecutionReport:
+        timeout_s, task = run.hooks.timeout_s, run.task
 
         def in_a_loop() -> Ending:
             return asyncio.run(execute_async(run, lambda: adapter.drive_async(agent, task, tools)))
@@ -180,7 +168,10 @@ class Orchestrator:
             RecordingError: The recording cannot be read.
         """
         loaded = recording if isinstance(recording, Recording) else Recording.load(recording)
-        return self._run(agent, task, tools, framework, None, None, replay=Matcher(loaded))
+        adapter = self._adapter_for(agent, framework)
+        run = self._make_run(_name_of(agent), task, None)
+        run.replay = run.must_play = Matcher(loaded)
+        return self._run(adapter, run, agent, tools)
 
     def open_run(self, agent_name: str, task: object = None) -> Run:
         """Open a run whose agent somebody else calls, and take it to EXECUTE.

@@ -1,4 +1,4 @@
-"""The phases of a run as computations: INIT and PLAN, REVIEW, TERMINATE. EXECUTE, between them, is the agent's own code."""
+"""The phases of a run as computations: PLAN, REVIEW, TERMINATE. EXECUTE, between them, is the agent's own code."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def review(run: Run, ending: Ending | None, adapter: Adapter | None) -> Steps[Ex
         error, output = _halt_text(run.halted), None
     report = _report(run, output, error)
     if error is None and ending is not None:
-        report._result = ending.result
+        report.keep_result(ending.result)
     yield from _terminate(run, report)
     return report.model_copy(update={"state_history": list(run.lifecycle.history), "ungoverned": list(run.ungoverned)})
 

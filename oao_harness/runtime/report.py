@@ -53,6 +53,10 @@ class ExecutionReport(BaseModel):
         """What the agent returned; None where the run failed."""
         return self._result
 
+    def keep_result(self, result: object) -> None:
+        """Keep what the agent returned; called once, by the machine."""
+        self._result = result
+
     def json(self, *, indent: int | None = None) -> str:  # type: ignore[override]
         """Return the report as JSON text.
 

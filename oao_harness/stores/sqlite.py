@@ -89,7 +89,8 @@ class SQLiteStore:
 
     def append(self, execution_id: str, epoch: int, record: Record) -> None:
         """Append one record; see `Store.append`."""
-        body = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
+        # ASCII: a model's answer may hold half of a surrogate pair, which UTF-8 cannot.
+        body = json.dumps(record, separators=(",", ":"))
         seq = record["seq"]
         with self._lock:
             self._execute("begin immediate")

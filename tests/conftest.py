@@ -1,0 +1,21 @@
+"""Fixtures that every test may use: real parts, no patches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from oao_harness import MemoryStore, SQLiteStore
+from oao_hookspecs import Store
+
+pytest_plugins = ["pytester"]
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """Every bundled store, one after the other."""
+    opened: Store = MemoryStore() if request.param == "memory" else SQLiteStore(tmp_path / "oao.db")
+    yield opened
+    opened.close()
