@@ -73,7 +73,7 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="oao-harness", message="oao %(version)s")
 def main() -> None:
-    r"""Govern, record and replay AI agents.
+    """Govern, record and replay AI agents.
 
     Every model call and every tool call of an agent goes through one gate, which asks the policies, writes the
     journal, and only then acts.
@@ -83,4 +83,4 @@ def main() -> None:
       oao demo
       oao run my_agents:support "Order A-1042 arrived broken"
       oao show last
-    """
+    """  # noqa: D301 - click reads the control character as "do not wrap"

@@ -54,7 +54,7 @@ class _Take:
 )
 @click.option("--store", metavar="URL|PATH", help="Where the journals go; a new temporary folder by default.")
 def command(latency_s: float, store: str | None) -> None:
-    r"""See in ten seconds what oao does; needs no key and no server.
+    """See in ten seconds what oao does; needs no key and no server.
 
     A runaway agent is stopped; a good one succeeds; it is replayed without a model; a changed prompt is noticed.
 
@@ -62,7 +62,7 @@ def command(latency_s: float, store: str | None) -> None:
     Examples:
       oao demo
       oao demo --store demo.db --latency 0
-    """
+    """  # noqa: D301 - click reads the control character as "do not wrap"
     on = console()
     folder = Path(tempfile.mkdtemp(prefix="oao-demo-"))
     place = store or str(folder / "oao.db")

@@ -24,7 +24,7 @@ _MODES: Final[Mapping[str, ModuleType]] = {"decide": decide, "observe": observe,
 @click.command("hooks", short_help="Print every hook that a plugin can implement.")
 @click.argument("name", required=False)
 def command(name: str | None) -> None:
-    r"""Print every hook that a plugin can implement, or one of them.
+    """Print every hook that a plugin can implement, or one of them.
 
     The mode says when a hook is called, and what an error in it means.
 
@@ -32,7 +32,7 @@ def command(name: str | None) -> None:
     Examples:
       oao hooks
       oao hooks oao_decide_tool_call
-    """
+    """  # noqa: D301 - click reads the control character as "do not wrap"
     on = console()
     if name is not None:
         mode, hook = _find(name)

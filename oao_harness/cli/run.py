@@ -51,7 +51,7 @@ def command(
     framework: str | None,
     as_json: bool,
 ) -> None:
-    r"""Run an agent under governance and report.
+    """Run an agent under governance and report.
 
     MODULE:AGENT names a function, an object with invoke() or ainvoke(), or an agent of a supported framework;
     the working folder is searched first. Exit code: 0 where the run succeeded, 1 where it failed, 2 where
@@ -62,7 +62,7 @@ def command(
       oao run my_agents:support "Order A-1042 arrived broken"
       oao run my_agents:graph --input '{"question": "Why?"}' --policy strict
       oao run my_agents:support "Hello" --json | jq .status
-    """
+    """  # noqa: D301 - click reads the control character as "do not wrap"
     asked = _task(task, task_json)
     prefer_working_folder()
     on = console()

@@ -35,14 +35,14 @@ _COLUMNS = (
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list on standard output.")
 @store_option
 def command(limit: int, as_json: bool, store: str) -> None:
-    r"""List the journaled runs, newest first.
+    """List the journaled runs, newest first.
 
     \b
     Examples:
       oao runs
       oao runs --limit 100 --json
       oao runs --store other.db
-    """
+    """  # noqa: D301 - click reads the control character as "do not wrap"
     runs: list[RunSummary] = []
     more = False
     if kept(store):

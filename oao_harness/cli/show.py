@@ -18,7 +18,7 @@ __all__ = ["command"]
 @click.option("--json", "as_json", is_flag=True, help="Print the journal's records, one JSON document a line.")
 @store_option
 def command(id: str, as_json: bool, store: str) -> None:
-    r"""Show what happened in one run, call by call.
+    """Show what happened in one run, call by call.
 
     ID is the id of a run, the unique start of one, or `last`.
 
@@ -27,7 +27,7 @@ def command(id: str, as_json: bool, store: str) -> None:
       oao show last
       oao show 3f2a
       oao show last --json | jq 'select(.type == "call")'
-    """
+    """  # noqa: D301 - click reads the control character as "do not wrap"
     if not kept(store):
         raise UsageError("no run is journaled here yet; make one with: oao run module:agent TASK")
     with open_store(store) as opened:
