@@ -30,8 +30,8 @@ def timeline(tape: Sequence[tuple[str, Record]]) -> str:
     lines: list[str] = []
     for run, record in calls:
         decision = cast("Mapping[str, Json]", record["decision"])
-        verdict = f"{decision['verdict']} {decision['rule']}"
-        verdict = verdict.upper() if decision["verdict"] == "deny" else verdict
+        word = str(decision["verdict"])
+        verdict = f"{word.upper() if word == 'deny' else word} {decision['rule']}"
         name = str(record["name"]).ljust(width)
         spent = tokens.get((run, record["n"]), "")
         lines.append(f"{record['n']!s:>3} {record['kind']!s:<5} {name}  {spent:>14}  {verdict}")

@@ -134,6 +134,8 @@ def test_the_pytest_plugin_costs_nothing_until_it_is_used() -> None:
 
 def test_the_machine_imports_no_framework() -> None:
     """`import oao_harness` loads no agent framework, no client, no terminal library."""
-    loaded = loaded_by("sys.path[:0] = ['.', 'hookspecs']; import oao_harness; oao_harness.Orchestrator(policy='strict')")
+    loaded = loaded_by(
+        "sys.path[:0] = ['.', 'hookspecs']; import oao_harness; oao_harness.Orchestrator(policy='strict')"
+    )
     tops = {name.partition(".")[0] for name in loaded}
     assert not tops & {"langchain_core", "langchain", "langgraph", "openai", "httpx", "rich", "click", "pytest"}

@@ -25,6 +25,8 @@ __all__ = ["decode", "decode_error", "encode", "encode_error", "holds_opaque", "
 
 _TAG: Final = "$oao"
 _MAX_DEPTH: Final = 100
+_SCALARS: Final = frozenset({str, int, bool, type(None)})
+_STR: Final = frozenset({str})
 
 _Dump = Callable[[Any], Json]
 _Load = Callable[[Any], object]
@@ -52,24 +54,24 @@ def encode(value: object, _depth: int = 0) -> Json:
     Args:
         value: Any object. Mutable containers are copied, so later changes do not reach the journal.
     """
-    kind = type(value)
-    if kind is str or value is None or kind is bool or kind is int:
-        return cast("Json", value)
+    # On the path of every call: exact types first, no cast, no isinstance.
+    plain: Any = value
+    kind = type(plain)
+    if kind in _SCALARS:
+        return plain  # type: ignore[no-any-return]
     if kind is float:
-        number = cast("float", value)
-        return number if math.isfinite(number) else {_TAG: "float", "value": repr(number)}
+        return plain if math.isfinite(plain) else {_TAG: "float", "value": repr(plain)}
     if _depth > _MAX_DEPTH:
-        return _opaque(value)
+        return _opaque(plain)
     deeper = _depth + 1
     if kind is dict:
-        mapping = cast("dict[object, object]", value)
-        if _TAG not in mapping and all(type(key) is str for key in mapping):
-            return {cast("str", key): encode(item, deeper) for key, item in mapping.items()}
-        pairs = [[encode(key, deeper), encode(item, deeper)] for key, item in mapping.items()]
+        if _TAG not in plain and _STR.issuperset(map(type, plain)):
+            return {key: item if type(item) in _SCALARS else encode(item, deeper) for key, item in plain.items()}
+        pairs = [[encode(key, deeper), encode(item, deeper)] for key, item in plain.items()]
         return {_TAG: "dict", "value": pairs}
     if kind is list:
-        return [encode(item, deeper) for item in cast("list[object]", value)]
-    return _encode_other(value, deeper)
+        return [item if type(item) in _SCALARS else encode(item, deeper) for item in plain]
+    return _encode_other(plain, deeper)
 
 
 def _encode_other(value: object, depth: int) -> Json:

@@ -18,7 +18,7 @@ from oao_harness.errors import RunHalted
 from oao_harness.runtime.portal import wait
 from oao_hookspecs import Allow, Ask, Call, Decision, Deny, ModelCall, Modify, ToolCall, combine
 
-__all__ = ["HookImpl", "Hooks", "Steps", "decide", "drive", "drive_async", "observe"]
+__all__ = ["ALLOWED", "HookImpl", "Hooks", "Steps", "decide", "drive", "drive_async", "observe"]
 
 _log = logging.getLogger("oao")
 
@@ -26,7 +26,7 @@ T = TypeVar("T")
 Steps: TypeAlias = Generator[Awaitable[object], object, T]
 """A computation that yields what must be awaited and returns a T."""
 
-_ALLOWED: Final = Allow(rule="default", plugin="oao", reason="no policy objected")
+ALLOWED: Final = Allow(rule="default", plugin="oao", reason="no policy objected")
 _DECISIONS: Final = (Allow, Deny, Ask, Modify)
 
 
@@ -86,7 +86,7 @@ def decide(hooks: Hooks, hook: str, arguments: dict[str, object]) -> Steps[Decis
     """
     impls = hooks.get(hook)
     if not impls:
-        return _ALLOWED
+        return ALLOWED
     answers: list[Decision] = []
     for impl in impls:
         answer = yield from _ask(impl, hook, arguments, hooks.timeout_s)
@@ -97,7 +97,7 @@ def decide(hooks: Hooks, hook: str, arguments: dict[str, object]) -> Steps[Decis
             break
         if isinstance(answer, Modify):
             arguments["call"] = answer.call
-    decision = combine(answers) if answers else _ALLOWED
+    decision = combine(answers) if answers else ALLOWED
     if isinstance(decision, Modify):
         # The last of several modifications holds them all: each policy saw the one before.
         decision = replace(decision, call=cast("Call", arguments["call"]))

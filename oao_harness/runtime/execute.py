@@ -1,7 +1,7 @@
 """Runs the agent's own code under a deadline: in this thread, in a daemon thread, or in a task.
 
 A hanging thread cannot be killed: the run is reported at its deadline and its gate stays shut, so that what is left
-behind can do nothing more. A pool of `concurrent.futures` would join such a thread at exit, hence the plain threads.
+behind can do nothing more.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Final
 from oao_harness.errors import RunHalted
 from oao_harness.runtime.context import here
 from oao_harness.runtime.run import Run
+from oao_harness.runtime.workers import submit
 
 __all__ = ["Ending", "execute", "execute_async"]
 
@@ -78,7 +79,7 @@ def _start(run: Run, body: Callable[[], object], ending: Ending, notify: Callabl
             notify()
 
     context = contextvars.copy_context()
-    threading.Thread(target=context.run, args=(target,), name=f"oao-{run.execution_id[:8]}", daemon=True).start()
+    submit(lambda: context.run(target))
     return wake
 
 

@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol, TypeVar, cast
 from oao_harness.errors import PolicyViolation, ReplayDiverged, RunHalted
 from oao_harness.journal.codec import decode, decode_error, encode, encode_error
 from oao_harness.journal.records import call_fields, outcome_fields
-from oao_harness.runtime.dispatch import Steps, decide, drive, drive_async, observe
+from oao_harness.runtime.dispatch import ALLOWED, Steps, decide, drive, drive_async, observe
 from oao_harness.runtime.retry import delay_before_retry
 from oao_harness.runtime.run import Run
 from oao_hookspecs import (
@@ -174,6 +174,8 @@ def _diverging(run: Run, reason: str, n: int) -> Steps[None]:
 def _judge(run: Run, call: Call) -> Steps[tuple[Decision, Run]]:
     """Ask the policies of the run, then those of the runs it is nested in; the first denial ends it."""
     hook = "oao_decide_model_call" if call.kind == "model" else "oao_decide_tool_call"
+    if len(run.lineage) == 1 and not run.hooks.heard(hook):
+        return ALLOWED, run
     strictest: Decision | None = None
     for member in run.lineage:
         arguments: dict[str, object] = {"call": call, "run": member}
@@ -189,16 +191,23 @@ def _judge(run: Run, call: Call) -> Steps[tuple[Decision, Run]]:
 
 def _reserve(ticket: _Ticket, decision: Decision) -> tuple[Decision, Run]:
     """Reserve in every budget of the lineage, or in none."""
+    run = ticket.run
+    if len(run.lineage) == 1:
+        only = run.budget.reserve(ticket.call)
+        if isinstance(only, Deny):
+            return only, run
+        ticket.reserved = (only,)
+        return decision, run
     taken: list[int] = []
-    for member in ticket.run.lineage:
+    for member in run.lineage:
         reserved = member.budget.reserve(ticket.call)
         if isinstance(reserved, Deny):
-            for earlier, amount in zip(ticket.run.lineage, taken, strict=False):
+            for earlier, amount in zip(run.lineage, taken, strict=False):
                 earlier.budget.release(ticket.call, amount)
             return reserved, member
         taken.append(reserved)
     ticket.reserved = tuple(taken)
-    return decision, ticket.run
+    return decision, run
 
 
 def _finish(ticket: _Ticket, answer: Answer | None, error: BaseException | None) -> Steps[None]:
@@ -237,7 +246,9 @@ def _finish(ticket: _Ticket, answer: Answer | None, error: BaseException | None)
         event = CallFinished(execution_id=run.execution_id, n=ticket.n, call=ticket.call, outcome=outcome)
         yield from observe(run.hooks, "oao_call_finished", {"event": event, "run": run})
     run.refuse_if_over()
-    refusal = overspent or (yield from _judge_outcome(ticket, outcome))
+    refusal = overspent
+    if refusal is None and (len(run.lineage) > 1 or run.hooks.heard("oao_decide_outcome")):
+        refusal = yield from _judge_outcome(ticket, outcome)
     if refusal is None and len(outcome.proposed) > 1:
         refusal = yield from _judge_batch(run, outcome.proposed)
     if refusal is not None:
@@ -387,22 +398,24 @@ def stream(run: Run, request: Call, act: Callable[[Call], Iterator[R]], shape: S
     timeout_s = run.hooks.timeout_s
     ticket = drive(_begin(run, request), timeout_s)
     chunks: list[R] = []
-    failure: BaseException | None = None
-    source = _served_chunks(ticket, shape) if ticket.served is not None else act(ticket.call)
-    try:
-        with closing(_framed(ticket, source)) as framed:
-            for chunk in framed:
-                chunks.append(chunk)
-                yield chunk
-    except GeneratorExit:
-        drive(_finish(ticket, shape.dump(chunks), None), timeout_s)
-        raise
-    except BaseException as error:
-        failure = error
-        raise
-    finally:
-        if failure is not None:
-            drive(_finish(ticket, None, failure), timeout_s)
+    while True:
+        source = _served_chunks(ticket, shape) if ticket.served is not None else act(ticket.call)
+        try:
+            with closing(_framed(ticket, source)) as framed:
+                for chunk in framed:
+                    chunks.append(chunk)
+                    yield chunk
+            break
+        except GeneratorExit:
+            drive(_finish(ticket, shape.dump(chunks), None), timeout_s)
+            raise
+        except BaseException as error:
+            delay_s = drive(_retrying_stream(ticket, error, began=bool(chunks)), timeout_s)
+            if delay_s is None:
+                drive(_finish(ticket, None, error), timeout_s)
+                raise
+        run.halt_event.wait(delay_s)
+        run.refuse_if_over()
     drive(_finish(ticket, shape.dump(chunks), None), timeout_s)
 
 
@@ -413,23 +426,37 @@ async def astream(
     timeout_s = run.hooks.timeout_s
     ticket = await drive_async(_begin(run, request), timeout_s)
     chunks: list[R] = []
-    try:
-        if ticket.served is not None:
-            for chunk in _served_chunks(ticket, shape):
-                chunks.append(chunk)
-                yield chunk
-        else:
-            async with aclosing(_framed_async(ticket, act(ticket.call))) as framed:
+    while True:
+        source = _async(_served_chunks(ticket, shape)) if ticket.served is not None else act(ticket.call)
+        try:
+            async with aclosing(_framed_async(ticket, source)) as framed:
                 async for chunk in framed:
                     chunks.append(chunk)
                     yield chunk
-    except GeneratorExit:
-        drive(_finish(ticket, shape.dump(chunks), None), timeout_s)
-        raise
-    except BaseException as error:
-        drive(_finish(ticket, None, error), timeout_s)
-        raise
+            break
+        except GeneratorExit:
+            drive(_finish(ticket, shape.dump(chunks), None), timeout_s)
+            raise
+        except BaseException as error:
+            # Not awaited: this task may be being cancelled, and what happened must be written all the same.
+            delay_s = drive(_retrying_stream(ticket, error, began=bool(chunks)), timeout_s)
+            if delay_s is None:
+                drive(_finish(ticket, None, error), timeout_s)
+                raise
+        await asyncio.sleep(delay_s)
+        run.refuse_if_over()
     await drive_async(_finish(ticket, shape.dump(chunks), None), timeout_s)
+
+
+def _retrying_stream(ticket: _Ticket, error: BaseException, *, began: bool) -> Steps[float | None]:
+    if began or ticket.served is not None or not isinstance(error, Exception):
+        return None
+    return (yield from _retrying(ticket, error))
+
+
+async def _async(chunks: Iterator[R]) -> AsyncIterator[R]:
+    for chunk in chunks:
+        yield chunk
 
 
 def _served_chunks(ticket: _Ticket, shape: Shape) -> Iterator[Any]:

@@ -73,8 +73,10 @@ def refuse_unseen(run: Run, adapter: Adapter, agent: object, tools: Sequence[obj
     """Say that an agent's calls cannot be seen; return False where a policy wants them governed."""
     if tools or adapter.sees(agent):
         return True
-    run.note_ungoverned(f"agent {run.agent_name!r} ({adapter.name}): oao cannot see its model and tool calls")
-    if not any(member.limits.require_governed for member in run.lineage):
+    for member in run.lineage:
+        member.note_ungoverned(f"agent {run.agent_name!r} ({adapter.name}): oao cannot see its model and tool calls")
+    by = next((member for member in run.lineage if member.limits.require_governed), None)
+    if by is None:
         return True
     denial = Deny(
         rule="require_governed",
@@ -84,7 +86,7 @@ def refuse_unseen(run: Run, adapter: Adapter, agent: object, tools: Sequence[obj
             "(tools=[...]), mark them with @oao_harness.tool, or use a policy without require_governed"
         ),
     )
-    yield from run.refusing(denial, n=None, by=run)
+    yield from run.refusing(denial, n=None, by=by)
     return False
 
 

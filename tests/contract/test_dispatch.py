@@ -78,7 +78,7 @@ DENY = Deny(rule="no-pay", reason="nobody pays")
 def test_what_is_not_an_allow_is_a_denial(
     policy_class: type[Answering], answer: object, rule: str, words: str, driver: str
 ) -> None:
-    """A denial, an error, a foreign value, an unanswerable question: the body does not run, in all four combinations."""
+    """A denial, an error, a foreign value, an unanswerable question: the body does not run, sync or async."""
     orchestrator = Orchestrator(policy=policy_class(answer))
     if driver == "run":
         report = orchestrator.run(agent, "x")
@@ -338,7 +338,7 @@ def test_every_place_of_judgement_can_refuse(hook: str) -> None:
     assert report.final_output is None
     assert report.violation is not None
     assert report.violation["rule"] == "no-pay"
-    assert RAN == ([] if hook == "run" else ["paid 1"])
+    assert ([] if hook == "run" else ["paid 1"]) == RAN
     assert report.state_history == (
         ["INIT", "PLAN", "TERMINATE"] if hook == "run" else ["INIT", "PLAN", "EXECUTE", "REVIEW", "TERMINATE"]
     )

@@ -125,7 +125,11 @@ RECORDED = conversation("Be careful.\nNever book a flight without approval of a 
         ),
         (conversation(RECORDED.messages[0]["content"], "ho", temperature=0), "user message changed", '"hi" -> "ho"'),  # type: ignore[arg-type]
         (conversation(RECORDED.messages[0]["content"], temperature=0), "2 -> 1 messages", "- messages[1]"),  # type: ignore[arg-type]
-        (conversation(RECORDED.messages[0]["content"], "hi", temperature=1), "temperature 0 -> 1", "~ temperature: 0 -> 1"),  # type: ignore[arg-type]
+        (
+            conversation(RECORDED.messages[0]["content"], "hi", temperature=1),
+            "temperature 0 -> 1",
+            "~ temperature: 0 -> 1",
+        ),  # type: ignore[arg-type]
         (conversation(RECORDED.messages[0]["content"], "hi"), "temperature missing", "- temperature: 0"),  # type: ignore[arg-type]
     ],
 )

@@ -190,6 +190,41 @@ def test_a_stream_that_fails_is_written_as_a_failure() -> None:
     assert outcome["error"]["message"] == "snapped"  # type: ignore[index,call-overload]
 
 
+@pytest.mark.parametrize(("before", "calls"), [(True, 2), (False, 1)])
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_stream_is_retried_only_before_its_first_chunk(before: bool, calls: int, is_async: bool) -> None:
+    """What the consumer has seen cannot be taken back."""
+    made: list[int] = []
+
+    def produce() -> Iterator[int]:
+        made.append(1)
+        if before and len(made) == 1:
+            raise ConnectionError("lost")
+        yield 1
+        if not before:
+            raise ConnectionError("lost")
+
+    if is_async:
+
+        @tool
+        async def numbers() -> AsyncIterator[int]:
+            for n in produce():
+                yield n
+
+        async def agent(task: str) -> list[int]:
+            return [n async for n in numbers()]
+    else:
+        numbers = tool(name="numbers")(produce)
+
+        def agent(task: str) -> list[int]:  # type: ignore[misc]
+            return list(numbers())
+
+    report = Orchestrator(policy=StrictPolicy(retry_config=FAST)).run(agent, "x")
+
+    assert report.status == ("SUCCESS" if before else "FAILED"), report.error
+    assert len(made) == calls
+
+
 def test_a_denied_stream_does_not_start() -> None:
     """The producer is not even created."""
     ran: list[int] = []

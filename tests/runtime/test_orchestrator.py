@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -276,9 +277,7 @@ async def agenerator(task: str) -> AsyncIterator[str]:
 def test_agents_of_every_shape_are_run(agent: object, output: object, door: str) -> None:
     """Functions, callable objects, generators, `invoke` with or without config, `ainvoke` only."""
     orchestrator = Orchestrator()
-    report = (
-        orchestrator.run(agent, "x") if door == "run" else asyncio.run(orchestrator.run_async(agent, "x"))
-    )
+    report = orchestrator.run(agent, "x") if door == "run" else asyncio.run(orchestrator.run_async(agent, "x"))
 
     assert (report.status, report.final_output) == ("SUCCESS", output), report.error
 
@@ -297,7 +296,9 @@ def test_an_agent_without_a_way_to_run_it_is_an_error(agent: object) -> None:
 
 def test_an_unknown_framework_is_an_error_that_lists_the_known_ones() -> None:
     """A typo is answered with the choices."""
-    with pytest.raises(ConfigError, match=r"unknown framework 'langgrph'; known: langgraph, langchain, invoke, function"):
+    with pytest.raises(
+        ConfigError, match=r"unknown framework 'langgrph'; known: langgraph, langchain, invoke, function"
+    ):
         Orchestrator().run(echo, "x", framework="langgrph")
 
 
@@ -422,7 +423,7 @@ def test_two_concurrent_runs_keep_their_threads_apart() -> None:
 def test_the_lifecycle_has_no_other_moves() -> None:
     """INIT, PLAN, EXECUTE, REVIEW, TERMINATE; and from PLAN to TERMINATE where the task is refused."""
     order: list[State] = ["INIT", "PLAN", "EXECUTE", "REVIEW", "TERMINATE"]
-    legal = {*zip(order, order[1:], strict=False), ("PLAN", "TERMINATE")}
+    legal = {*itertools.pairwise(order), ("PLAN", "TERMINATE")}
     for start in order:
         for target in order:
             lifecycle = Lifecycle()
