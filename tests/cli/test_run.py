@@ -68,7 +68,7 @@ def test_a_violation_names_its_rule_and_its_call(oao: Oao, agents: str) -> None:
 
     assert result.exit_code == 1
     assert "deny max_tool_calls" in result.stdout
-    assert "max_tool_calls (budget, call #6): tool find: call 6 of 5 allowed" in result.stdout
+    assert "max_tool_calls (budget, call #6): tool find: call 6, the limit is 5" in result.stdout
 
 
 def test_a_failed_run_with_json_still_exits_with_1(oao: Oao, agents: str) -> None:
