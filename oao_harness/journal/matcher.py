@@ -1,7 +1,9 @@
 """Answers the calls of a replayed run from a recording: the whole request must be equal, in the recorded order.
 
 Calls that overlapped when they were recorded may come in any order: a recorded call may be served as soon as every
-call that had ended before it started is served. Nothing else may differ, and there is no nearest match.
+call that had ended before it started is served. The tool calls that one answer of a model asks for together count as
+overlapping, because it is chance which of them a framework starts first. Nothing else may differ, and there is no
+nearest match.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 
 from oao_harness.journal.differences import details, headline
 from oao_harness.journal.recording import RecordedEvent, Recording
@@ -29,17 +32,17 @@ class Matcher:
     """
 
     def __init__(self, recording: Recording) -> None:
-        self._events = recording.events
+        self._events = _with_batches_overlapping(recording.events)
         self._lock = threading.Lock()
         self._served: set[int] = set()
         self._by_key: dict[str, list[RecordedEvent]] = defaultdict(list)
-        self._by_end = sorted(recording.events, key=lambda event: event.end)
+        self._by_end = sorted(self._events, key=lambda event: event.end)
         self._first_end = 0
         self._children: dict[int, list[RecordedEvent]] = defaultdict(list)
         # By end, because among equal requests the one that ended first unlocks most of what follows.
         for event in self._by_end:
             self._by_key[event.key].append(event)
-        for event in recording.events:
+        for event in self._events:
             if event.parent is not None:
                 self._children[event.parent].append(event)
 
@@ -49,10 +52,11 @@ class Matcher:
         with self._lock:
             key = key_of(call.kind, call.name, request)
             waiting = self._by_key.get(key, [])
-            for position, event in enumerate(waiting):
-                if event.n not in self._served and self._is_free(event):
-                    del waiting[position]
-                    return self._take(event)
+            free = (event for event in waiting if event.n not in self._served and self._is_free(event))
+            event = self._choose(free, call.call_id)
+            if event is not None:
+                waiting.remove(event)
+                return self._take(event)
             return self._explain(call, request, key)
 
     def unplayed(self) -> list[RecordedEvent]:
@@ -74,6 +78,13 @@ class Matcher:
         while self._first_end < len(self._by_end) and self._by_end[self._first_end].n in self._served:
             self._first_end += 1
         return self._first_end == len(self._by_end) or self._by_end[self._first_end].end >= event.start
+
+    def _choose(self, free: Iterator[RecordedEvent], call_id: str | None) -> RecordedEvent | None:
+        """Return the event that the model gave the same call id, else the one that ended first."""
+        first = next(free, None)
+        if first is None or call_id is None or first.call_id == call_id:
+            return first
+        return next((event for event in free if event.call_id == call_id), first)
 
     def _take(self, event: RecordedEvent) -> Served | str:
         self._served.add(event.n)
@@ -116,3 +127,17 @@ class Matcher:
     def _changed(self, event: RecordedEvent, request: dict[str, Json]) -> str:
         line = f"step {event.n} {event.kind} {event.name}: {headline(event.kind, event.request, request)} {_SUFFIX}"
         return "\n".join([line, *(f"  {detail}" for detail in details(event.request, request))])
+
+
+def _with_batches_overlapping(events: tuple[RecordedEvent, ...]) -> tuple[RecordedEvent, ...]:
+    """Return the events with the spans of each batch widened to that of the whole batch."""
+    batches: dict[tuple[str, int], list[RecordedEvent]] = defaultdict(list)
+    for event in events:
+        if event.batch is not None:
+            batches[event.run, event.batch].append(event)
+    spans = {key: (min(one.start for one in batch), max(one.end for one in batch)) for key, batch in batches.items()}
+    widened: list[RecordedEvent] = []
+    for event in events:
+        span = spans.get((event.run, event.batch)) if event.batch is not None else None
+        widened.append(event if span is None else replace(event, start=span[0], end=span[1]))
+    return tuple(widened)

@@ -69,6 +69,8 @@ class RecordedEvent:
     finished: bool = True
     """False where no outcome was written before the recording ended."""
     call_id: str | None = None
+    batch: int | None = None
+    """Number of the model event whose answer asked for this call together with others."""
     scope: str = ""
 
     @property
@@ -203,6 +205,7 @@ class _Builder:
         self._open: dict[tuple[str, int], dict[str, Json]] = {}
         self._calls: list[dict[str, Json]] = []
         self._ids: dict[str, str] = {}
+        self._batches: dict[tuple[str, Json], int] = {}
 
     def add(self, run: str, record: Record) -> None:
         type_ = record["type"]
@@ -217,10 +220,14 @@ class _Builder:
             self._open[run, n] = call
             self._calls.append(call)
             call["number"] = len(self._calls)
+            call["batch"] = self._batches.get((run, record.get("call_id")))
             parent = self._open.get((run, cast("int", record.get("parent") or 0)))
             call["parent_number"] = parent["number"] if parent is not None else None
         elif (run, n) in self._open:
             self._open[run, n].update({"outcome": dict(record), "end": self._tick})
+            for call_id in cast("list[Json]", record.get("batch") or ()):
+                if call_id is not None:
+                    self._batches[run, call_id] = cast("int", self._open[run, n]["number"])
 
     def events(self) -> tuple[RecordedEvent, ...]:
         return tuple(self._event(call) for call in self._calls)
@@ -254,6 +261,7 @@ class _Builder:
             attempts=cast("int", outcome.get("attempts", 1)) if outcome is not None else 1,
             finished=outcome is not None or denied,
             call_id=cast("str | None", call.get("call_id")),
+            batch=cast("int | None", call["batch"]),
             scope=str(call.get("scope", "")),
         )
 
@@ -302,6 +310,7 @@ def _event_to_json(event: RecordedEvent, request: dict[str, Json], messages: _In
     node |= {"run": event.run} if event.run else {}
     node |= {"call_id": event.call_id} if event.call_id else {}
     node |= {"parent": event.parent} if event.parent else {}
+    node |= {"batch": event.batch} if event.batch else {}
     node |= {"span": [event.start, event.end], "req": _fold(request)}
     if event.error is not None:
         error: dict[str, Json] = {"type": event.error.type, "message": event.error.message}
@@ -413,6 +422,7 @@ def _event_from_json(node: Mapping[str, Json], messages: dict[str, Json], tools:
         attempts=int(cast("int", node.get("attempts", 1))),
         finished=bool(node.get("finished", True)),
         call_id=cast("str | None", node.get("call_id")),
+        batch=cast("int | None", node.get("batch")),
     )
 
 

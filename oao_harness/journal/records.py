@@ -6,13 +6,14 @@ state          state
 step           index, name
 call           n, kind, name, req, decision [, call_id, scope, effect, parent, given]
 retry          n, attempt, delay_s, error
-outcome        n, res | error, duration_s [, usage, attempts, replayed, late]
+outcome        n, res | error, duration_s [, usage, batch, attempts, replayed, late]
 violation      rule, plugin, reason [, n]
 ungoverned     what
 run.finished   status, error, output, totals
 ```
 
-`given` is the request as the agent made it, present where a policy modified it. `usage` is
+`given` is the request as the agent made it, present where a policy modified it. `batch` holds the ids of the tool calls
+that one answer of a model asks for together. `usage` is
 `{"in": ..., "out": ..., "estimated": ...}` in tokens. Every record also has `v`, `seq`, `type` and `at` (Unix seconds).
 """
 
@@ -91,6 +92,8 @@ def outcome_fields(outcome: Outcome, *, n: int, late: bool) -> dict[str, Json]:
         fields["res"] = outcome.value
     if outcome.usage is not None:
         fields["usage"] = usage_to_json(outcome.usage)
+    if len(outcome.proposed) > 1:
+        fields["batch"] = [proposed.call_id for proposed in outcome.proposed]
     if outcome.attempts > 1:
         fields["attempts"] = outcome.attempts
     if outcome.replayed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import pytest
@@ -92,6 +93,33 @@ def test_calls_that_overlapped_may_come_in_any_order() -> None:
         matcher = Matcher(Recording(events=events))
         answers = [matcher.serve(call(name), "") for name in order]
         assert all(isinstance(answer, Served) for answer in answers) == (order[2] == "c"), order
+
+
+def test_the_calls_of_one_answer_may_come_in_any_order() -> None:
+    """Recorded one after the other by chance; what came after all of them still comes after all of them."""
+    batch = [
+        dataclasses.replace(event(n, name, 2 * n, 2 * n + 1), batch=1, call_id=f"call_{n}")
+        for n, name in ((2, "a"), (3, "b"), (4, "a"))
+    ]
+    events = (event(1, "ask", 1, 2), *batch, event(5, "c", 10, 11))
+    for order in set(itertools.permutations("aab")):
+        matcher = Matcher(Recording(events=events))
+        served(matcher, call("ask"))
+        assert isinstance(matcher.serve(call("c"), ""), str)
+        matcher = Matcher(Recording(events=events))
+        for name in ("ask", *order, "c"):
+            served(matcher, call(name))
+        assert matcher.unplayed_text() is None
+
+
+def test_equal_calls_of_one_answer_keep_their_ids() -> None:
+    """Each gets the result of the call that the model gave this id."""
+    events = tuple(dataclasses.replace(event(n, "a", n, n + 5), call_id=f"call_{n}", batch=9) for n in (1, 2, 3))
+    matcher = Matcher(Recording(events=events))
+
+    asked = [ToolCall(name="a", arguments={}, call_id=f"call_{n}") for n in (3, 1, 2)]
+
+    assert [served(matcher, one) for one in asked] == ["result 3", "result 1", "result 2"]
 
 
 def test_a_served_call_stands_for_what_happened_inside_of_it() -> None:
