@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-from oao_harness.adapters.governed import model, tool
-from oao_harness.errors import (
-    AgentError,
-    CodecError,
-    ConfigError,
-    FencedError,
-    FrameworkError,
-    IllegalTransition,
-    OaoError,
-    PolicyViolation,
-    RecordingError,
-    ReplayDiverged,
-    ReplayedError,
-    RunHalted,
-    StoreError,
-    UsageError,
-)
-from oao_harness.policy.strict import StrictPolicy
-from oao_harness.policy.tools import ToolPolicy
-from oao_harness.runtime.orchestrator import Orchestrator
-from oao_harness.runtime.report import ExecutionReport
-from oao_harness.stores.memory import MemoryStore
-from oao_harness.stores.sqlite import SQLiteStore
+import importlib
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from oao_harness.adapters.governed import model, tool
+    from oao_harness.errors import (
+        AgentError,
+        CodecError,
+        ConfigError,
+        FencedError,
+        FrameworkError,
+        IllegalTransition,
+        OaoError,
+        PolicyViolation,
+        RecordingError,
+        ReplayDiverged,
+        ReplayedError,
+        RunHalted,
+        StoreError,
+        UsageError,
+    )
+    from oao_harness.policy.strict import StrictPolicy
+    from oao_harness.policy.tools import ToolPolicy
+    from oao_harness.runtime.orchestrator import Orchestrator
+    from oao_harness.runtime.report import ExecutionReport
+    from oao_harness.stores.memory import MemoryStore
+    from oao_harness.stores.sqlite import SQLiteStore
 
 __all__ = [
     "AgentError",
@@ -50,3 +54,43 @@ __all__ = [
     "model",
     "tool",
 ]
+
+# Imported when asked for: `oao --help` and a plugin that needs one name must not pay for all of them.
+_HOMES: Final = {
+    "model": "oao_harness.adapters.governed",
+    "tool": "oao_harness.adapters.governed",
+    "AgentError": "oao_harness.errors",
+    "CodecError": "oao_harness.errors",
+    "ConfigError": "oao_harness.errors",
+    "FencedError": "oao_harness.errors",
+    "FrameworkError": "oao_harness.errors",
+    "IllegalTransition": "oao_harness.errors",
+    "OaoError": "oao_harness.errors",
+    "PolicyViolation": "oao_harness.errors",
+    "RecordingError": "oao_harness.errors",
+    "ReplayDiverged": "oao_harness.errors",
+    "ReplayedError": "oao_harness.errors",
+    "RunHalted": "oao_harness.errors",
+    "StoreError": "oao_harness.errors",
+    "UsageError": "oao_harness.errors",
+    "StrictPolicy": "oao_harness.policy.strict",
+    "ToolPolicy": "oao_harness.policy.tools",
+    "Orchestrator": "oao_harness.runtime.orchestrator",
+    "ExecutionReport": "oao_harness.runtime.report",
+    "MemoryStore": "oao_harness.stores.memory",
+    "SQLiteStore": "oao_harness.stores.sqlite",
+}
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        home = _HOMES.get(name)
+        if home is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(home), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

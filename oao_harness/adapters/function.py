@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
+import types
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -32,7 +34,7 @@ class _Driver:
     def drive(self, agent: object, task: object, tools: Sequence[object]) -> object:
         """Run a sync agent."""
         entry = self._entry(agent, prefer_async=False)
-        result = entry(*_arguments(entry, task), **_keywords(entry, tools))
+        result = _call(entry, task, tools)
         if inspect.isawaitable(result):
             return asyncio.run(_await(result))
         if isinstance(result, Iterator):
@@ -42,7 +44,7 @@ class _Driver:
     async def drive_async(self, agent: object, task: object, tools: Sequence[object]) -> object:
         """Run an async agent."""
         entry = self._entry(agent, prefer_async=True)
-        result = entry(*_arguments(entry, task), **_keywords(entry, tools))
+        result = _call(entry, task, tools)
         if isinstance(result, AsyncIterator):
             return _joined([chunk async for chunk in cast("AsyncIterator[object]", result)])
         return await cast("Any", result) if inspect.isawaitable(result) else result
@@ -96,29 +98,40 @@ def _is_async(entry: Callable[..., object]) -> bool:
     )
 
 
-def _parameters(entry: Callable[..., object]) -> Mapping[str, inspect.Parameter]:
+def _parameters(entry: Callable[..., object]) -> Mapping[str, bool]:
+    """Return the parameters that a caller may name, and whether each must be given."""
+    function = getattr(entry, "__func__", entry)
+    if isinstance(function, types.FunctionType) and not hasattr(function, "__wrapped__"):
+        # On the path of every run: `inspect.signature` costs more than the rest of it together.
+        names = _names_of(function.__code__, len(function.__defaults__ or ()), frozenset(function.__kwdefaults__ or ()))
+        return names if function is entry else dict(list(names.items())[1:])
     try:
-        return inspect.signature(entry).parameters
+        signature = inspect.signature(entry)
     except (TypeError, ValueError):  # builtins without a signature
-        return {}
+        return {"task": True}
+    return {name: one.default is inspect.Parameter.empty for name, one in signature.parameters.items()}
 
 
-def _arguments(entry: Callable[..., object], task: object) -> tuple[object, ...]:
-    """Return the positional arguments: the task, or nothing where the callable takes none."""
+@functools.lru_cache(maxsize=1024)
+def _names_of(code: types.CodeType, defaults: int, keyword_defaults: frozenset[str]) -> Mapping[str, bool]:
+    positional = code.co_varnames[: code.co_argcount]
+    others = code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
+    names = {name: index < len(positional) - defaults for index, name in enumerate(positional)}
+    names.update({name: name not in keyword_defaults for name in others})
+    if code.co_flags & inspect.CO_VARARGS:
+        names["*"] = False
+    return names
+
+
+def _call(entry: Callable[..., object], task: object, tools: Sequence[object]) -> object:
+    """Call an agent with the task where it takes one, and with `tools` and `config` where it asks for them."""
     parameters = _parameters(entry)
-    takes_none = not parameters and not inspect.isbuiltin(entry)
-    return () if takes_none else (task,)
-
-
-def _keywords(entry: Callable[..., object], tools: Sequence[object]) -> dict[str, object]:
     keywords: dict[str, object] = {}
-    parameters = _parameters(entry)
-    config = parameters.get("config")
-    if config is not None and config.default is inspect.Parameter.empty:
+    if parameters.get("config"):
         keywords["config"] = {}
     if tools and "tools" in parameters:
         keywords["tools"] = [tool(item) if inspect.isroutine(item) else item for item in tools]
-    return keywords
+    return entry(*((task,) if parameters else ()), **keywords)
 
 
 def _joined(chunks: list[object]) -> object:

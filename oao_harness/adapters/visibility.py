@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import types
 from collections.abc import Iterable, Iterator, Mapping
@@ -50,8 +51,8 @@ def _references(agent: object) -> Iterator[object]:
         return
     yield from _attributes(agent)
     for name in ("invoke", "ainvoke", "__call__"):
-        method = inspect.getattr_static(type(agent), name, None)
-        if inspect.isfunction(method):
+        method = getattr(type(agent), name, None)
+        if isinstance(method, types.FunctionType):
             yield from _named_in(method)
 
 
@@ -79,8 +80,7 @@ def _named_in(routine: object) -> Iterator[object]:
             yield types.ModuleType(name)
 
 
-def _names(code: types.CodeType) -> Iterable[str]:
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _names(constant)
+@functools.lru_cache(maxsize=1024)
+def _names(code: types.CodeType) -> tuple[str, ...]:
+    inner = [name for constant in code.co_consts if isinstance(constant, types.CodeType) for name in _names(constant)]
+    return (*code.co_names, *inner)

@@ -81,13 +81,13 @@ class Budget:
         limits, totals = self.limits, self.totals
         if limits.max_steps is not None and totals.calls >= limits.max_steps:
             return _denial(
-                "max_steps", f"{call.kind} {call.name}: step {totals.calls + 1} of {limits.max_steps} allowed"
+                "max_steps", f"{call.kind} {call.name}: step {totals.calls + 1}, the limit is {limits.max_steps}"
             )
         if isinstance(call, ModelCall):
             if limits.max_model_calls is not None and totals.model_calls >= limits.max_model_calls:
                 return _denial(
                     "max_model_calls",
-                    f"model {call.name}: call {totals.model_calls + 1} of {limits.max_model_calls} allowed",
+                    f"model {call.name}: call {totals.model_calls + 1}, the limit is {limits.max_model_calls}",
                 )
             spent = totals.tokens + self._reserved_tokens
             if limits.max_tokens is not None and (spent >= limits.max_tokens or spent + estimate > limits.max_tokens):
@@ -98,7 +98,7 @@ class Budget:
                 )
         elif limits.max_tool_calls is not None and totals.tool_calls >= limits.max_tool_calls:
             return _denial(
-                "max_tool_calls", f"tool {call.name}: call {totals.tool_calls + 1} of {limits.max_tool_calls} allowed"
+                "max_tool_calls", f"tool {call.name}: call {totals.tool_calls + 1}, the limit is {limits.max_tool_calls}"
             )
         return None
 
@@ -130,7 +130,7 @@ class Budget:
                 totals.output_tokens += usage.output_tokens
                 totals.estimated = totals.estimated or usage.estimated
             if usage is not None and limit is not None and totals.tokens > limit:
-                return _denial("max_tokens", f"{totals.tokens} tokens spent of {limit} allowed")
+                return _denial("max_tokens", f"{totals.tokens} tokens spent, the limit is {limit}")
         return None
 
     def absorb(self, children: Iterable[tuple[str, str, Usage | None]]) -> None:
@@ -171,7 +171,7 @@ class Budget:
         totals, limit = self.totals, self.limits.max_steps
         with self._lock:
             if limit is not None and totals.framework_steps >= limit:
-                return _denial("max_steps", f"step {totals.framework_steps + 1} of {limit} allowed")
+                return _denial("max_steps", f"step {totals.framework_steps + 1}, the limit is {limit}")
             totals.framework_steps += 1
             return totals.framework_steps
 

@@ -67,6 +67,6 @@ def _texts(code: types.CodeType) -> Iterable[str]:
 @functools.lru_cache(maxsize=4096)
 def _of_class(hashable: Hashable) -> str:
     cls = cast("type", hashable)
-    methods = (inspect.getattr_static(cls, name, None) for name in ("invoke", "ainvoke", "__call__"))
+    methods = (getattr(cls, name, None) for name in ("invoke", "ainvoke", "__call__"))
     codes = [_of_code(method.__code__) for method in methods if inspect.isfunction(method)]
     return digest([cls.__module__, cls.__qualname__, *codes])

@@ -7,78 +7,33 @@ are thin drivers around them. In replay only the acting differs: the recorded ou
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import aclosing, closing, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 from oao_harness.errors import PolicyViolation, ReplayDiverged, RunHalted
-from oao_harness.journal.codec import decode, decode_error, encode, encode_error
+from oao_harness.journal.codec import decode_error, encode_error
 from oao_harness.journal.records import call_fields, outcome_fields
-from oao_harness.runtime.dispatch import ALLOWED, Steps, decide, drive, drive_async, observe
+from oao_harness.runtime.dispatch import Steps, drive, drive_async, observe
+from oao_harness.runtime.judging import judge_batch, judge_call, judge_outcome, reserve
 from oao_harness.runtime.retry import delay_before_retry
 from oao_harness.runtime.run import Run
+from oao_harness.runtime.shapes import Answer, Shape, ValueShape
 from oao_hookspecs import (
-    Ask,
     Call,
     CallDecided,
     CallFinished,
     CallRetried,
-    Decision,
     Deny,
-    Json,
     Modify,
     Outcome,
-    ProposedCall,
-    ToolCall,
-    Usage,
 )
 
 __all__ = ["Answer", "Shape", "ValueShape", "acall", "astream", "call", "frame", "stream"]
 
 R = TypeVar("R")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What a call returned, in the form the journal keeps."""
-
-    value: Json
-    usage: Usage | None = None
-    proposed: Sequence[ProposedCall] = ()
-
-
-class Shape(Protocol):
-    """How a leaf's results become JSON and come back."""
-
-    def dump(self, value: Any) -> Answer:
-        """Return what the leaf returned, or the list of its chunks where it streamed."""
-        ...
-
-    def load(self, value: Json) -> Any:
-        """Return what the leaf would have returned."""
-        ...
-
-    def load_chunks(self, value: Json) -> Iterable[Any]:
-        """Return the chunks that the leaf would have streamed."""
-        ...
-
-
-class ValueShape:
-    """Plain values: what a tool returns."""
-
-    def dump(self, value: Any) -> Answer:
-        """Encode the value."""
-        return Answer(value=encode(value))
-
-    def load(self, value: Json) -> Any:
-        """Decode the value."""
-        return decode(value)
-
-    def load_chunks(self, value: Json) -> Iterable[Any]:
-        """Decode the list of chunks."""
-        return cast("list[Any]", decode(value))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -114,14 +69,12 @@ def _begin(run: Run, call: Call) -> Steps[_Ticket]:
         if run.replay is not None:
             yield from _match(ticket)
         given: Call | None = None
-        decision, by = yield from _judge(run, call)
+        decision, by = yield from judge_call(run, call)
         if isinstance(decision, Modify):
             given, ticket.call = call, decision.call
-        if isinstance(decision, Ask):
-            reason = f"{decision.reason} (held for approval, and nobody can be asked here)"
-            decision = Deny(rule=decision.rule, plugin=decision.plugin, reason=reason)
         if not isinstance(decision, Deny):
-            decision, by = _reserve(ticket, decision)
+            ticket.reserved, denial, by = reserve(run, ticket.call)
+            decision = denial or decision
         if ticket.denied_by is not None and not isinstance(decision, Deny):
             reason = (
                 f"{call.kind} {call.name}: {ticket.denied_by} when recorded, {decision.verdict} now (replay diverged)"
@@ -171,45 +124,6 @@ def _diverging(run: Run, reason: str, n: int) -> Steps[None]:
             )
 
 
-def _judge(run: Run, call: Call) -> Steps[tuple[Decision, Run]]:
-    """Ask the policies of the run, then those of the runs it is nested in; the first denial ends it."""
-    hook = "oao_decide_model_call" if call.kind == "model" else "oao_decide_tool_call"
-    if len(run.lineage) == 1 and not run.hooks.heard(hook):
-        return ALLOWED, run
-    strictest: Decision | None = None
-    for member in run.lineage:
-        arguments: dict[str, object] = {"call": call, "run": member}
-        decision = yield from decide(member.hooks, hook, arguments)
-        if isinstance(decision, Deny | Ask):
-            return decision, member
-        if isinstance(decision, Modify):
-            call = decision.call
-        if strictest is None or isinstance(decision, Modify):
-            strictest = decision
-    return cast("Decision", strictest), run
-
-
-def _reserve(ticket: _Ticket, decision: Decision) -> tuple[Decision, Run]:
-    """Reserve in every budget of the lineage, or in none."""
-    run = ticket.run
-    if len(run.lineage) == 1:
-        only = run.budget.reserve(ticket.call)
-        if isinstance(only, Deny):
-            return only, run
-        ticket.reserved = (only,)
-        return decision, run
-    taken: list[int] = []
-    for member in run.lineage:
-        reserved = member.budget.reserve(ticket.call)
-        if isinstance(reserved, Deny):
-            for earlier, amount in zip(run.lineage, taken, strict=False):
-                earlier.budget.release(ticket.call, amount)
-            return reserved, member
-        taken.append(reserved)
-    ticket.reserved = tuple(taken)
-    return decision, run
-
-
 def _finish(ticket: _Ticket, answer: Answer | None, error: BaseException | None) -> Steps[None]:
     """Settle, write, judge the outcome and the batch it proposes: everything after the effect.
 
@@ -248,43 +162,12 @@ def _finish(ticket: _Ticket, answer: Answer | None, error: BaseException | None)
     run.refuse_if_over()
     refusal = overspent
     if refusal is None and (len(run.lineage) > 1 or run.hooks.heard("oao_decide_outcome")):
-        refusal = yield from _judge_outcome(ticket, outcome)
+        refusal = yield from judge_outcome(run, ticket.call, outcome)
     if refusal is None and len(outcome.proposed) > 1:
-        refusal = yield from _judge_batch(run, outcome.proposed)
+        refusal = yield from judge_batch(run, outcome.proposed)
     if refusal is not None:
         yield from run.refusing(refusal[0], n=ticket.n, by=refusal[1])
         raise run.require_halt()
-
-
-def _judge_outcome(ticket: _Ticket, outcome: Outcome) -> Steps[tuple[Deny, Run] | None]:
-    for member in ticket.run.lineage:
-        if not member.hooks.heard("oao_decide_outcome"):
-            continue
-        arguments: dict[str, object] = {"call": ticket.call, "outcome": outcome, "run": member}
-        decision = yield from decide(member.hooks, "oao_decide_outcome", arguments)
-        if isinstance(decision, Deny):
-            return decision, member
-        if isinstance(decision, Ask | Modify):
-            reason = f"{decision.reason or decision.verdict} (an outcome can only be allowed or denied)"
-            return Deny(rule=decision.rule or decision.verdict, plugin=decision.plugin, reason=reason), member
-    return None
-
-
-def _judge_batch(run: Run, batch: Sequence[ProposedCall]) -> Steps[tuple[Deny, Run] | None]:
-    """Judge the tool calls of one answer together, before any of them starts.
-
-    A lone call is judged where it runs; only siblings make it a matter of chance which of them ran before the denial.
-    """
-    for member in run.lineage:
-        denial = member.budget.refuse_batch(batch)
-        if denial is not None:
-            return denial, member
-        for proposed in batch:
-            call = ToolCall(name=proposed.name, arguments=proposed.arguments, call_id=proposed.call_id, proposed=True)
-            decision = yield from decide(member.hooks, "oao_decide_tool_call", {"call": call, "run": member})
-            if isinstance(decision, Deny):
-                return decision, member
-    return None
 
 
 def _retrying(ticket: _Ticket, error: Exception) -> Steps[float | None]:

@@ -31,9 +31,9 @@ class _Workers:
         if jobs is not None:
             jobs.put(job)
             return
-        jobs = SimpleQueue()
-        jobs.put(job)
-        threading.Thread(target=self._work, args=(jobs,), name="oao-worker", daemon=True).start()
+        fresh: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        fresh.put(job)
+        threading.Thread(target=self._work, args=(fresh,), name="oao-worker", daemon=True).start()
 
     def _work(self, jobs: SimpleQueue[Callable[[], None]]) -> None:
         while True:

@@ -197,7 +197,7 @@ def test_a_marker_tightens_the_policy(recorded: pytest.Pytester) -> None:
     for options in ((), ("--oao-policy=standard",)):
         result = run(recorded, *options)
         result.assert_outcomes(failed=1)
-        result.stdout.fnmatch_lines(["policy violation: max_tool_calls: tool refund: call 2 of 1 allowed"])
+        result.stdout.fnmatch_lines(["policy violation: max_tool_calls: tool refund: call 2, the limit is 1"])
 
 
 def test_a_failed_test_saves_nothing(pytester: pytest.Pytester) -> None:

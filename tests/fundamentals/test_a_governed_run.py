@@ -83,7 +83,7 @@ def test_a_policy_stops_a_runaway_agent() -> None:
     assert report.violation == {
         "rule": "max_tool_calls",
         "plugin": "budget",
-        "reason": "tool search: call 6 of 5 allowed",
+        "reason": "tool search: call 6, the limit is 5",
         "n": 6,
     }
     assert ran == [0, 1, 2, 3, 4]

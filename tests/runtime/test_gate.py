@@ -309,7 +309,7 @@ def test_a_model_that_spent_too_much_is_stopped_at_once() -> None:
     report = Orchestrator(policy=StrictPolicy(max_tokens=4000)).run(agent, "x")
 
     assert report.violation is not None
-    assert report.violation["reason"] == "5005 tokens spent of 4000 allowed"
+    assert report.violation["reason"] == "5005 tokens spent, the limit is 4000"
     assert report.total_tokens == 5005
     assert reached == []
 

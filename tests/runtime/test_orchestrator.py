@@ -219,7 +219,7 @@ async def test_a_cancelled_run_is_closed_and_the_cancellation_goes_on() -> None:
         await asyncio.Event().wait()
 
     running = asyncio.create_task(Orchestrator(store=store).run_async(agent, "x"))
-    await started.wait()
+    await asyncio.wait_for(started.wait(), 10)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running

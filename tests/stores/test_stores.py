@@ -22,7 +22,7 @@ def record(seq: int, type: str = "note", **fields: Json) -> Record:
 def test_records_come_back_in_order_and_equal(store: Store) -> None:
     """What was appended is read, unchanged, also unicode and nesting."""
     epoch = store.claim("run")
-    written = [record(n, text="zwölf ✓ \ud83d\ude80\n", data={"list": [1, 2.5, None, True]}) for n in range(1, 6)]
+    written = [record(n, text="zwölf ✓ 🚀 \ud83d\n", data={"list": [1, 2.5, None, True]}) for n in range(1, 6)]
     for item in written:
         store.append("run", epoch, item)
 

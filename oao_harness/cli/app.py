@@ -1,0 +1,86 @@
+"""The group `oao`: names its commands without importing them, and prints the user's mistakes without a traceback."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from typing import Final, cast
+
+import click
+
+from oao_harness.errors import StoreError, UsageError
+
+__all__ = ["COMMANDS", "main"]
+
+# Said here and not in the commands, because importing those to print a list would cost half a second.
+COMMANDS: Final = {
+    "demo": "See in ten seconds what oao does; needs no key and no server.",
+    "hooks": "Print every hook that a plugin can implement.",
+    "run": "Run an agent under governance and report.",
+    "runs": "List the journaled runs, newest first.",
+    "show": "Show what happened in one run, call by call.",
+}
+
+
+class _Mistake(click.ClickException):
+    r"""Something that the user can mend: one red line, exit code 2."""
+
+    exit_code = 2
+
+    def show(self, file: object = None) -> None:
+        from oao_harness.cli.console import print_error  # noqa: PLC0415 - rich, only where it is needed
+
+        print_error(self.message)
+
+
+class _Commands(click.Group):
+    r"""Imports a command when it is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        return cast("click.Command", importlib.import_module(f"oao_harness.cli.{cmd_name}").command)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            close = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(COMMANDS))}"
+            raise _Mistake(f"there is no command {args[0]!r}; {hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(COMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> object:
+        for stream in (sys.stdout, sys.stderr):
+            # An agent may say what the terminal's encoding does not have: shown escaped, never a crash.
+            reconfigure = getattr(stream, "reconfigure", None)
+            if reconfigure is not None:
+                reconfigure(errors="backslashreplace")
+        try:
+            return super().invoke(ctx)
+        except (UsageError, StoreError) as error:
+            raise _Mistake(str(error)) from error
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="oao-harness", message="oao %(version)s")
+def main() -> None:
+    """Govern, record and replay AI agents.
+
+    Every model call and every tool call of an agent goes through one gate, which asks the policies, writes the
+    journal, and only then acts.
+
+    \b
+    Examples:
+      oao demo
+      oao run my_agents:support "Order A-1042 arrived broken"
+      oao show last
+    """  # noqa: D301 - click reads the control character as "do not wrap"

@@ -1,0 +1,115 @@
+"""`oao run`: one governed run of the user's agent, and its report."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import uuid
+from collections.abc import Sequence
+
+import click
+
+from oao_harness.cli.console import console, print_json
+from oao_harness.cli.loading import import_module, is_factory, load_agent, prefer_working_folder
+from oao_harness.cli.progress import Progress
+from oao_harness.cli.render import print_run
+from oao_harness.cli.stores import store_option, store_url
+from oao_harness.cli.timeline import Timeline
+from oao_harness.errors import AgentError, UsageError
+from oao_harness.runtime.orchestrator import Orchestrator
+from oao_harness.runtime.report import ExecutionReport
+
+__all__ = ["command"]
+
+
+@click.command("run", short_help="Run an agent under governance and report.")
+@click.argument("agent", metavar="MODULE:AGENT")
+@click.argument("task", required=False)
+@click.option("--input", "task_json", metavar="JSON", help="The task as JSON, where it is not a text.")
+@click.option(
+    "--policy",
+    "policies",
+    multiple=True,
+    default=["standard"],
+    show_default=True,
+    metavar="NAME",
+    help="off, observe, standard, strict, an installed one, or module:attribute; may be given more than once.",
+)
+@store_option
+@click.option("--framework", metavar="NAME", help="Which adapter drives the agent; found by itself by default.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on standard output, nothing else.")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    *,
+    agent: str,
+    task: str | None,
+    task_json: str | None,
+    policies: Sequence[str],
+    store: str,
+    framework: str | None,
+    as_json: bool,
+) -> None:
+    """Run an agent under governance and report.
+
+    MODULE:AGENT names a function, an object with invoke() or ainvoke(), or an agent of a supported framework;
+    the working folder is searched first. Exit code: 0 where the run succeeded, 1 where it failed, 2 where
+    the command is wrong.
+
+    \b
+    Examples:
+      oao run my_agents:support "Order A-1042 arrived broken"
+      oao run my_agents:graph --input '{"question": "Why?"}' --policy strict
+      oao run my_agents:support "Hello" --json | jq .status
+    """  # noqa: D301 - click reads the control character as "do not wrap"
+    asked = _task(task, task_json)
+    prefer_working_folder()
+    on = console()
+    # What the agent itself prints must not mix with the JSON.
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext(), Progress(on) as progress:
+        found = load_agent(agent)
+        if is_factory(found) and asked is not None:
+            raise AgentError(
+                f"{agent!r} takes no argument, so it cannot be given a task; if it makes an agent, add a line such "
+                f"as `agent = {agent.partition(':')[2]}()` and run that, else leave the task out"
+            )
+        for policy in policies:
+            if ":" in policy:
+                import_module(policy.partition(":")[0])
+        orchestrator = Orchestrator(list(policies), store_url(store), plugins=[] if as_json else [progress])
+        try:
+            execution_id = str(uuid.uuid4())
+            report = orchestrator.run(found, asked, framework=framework, execution_id=execution_id)
+            timeline = Timeline.of(orchestrator.store.read(execution_id))
+        finally:
+            orchestrator.store.close()
+    _refuse_factory(agent, found, report)
+    if as_json:
+        print_json(json.loads(report.json()), indent=2)
+    else:
+        print_run(on, timeline, details=False)
+    ctx.exit(0 if report.status == "SUCCESS" else 1)
+
+
+def _task(task: str | None, task_json: str | None) -> object:
+    if task_json is None:
+        return task
+    if task is not None:
+        raise UsageError("the task is given twice, as TASK and as --input; leave one of them out")
+    try:
+        return json.loads(task_json)
+    except ValueError as error:
+        raise UsageError(
+            f'--input {task_json!r:.60} is not JSON: {error}; write for example --input \'{{"question": "Why?"}}\''
+        ) from error
+
+
+def _refuse_factory(spec: str, agent: object, report: ExecutionReport) -> None:
+    """Refuse a run whose answer is an agent: a factory was run in place of what it makes."""
+    result = report.result
+    if is_factory(agent) and (callable(result) or hasattr(result, "invoke") or hasattr(result, "ainvoke")):
+        raise AgentError(
+            f"{spec!r} returned an agent ({type(result).__name__}) and not an answer; add a line such as "
+            f"`agent = {spec.partition(':')[2]}()` and run that"
+        )
