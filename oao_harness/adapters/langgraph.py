@@ -91,7 +91,8 @@ def _config_of(agent: object) -> Any:
     layer = agent
     while layer is not None:
         config = cast("Mapping[str, Any] | None", getattr(layer, "config", None))
-        if config and (config.get("configurable") or {}).get("thread_id") is not None:
+        configurable = cast("Mapping[str, Any] | None", config.get("configurable") if config else None)
+        if configurable and configurable.get("thread_id") is not None:
             return None
         layer = getattr(layer, "bound", None) if layer is not graph else None
     return {"configurable": {"thread_id": run.execution_id}}
