@@ -90,8 +90,9 @@ def _config_of(agent: object) -> Any:
         return None
     layer = agent
     while layer is not None:
-        config = cast("dict[str, Any]", getattr(layer, "config", None) or {})
-        if (config.get("configurable") or {}).get("thread_id") is not None:
+        config = cast("Mapping[str, Any] | None", getattr(layer, "config", None))
+        configurable = cast("Mapping[str, Any] | None", config.get("configurable") if config else None)
+        if configurable and configurable.get("thread_id") is not None:
             return None
         layer = getattr(layer, "bound", None) if layer is not graph else None
     return {"configurable": {"thread_id": run.execution_id}}

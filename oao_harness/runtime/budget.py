@@ -98,7 +98,8 @@ class Budget:
                 )
         elif limits.max_tool_calls is not None and totals.tool_calls >= limits.max_tool_calls:
             return _denial(
-                "max_tool_calls", f"tool {call.name}: call {totals.tool_calls + 1}, the limit is {limits.max_tool_calls}"
+                "max_tool_calls",
+                f"tool {call.name}: call {totals.tool_calls + 1}, the limit is {limits.max_tool_calls}",
             )
         return None
 

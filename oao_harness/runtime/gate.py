@@ -290,8 +290,7 @@ def stream(run: Run, request: Call, act: Callable[[Call], Iterator[R]], shape: S
                     yield chunk
             break
         except GeneratorExit:
-            # Who closes a stream may be the garbage collector: a halt is kept by the run, and not raised here.
-            with suppress(RunHalted):
+            with suppress(RunHalted):  # kept by the run: who closes a stream may be the garbage collector
                 drive(_finish(ticket, shape.dump(chunks), None), timeout_s)
             raise
         except BaseException as error:
@@ -320,7 +319,6 @@ async def astream(
                     yield chunk
             break
         except GeneratorExit:
-            # Who closes a stream may be the garbage collector: a halt is kept by the run, and not raised here.
             with suppress(RunHalted):
                 drive(_finish(ticket, shape.dump(chunks), None), timeout_s)
             raise
