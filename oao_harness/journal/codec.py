@@ -56,7 +56,7 @@ def encode(value: object, _depth: int = 0) -> Json:
     """
     # On the path of every call: exact types first, no cast, no isinstance.
     plain: Any = value
-    kind: object = type(plain)
+    kind: object = type(plain)  # pyright: ignore[reportUnknownVariableType]
     if kind in _SCALARS:
         return plain  # type: ignore[no-any-return]
     if kind is float:
