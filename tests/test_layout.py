@@ -35,7 +35,6 @@ ROOMS = {
         "oao_harness.errors",
         "oao_harness.plugins",
         "oao_harness.policy.registry",
-        "oao_harness.runtime.dispatch",
     },
     "oao_harness.policy": {"oao_hookspecs", "oao_harness.errors", "oao_harness.policy"},
     "oao_harness.stores": {"oao_hookspecs", "oao_harness.errors", "oao_harness.stores"},

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing, closing
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -21,6 +21,7 @@ from weakref import WeakSet
 from oao_harness.errors import FrameworkError
 from oao_harness.runtime import gate
 from oao_harness.runtime.context import current
+from oao_harness.runtime.within import each_within, each_within_async
 from oao_hookspecs import Call, Json
 
 __all__ = [
@@ -181,7 +182,7 @@ def _govern_stream(function: Callable[..., Any], prepare: Prepare, _is_entry: bo
     def wrapper(self: Any, /, *args: Any, **kwargs: Any) -> Iterator[Any]:
         outer = mark.get()
         if outer is not None and outer.covers(self, function):
-            yield from _marking(outer.entering(function), lambda: function(self, *args, **kwargs))
+            yield from each_within(mark, outer.entering(function), lambda: function(self, *args, **kwargs))
             return
         run = current()
         if run is None:
@@ -193,7 +194,7 @@ def _govern_stream(function: Callable[..., Any], prepare: Prepare, _is_entry: bo
 
         def act(judged: Call) -> Iterator[_Piece]:
             positional, named = (args, kwargs) if judged is request.call else request.arguments(judged)
-            for chunk in _marking(inner, lambda: function(self, *positional, **named)):
+            for chunk in each_within(mark, inner, lambda: function(self, *positional, **named)):
                 yield _Piece(chunk, shape.snapshot(chunk))
 
         with closing(gate.stream(run, request.call, act, _PieceShape(shape))) as pieces:
@@ -210,7 +211,7 @@ def _govern_astream(function: Callable[..., Any], prepare: Prepare, _is_entry: b
         outer = mark.get()
         if outer is not None and outer.covers(self, function):
             async with aclosing(
-                _marking_async(outer.entering(function), lambda: function(self, *args, **kwargs))
+                each_within_async(mark, outer.entering(function), lambda: function(self, *args, **kwargs))
             ) as chunks:
                 async for chunk in chunks:
                     yield chunk
@@ -226,7 +227,7 @@ def _govern_astream(function: Callable[..., Any], prepare: Prepare, _is_entry: b
 
         async def act(judged: Call) -> AsyncIterator[_Piece]:
             positional, named = (args, kwargs) if judged is request.call else request.arguments(judged)
-            async with aclosing(_marking_async(inner, lambda: function(self, *positional, **named))) as chunks:
+            async with aclosing(each_within_async(mark, inner, lambda: function(self, *positional, **named))) as chunks:
                 async for chunk in chunks:
                     yield _Piece(chunk, shape.snapshot(chunk))
 
@@ -290,47 +291,6 @@ async def _marked_async(
         mark.reset(token)
 
 
-def _marking(inner: Mark | None, make: Callable[[], Iterable[Any]]) -> Generator[Any, None, None]:
-    """Mark only while the producer runs: between chunks the consumer's code runs in this context."""
-    source: Iterator[Any] | None = None
-    try:
-        while True:
-            token = mark.set(inner)
-            try:
-                if source is None:
-                    source = iter(make())
-                chunk = next(source)
-            except StopIteration:
-                return
-            finally:
-                mark.reset(token)
-            yield chunk
-    finally:
-        close = getattr(source, "close", None)
-        if close is not None:
-            close()
-
-
-async def _marking_async(inner: Mark | None, make: Callable[[], AsyncIterator[Any]]) -> AsyncGenerator[Any, None]:
-    source: AsyncIterator[Any] | None = None
-    try:
-        while True:
-            token = mark.set(inner)
-            try:
-                if source is None:
-                    source = aiter(make())
-                chunk = await anext(source)
-            except StopAsyncIteration:
-                return
-            finally:
-                mark.reset(token)
-            yield chunk
-    finally:
-        close = getattr(source, "aclose", None)
-        if close is not None:
-            await close()
-
-
 def cleared(function: Callable[..., Any], kind: Kind) -> Callable[..., Any]:
     """Return a public entry like `function` inside of which the same instance is governed again.
 
@@ -349,8 +309,8 @@ def cleared(function: Callable[..., Any], kind: Kind) -> Callable[..., Any]:
         if kind == "async":
             return _marked_async(None, function, self, args, kwargs)
         if kind == "stream":
-            return _marking(None, lambda: function(self, *args, **kwargs))
-        return _marking_async(None, lambda: function(self, *args, **kwargs))
+            return each_within(mark, None, lambda: function(self, *args, **kwargs))
+        return each_within_async(mark, None, lambda: function(self, *args, **kwargs))
 
     functools.update_wrapper(wrapper, function)
     _wrappers.add(wrapper)

@@ -1,4 +1,4 @@
-"""Builds and checks one pluggy manager, and turns it into the hooks that `dispatch` calls."""
+"""Builds and checks one pluggy manager: which plugins there are, in which order, and who of them may decide."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ import pluggy
 
 from oao_harness.errors import ConfigError
 from oao_harness.policy.registry import resolve_policy
-from oao_harness.runtime.dispatch import HookImpl, Hooks
 from oao_hookspecs import PROJECT, decide, observe, provide
 
-__all__ = ["BUNDLED", "hook_names", "make_hooks", "make_manager"]
+__all__ = ["BUNDLED", "hook_names", "make_manager", "undecided"]
 
 # Bundled plugins are loaded by dotted name: the core imports none of them.
 BUNDLED: Final = ("oao_harness.policy.named", "oao_harness.adapters.registry", "oao_harness.stores.registry")
@@ -132,20 +131,10 @@ def _check(manager: pluggy.PluginManager) -> None:
                 )
 
 
-def make_hooks(manager: pluggy.PluginManager, *, timeout_s: float, trusted: Sequence[str] = ()) -> Hooks:
-    """Return the decide and observe hooks of a manager, in calling order.
+def undecided(trusted: Sequence[str]) -> frozenset[str]:
+    """Return the plugins that were only found by their entry point: they may not decide.
 
     Args:
-        manager: From `make_manager`.
-        timeout_s: Seconds one implementation may take, > 0.
-        trusted: Names of entry-point plugins that configuration allows to decide.
+        trusted: Names of those that configuration allows to.
     """
-    distrusted = {point.name for point in _installed()} - set(trusted)
-    impls: dict[str, tuple[HookImpl, ...]] = {}
-    for name in (*_DECIDE, *_OBSERVE):
-        impls[name] = tuple(
-            HookImpl(plugin=impl.plugin_name, function=impl.function, argnames=tuple(impl.argnames))
-            for impl in reversed(getattr(manager.hook, name).get_hookimpls())
-            if name in _OBSERVE or impl.plugin_name not in distrusted
-        )
-    return Hooks(impls, timeout_s)
+    return frozenset(point.name for point in _installed()) - set(trusted)

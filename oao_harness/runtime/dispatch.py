@@ -10,9 +10,11 @@ import asyncio
 import inspect
 import logging
 import time
-from collections.abc import Awaitable, Generator, Mapping
+from collections.abc import Awaitable, Collection, Generator, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias, TypeVar, cast
+
+import pluggy
 
 from oao_harness.errors import RunHalted
 from oao_harness.runtime.portal import wait
@@ -53,6 +55,37 @@ class Hooks:
         self._impls = {name: found for name, found in impls.items() if found}
         self._muted: set[str] = set()
         self.timeout_s = timeout_s
+
+    @classmethod
+    def of(
+        cls,
+        manager: pluggy.PluginManager,
+        *,
+        decide: Iterable[str],
+        observe: Iterable[str],
+        timeout_s: float,
+        undecided: Collection[str] = (),
+    ) -> Hooks:
+        """Return the hooks of a plugin manager, in calling order.
+
+        Args:
+            manager: Checked.
+            decide: Names of the deciding hooks.
+            observe: Names of the observing hooks.
+            timeout_s: Seconds one implementation may take, > 0.
+            undecided: Plugins that may observe, but not decide.
+        """
+
+        def impls(name: str, refused: Collection[str]) -> tuple[HookImpl, ...]:
+            # pluggy's own calling order; its documentation leaves it open, a test pins it.
+            return tuple(
+                HookImpl(plugin=impl.plugin_name, function=impl.function, argnames=tuple(impl.argnames))
+                for impl in reversed(getattr(manager.hook, name).get_hookimpls())
+                if impl.plugin_name not in refused
+            )
+
+        deciding = {name: impls(name, undecided) for name in decide}
+        return cls({**deciding, **{name: impls(name, ()) for name in observe}}, timeout_s)
 
     def get(self, hook: str) -> tuple[HookImpl, ...]:
         """Return who implements a hook, in calling order."""

@@ -21,6 +21,7 @@ from oao_harness.runtime.judging import judge_batch, judge_call, judge_outcome, 
 from oao_harness.runtime.retry import delay_before_retry
 from oao_harness.runtime.run import Run
 from oao_harness.runtime.shapes import Answer, Shape, ValueShape
+from oao_harness.runtime.within import each_within, each_within_async
 from oao_hookspecs import (
     Call,
     CallDecided,
@@ -282,10 +283,9 @@ def stream(run: Run, request: Call, act: Callable[[Call], Iterator[R]], shape: S
     ticket = drive(_begin(run, request), timeout_s)
     chunks: list[R] = []
     while True:
-        source = _served_chunks(ticket, shape) if ticket.served is not None else act(ticket.call)
         try:
-            with closing(_framed(ticket, source)) as framed:
-                for chunk in framed:
+            with closing(each_within(frame, ticket, lambda: _source(ticket, act, shape))) as source:
+                for chunk in source:
                     chunks.append(chunk)
                     yield chunk
             break
@@ -311,10 +311,9 @@ async def astream(
     ticket = await drive_async(_begin(run, request), timeout_s)
     chunks: list[R] = []
     while True:
-        source = _async(_served_chunks(ticket, shape)) if ticket.served is not None else act(ticket.call)
         try:
-            async with aclosing(_framed_async(ticket, source)) as framed:
-                async for chunk in framed:
+            async with aclosing(each_within_async(frame, ticket, lambda: _async_source(ticket, act, shape))) as source:
+                async for chunk in source:
                     chunks.append(chunk)
                     yield chunk
             break
@@ -339,46 +338,20 @@ def _retrying_stream(ticket: _Ticket, error: BaseException, *, began: bool) -> S
     return (yield from _retrying(ticket, error))
 
 
-async def _async(chunks: Iterator[R]) -> AsyncIterator[R]:
-    for chunk in chunks:
-        yield chunk
+def _source(ticket: _Ticket, act: Callable[[Call], Iterator[Any]], shape: Shape) -> Iterator[Any]:
+    return act(ticket.call) if ticket.served is None else _served_chunks(ticket, shape)
+
+
+async def _async_source(ticket: _Ticket, act: Callable[[Call], AsyncIterator[Any]], shape: Shape) -> AsyncIterator[Any]:
+    if ticket.served is None:
+        async with aclosing(cast("AsyncGenerator[Any, None]", act(ticket.call))) as live:
+            async for chunk in live:
+                yield chunk
+    else:
+        for chunk in _served_chunks(ticket, shape):
+            yield chunk
 
 
 def _served_chunks(ticket: _Ticket, shape: Shape) -> Iterator[Any]:
     _raise_served(ticket)
     yield from shape.load_chunks(cast("Outcome", ticket.served).value)
-
-
-def _framed(ticket: _Ticket, source: Iterator[R]) -> Generator[R, None, None]:
-    """Mark the frame only while the producer runs: between chunks the consumer's code runs in this context."""
-    try:
-        while True:
-            token = frame.set(ticket)
-            try:
-                chunk = next(source)
-            except StopIteration:
-                return
-            finally:
-                frame.reset(token)
-            yield chunk
-    finally:
-        close = getattr(source, "close", None)
-        if close is not None:
-            close()
-
-
-async def _framed_async(ticket: _Ticket, source: AsyncIterator[R]) -> AsyncGenerator[R, None]:
-    try:
-        while True:
-            token = frame.set(ticket)
-            try:
-                chunk = await anext(source)
-            except StopAsyncIteration:
-                return
-            finally:
-                frame.reset(token)
-            yield chunk
-    finally:
-        close = getattr(source, "aclose", None)
-        if close is not None:
-            await close()

@@ -15,11 +15,11 @@ from oao_harness.errors import AgentError, ConfigError
 from oao_harness.journal.matcher import Matcher
 from oao_harness.journal.recording import Recording
 from oao_harness.journal.writer import Writer
-from oao_harness.plugins.manager import make_hooks, make_manager
+from oao_harness.plugins.manager import hook_names, make_manager, undecided
 from oao_harness.runtime import context, phases
 from oao_harness.runtime.budget import Budget
 from oao_harness.runtime.clock import SystemClock
-from oao_harness.runtime.dispatch import Steps, drive, drive_async
+from oao_harness.runtime.dispatch import Hooks, Steps, drive, drive_async
 from oao_harness.runtime.execute import Ending, execute, execute_async
 from oao_harness.runtime.leaves import install_when_imported
 from oao_harness.runtime.report import ExecutionReport
@@ -57,7 +57,14 @@ class Orchestrator:
         policies = _as_list(policy)
         self._manager, self._policies = make_manager(policies, plugins)
         trusted = [plugin for plugin in plugins if isinstance(plugin, str)]
-        self._hooks = make_hooks(self._manager, timeout_s=policy_timeout_s, trusted=trusted)
+        names = hook_names()
+        self._hooks = Hooks.of(
+            self._manager,
+            decide=names["decide"],
+            observe=names["observe"],
+            timeout_s=policy_timeout_s,
+            undecided=undecided(trusted),
+        )
         self._adapters: list[Adapter] = [adapter for found in self._manager.hook.oao_adapters() for adapter in found]
         self._clock: Clock = clock or SystemClock()
         install_when_imported(leaf for found in self._manager.hook.oao_leaves() for leaf in found)

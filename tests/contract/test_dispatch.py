@@ -110,6 +110,23 @@ def test_an_allow_does_not_outvote_a_deny() -> None:
     assert RAN == []
 
 
+def test_policies_are_asked_in_the_order_they_are_given() -> None:
+    """Before plugins; pluggy calls the last one registered first, and its documentation leaves that open."""
+    asked: list[str] = []
+
+    class Named:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        @hookimpl
+        def oao_decide_tool_call(self) -> None:
+            asked.append(self.name)
+
+    Orchestrator(policy=[Named("a"), Named("b")], plugins=[Named("c"), Named("d")]).run(agent, "x")
+
+    assert asked == ["a", "b", "c", "d"]
+
+
 def test_the_first_deny_ends_the_asking() -> None:
     """Policies behind a denial are not asked."""
     later = Answering(None)
