@@ -21,7 +21,7 @@ import pydantic
 from oao_harness.errors import CodecError, ReplayedError
 from oao_hookspecs import ErrorInfo, Json
 
-__all__ = ["decode", "decode_error", "encode", "encode_error", "holds_opaque", "register"]
+__all__ = ["decode", "decode_error", "encode", "encode_error", "holds_opaque", "opaque", "register"]
 
 _TAG: Final = "$oao"
 _MAX_DEPTH: Final = 100
@@ -117,7 +117,17 @@ def _extra_fields(model: pydantic.BaseModel, depth: int) -> dict[str, Json]:
 
 
 def _opaque(value: object) -> Json:
-    return {_TAG: "opaque", "type": _class_name(type(value)), "value": repr(value)[:500]}
+    return opaque(type(value), repr(value)[:500])
+
+
+def opaque(cls: type, text: str) -> Json:
+    """Return what stands in the journal for a value that cannot be read back.
+
+    Args:
+        cls: Its class.
+        text: What a person is told of it.
+    """
+    return {_TAG: "opaque", "type": _class_name(cls), "value": text}
 
 
 def holds_opaque(value: Json) -> str | None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar, cast
 
 from oao_harness.errors import PolicyViolation, ReplayDiverged, RunHalted
-from oao_harness.journal.codec import decode_error, encode_error
+from oao_harness.journal.codec import decode_error, encode_error, opaque
 from oao_harness.journal.records import call_fields, outcome_fields
 from oao_harness.runtime.dispatch import Steps, drive, drive_async, observe
 from oao_harness.runtime.judging import judge_batch, judge_call, judge_outcome, reserve
@@ -82,7 +82,7 @@ def _begin(run: Run, call: Call) -> Steps[_Ticket]:
             )
             yield from _diverging(run, reason, ticket.n)
             raise run.require_halt()
-        run.keys.append(f"{call.kind}:{call.name}")
+        run.calls.append((call.kind, call.name))
         run.write("call", call_fields(ticket.call, decision, n=ticket.n, parent=parent, given=given))
         if run.hooks.heard("oao_call_decided"):
             event = CallDecided(execution_id=run.execution_id, n=ticket.n, call=ticket.call, decision=decision)
@@ -191,13 +191,23 @@ def _retrying(ticket: _Ticket, error: Exception) -> Steps[float | None]:
     return delay_s
 
 
+def _dumped(ticket: _Ticket, shape: Shape, value: object) -> Answer:
+    """Return what the journal keeps of a result. The effect has happened: a value that resists must not undo that."""
+    try:
+        return shape.dump(value)
+    except Exception as error:  # noqa: BLE001 - a result may run any code when it is looked at
+        what = f"the result of call {ticket.n} ({ticket.call.kind} {ticket.call.name}) could not be journaled"
+        ticket.run.note_ungoverned(f"{what}: {type(error).__name__}: {error}")
+        return Answer(value=opaque(type(value), f"{type(error).__name__} while it was looked at"))
+
+
 def _serve(ticket: _Ticket, shape: Shape) -> tuple[Any, Answer | None]:
     """Return the recorded value and what it says about itself; raise the recorded error later."""
     outcome = cast("Outcome", ticket.served)
     if outcome.error is not None:
         return None, None
     value = shape.load(outcome.value)
-    return value, shape.dump(value)
+    return value, _dumped(ticket, shape, value)
 
 
 def _raise_served(ticket: _Ticket) -> None:
@@ -242,7 +252,7 @@ def call(run: Run, request: Call, act: Callable[[Call], R], shape: Shape) -> R:
             frame.reset(token)
         run.halt_event.wait(delay_s)
         run.refuse_if_over()
-    drive(_finish(ticket, shape.dump(result), None), timeout_s)
+    drive(_finish(ticket, _dumped(ticket, shape, result), None), timeout_s)
     return result
 
 
@@ -273,7 +283,7 @@ async def acall(run: Run, request: Call, act: Callable[[Call], Awaitable[R]], sh
             frame.reset(token)
         await asyncio.sleep(delay_s)
         run.refuse_if_over()
-    await drive_async(_finish(ticket, shape.dump(result), None), timeout_s)
+    await drive_async(_finish(ticket, _dumped(ticket, shape, result), None), timeout_s)
     return result
 
 
@@ -291,7 +301,7 @@ def stream(run: Run, request: Call, act: Callable[[Call], Iterator[R]], shape: S
             break
         except GeneratorExit:
             with suppress(RunHalted):  # kept by the run: who closes a stream may be the garbage collector
-                drive(_finish(ticket, shape.dump(chunks), None), timeout_s)
+                drive(_finish(ticket, _dumped(ticket, shape, chunks), None), timeout_s)
             raise
         except BaseException as error:
             delay_s = drive(_retrying_stream(ticket, error, began=bool(chunks)), timeout_s)
@@ -300,7 +310,7 @@ def stream(run: Run, request: Call, act: Callable[[Call], Iterator[R]], shape: S
                 raise
         run.halt_event.wait(delay_s)
         run.refuse_if_over()
-    drive(_finish(ticket, shape.dump(chunks), None), timeout_s)
+    drive(_finish(ticket, _dumped(ticket, shape, chunks), None), timeout_s)
 
 
 async def astream(
@@ -319,7 +329,7 @@ async def astream(
             break
         except GeneratorExit:
             with suppress(RunHalted):
-                drive(_finish(ticket, shape.dump(chunks), None), timeout_s)
+                drive(_finish(ticket, _dumped(ticket, shape, chunks), None), timeout_s)
             raise
         except BaseException as error:
             # Not awaited: this task may be being cancelled, and what happened must be written all the same.
@@ -329,7 +339,7 @@ async def astream(
                 raise
         await asyncio.sleep(delay_s)
         run.refuse_if_over()
-    await drive_async(_finish(ticket, shape.dump(chunks), None), timeout_s)
+    await drive_async(_finish(ticket, _dumped(ticket, shape, chunks), None), timeout_s)
 
 
 def _retrying_stream(ticket: _Ticket, error: BaseException, *, began: bool) -> Steps[float | None]:

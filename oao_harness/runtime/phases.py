@@ -215,7 +215,7 @@ def _report(run: Run, output: Json, error: str | None) -> ExecutionReport:
         execution_time_seconds=max(0.0, run.clock.monotonic() - run.started),
         final_output=output,
         timestamp=dt.datetime.fromtimestamp(run.started_at, dt.UTC),
-        execution_hash=digest([run.fingerprint, *run.keys]),
+        execution_hash=digest([run.fingerprint, *(part for call in run.calls for part in call)]),
     )
 
 

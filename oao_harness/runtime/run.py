@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
@@ -64,12 +65,12 @@ class Run:
         """On the clock's monotonic scale."""
         self.halt_event = threading.Event()
         self.ungoverned: list[str] = []
-        self.keys: list[str] = []
-        """Names of the calls made so far, for the execution hash."""
+        self.calls: list[tuple[str, str]] = []
+        """Kind and name of the calls made so far, for the execution hash."""
         self.fingerprint = ""
         self.started = clock.monotonic()
         self.started_at = clock.time()
-        self._n = 0
+        self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._wake: threading.Event | None = None
         self._on_halt: Callable[[], None] | None = None
@@ -115,9 +116,7 @@ class Run:
 
     def next_number(self) -> int:
         """Return the number of the next call, from 1."""
-        with self._lock:
-            self._n += 1
-            return self._n
+        return next(self._numbers)
 
     def write(self, type: str, fields: dict[str, Json]) -> None:
         """Append a record to the run's journal; a journal that fails halts the run."""

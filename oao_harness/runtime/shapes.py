@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 from oao_harness.journal.codec import decode, encode
 from oao_hookspecs import Json, ProposedCall, Usage
@@ -12,9 +11,8 @@ from oao_hookspecs import Json, ProposedCall, Usage
 __all__ = ["Answer", "Shape", "ValueShape"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What a call returned, in the form the journal keeps."""
+class Answer(NamedTuple):
+    """What a call returned, in the form the journal keeps; a named tuple, because one is made for every call."""
 
     value: Json
     usage: Usage | None = None

@@ -362,6 +362,28 @@ def test_errors_of_tools_reach_the_agent_and_the_journal() -> None:
     assert outcome["error"]["type"] == "builtins:LookupError"  # type: ignore[index,call-overload]
 
 
+def test_a_result_that_resists_the_journal_does_not_undo_its_call() -> None:
+    """The effect has happened: the agent gets its result, the journal says that it could not keep it."""
+
+    class Resisting:
+        def __repr__(self) -> str:
+            raise RuntimeError("look away")
+
+    ran: list[int] = []
+
+    @tool
+    def act() -> object:
+        ran.append(1)
+        return Resisting()
+
+    orchestrator = Orchestrator()
+    report = orchestrator.run(lambda task: type(act()).__name__, "x")
+
+    assert (report.status, report.final_output, ran) == ("SUCCESS", "Resisting", [1])
+    assert "could not be journaled: RuntimeError: look away" in report.ungoverned[0]
+    assert len(records(orchestrator, report.execution_id, "outcome")) == 1
+
+
 def test_a_call_inside_a_call_names_its_parent() -> None:
     """The journal shows which call made which."""
 
