@@ -159,7 +159,9 @@ def main() -> None:
     machine = f"Python {platform.python_version()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
     if "--json" in sys.argv:
         fields = ("group", "name", "microseconds", "ratio")
-        sys.stdout.write(json.dumps({"machine": machine, "rows": [dict(zip(fields, row, strict=True)) for row in rows]}))
+        sys.stdout.write(
+            json.dumps({"machine": machine, "rows": [dict(zip(fields, row, strict=True)) for row in rows]})
+        )
         return
     table = Table("what", "contender", "us", "ratio", caption=machine, box=None)
     for group, name, value, ratio in rows:

@@ -13,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
+from oao_harness.errors import RunHalted
+
 if TYPE_CHECKING:
     from oao_harness.journal.writer import Tap
     from oao_harness.runtime.run import Run
@@ -31,6 +33,8 @@ class Session(Protocol):
         """Take part in a run that is about to start: give it a recording to replay; return who hears its records."""
         ...
 
+
+_UNATTRIBUTED: Final = "a call outside of every known context, while several runs were open"
 
 here: Final[ContextVar[Run | None]] = ContextVar("oao_run", default=None)
 """The run whose agent is running in this context."""
@@ -52,6 +56,9 @@ def current() -> Run | None:
     """Return the run that a call made here belongs to, or None outside of every run.
 
     A run that is over still claims what it left behind: its zombies are refused by its gate.
+
+    Raises:
+        RunHalted: Several runs are open, nobody can tell which one is meant, and one of them wants all calls governed.
     """
     run = here.get()
     if run is not None and (not run.closed or run.halted is not None):
@@ -64,7 +71,9 @@ def current() -> Run | None:
     if len(others) == 1:
         return others[0]
     for other in others:
-        other.note_ungoverned("a call outside of every known context, while several runs were open")
+        other.note_ungoverned(_UNATTRIBUTED)
+    if any(other.limits.require_governed for other in others):
+        raise RunHalted(f"{_UNATTRIBUTED}; a policy wants every call governed", rule="require_governed", plugin="oao")
     return run
 
 

@@ -19,6 +19,7 @@ from oao_harness import (
     MemoryStore,
     Orchestrator,
     PolicyViolation,
+    RunHalted,
     StrictPolicy,
     ToolPolicy,
     tool,
@@ -418,6 +419,36 @@ def test_two_concurrent_runs_keep_their_threads_apart() -> None:
         reports = list(pool.map(lambda n: orchestrator.run(agent, n), (2, 5)))
 
     assert [report.tool_calls for report in reports] == [2, 5]
+
+
+@pytest.mark.parametrize(("policy", "outcome"), [(None, "ran"), ("strict", "refused")])
+def test_a_call_that_may_belong_to_several_runs_is_reported_or_refused(policy: str | None, outcome: str) -> None:
+    """From an empty context, while two runs are open: every report says so; under `strict` it does not happen."""
+    together = threading.Barrier(2, timeout=10)
+    found: list[str] = []
+
+    def lost() -> None:
+        try:
+            echo("lost")
+            found.append("ran")
+        except RunHalted as error:
+            found.append("refused")
+            assert error.rule == "require_governed"
+
+    def agent(task: int) -> object:
+        together.wait()
+        if task:
+            Context().run(lost)
+        together.wait()
+        return echo("done")
+
+    orchestrator = Orchestrator(policy=policy)
+    with ThreadPoolExecutor(2) as pool:
+        reports = list(pool.map(lambda n: orchestrator.run(agent, n), (0, 1)))
+
+    assert found == [outcome]
+    for report in reports:
+        assert report.ungoverned == ["a call outside of every known context, while several runs were open"]
 
 
 def test_the_lifecycle_has_no_other_moves() -> None:
