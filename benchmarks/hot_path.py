@@ -117,7 +117,7 @@ def loop(body: Callable[[], object]) -> Callable[[int], float]:
 
 
 def contenders() -> Iterator[tuple[str, str, int, Callable[[int], float]]]:
-    """Yield group, name, count per round, and what measures; the first of a group is what the others are held against."""
+    """Yield group, name, count per round, and what measures; the first of a group is what others are held against."""
     dummy, graph = Dummy(), one_node()
     free, strict = oao.Orchestrator(), oao.Orchestrator(policy=oao.StrictPolicy(timeout_seconds=None))
     timed = oao.Orchestrator(policy=oao.StrictPolicy())
