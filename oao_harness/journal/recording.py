@@ -3,7 +3,7 @@
 ```text
 oao        1, the format
 test       node id of the test, or ""
-recorded   at (ISO 8601, UTC), oao (version), policy, python
+recorded   at (ISO 8601, UTC), oao (version), policy, python, sdk (versions by distribution)
 messages   every message once, by reference: m1, m2 ...
 tools      every tool schema once, by reference: t1, t2 ...
 events     the calls in the order they started: n, kind, name, run, span, req, res | error, decision, key, usage ...
@@ -20,6 +20,7 @@ import json
 import os
 import platform
 import re
+import sys
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -39,6 +40,12 @@ FORMAT: Final = 1
 _SECRET_NAME: Final = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL")
 _SECRET_LENGTH: Final = 8
 _LINE_WIDTH: Final = 110
+_SDKS: Final = {
+    "anthropic": "anthropic",
+    "langchain_core": "langchain-core",
+    "langgraph": "langgraph",
+    "openai": "openai",
+}
 # Half of a surrogate pair, as a model's answer may hold it: JSON can escape it, UTF-8 cannot encode it.
 _LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
@@ -86,7 +93,7 @@ class Recording:
     test: str = ""
     events: tuple[RecordedEvent, ...] = ()
     header: Mapping[str, Json] = field(default_factory=dict[str, Json])
-    """`at`, `oao`, `policy`, `python`: what it was recorded with."""
+    """`at`, `oao`, `policy`, `python`, `sdk`: what it was recorded with."""
 
     @classmethod
     def from_records(
@@ -109,6 +116,7 @@ class Recording:
             "oao": version("oao-harness"),
             "policy": policy,
             "python": platform.python_version(),
+            "sdk": _loaded_versions(),
         }
         return cls(test=test, events=builder.events(), header=header)
 
@@ -264,6 +272,11 @@ class _Builder:
             batch=cast("int | None", call["batch"]),
             scope=str(call.get("scope", "")),
         )
+
+
+def _loaded_versions() -> dict[str, Json]:
+    """Return the versions of the frameworks and clients that this process uses: what a reader suspects first."""
+    return {name: version(name) for module, name in _SDKS.items() if module in sys.modules}
 
 
 # The document
