@@ -39,6 +39,15 @@ class _Unplayable:
         return None
 
 
+def _is_mistaken(halt: RunHalted, raised: BaseException) -> bool:
+    """Return whether the test raised because a framework took the halt for an answer: that tells a reader nothing.
+
+    `agenerate` of langchain-core gathers with `return_exceptions=True` and asks whatever is no `Exception` for its
+    `generations`; a halt is a `BaseException`.
+    """
+    return isinstance(raised, AttributeError) and raised.obj is halt
+
+
 class TestSession:
     """Surrounds one attempt of one test; see `context.Session`.
 
@@ -156,7 +165,7 @@ class TestSession:
         lines = [f"{kind}{halt.reason}"]
         if raised is None:
             lines.append("the code under test caught this error and went on")
-        elif not isinstance(raised, RunHalted):
+        elif not isinstance(raised, RunHalted) and not _is_mistaken(halt, raised):
             lines.append(f"the test then failed with {type(raised).__name__}: {raised}".splitlines()[0])
         if isinstance(halt, ReplayDiverged):
             lines.append(self._advice())
@@ -165,6 +174,9 @@ class TestSession:
     def _advice(self) -> str:
         if not self._recorded:
             return f"expected at {self._shown_path()}"
+        if isinstance(self._replay, _Unplayable):
+            # Why it cannot be played, and what to do, is in the reason; nobody intended it.
+            return f'to record again: pytest --oao-record=once "{self._nodeid}"'
         return (
             f"recording {self._shown_path()}\n"
             f'intended?  delete the recording, then: pytest --oao-record=once "{self._nodeid}"'

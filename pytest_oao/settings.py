@@ -89,7 +89,9 @@ def check_marker(nodeid: str, mark: pytest.Mark) -> None:
     if unknown:
         raise pytest.UsageError(f"{nodeid}: @pytest.mark.oao({unknown[0]}=...) is unknown; known: {', '.join(_KNOWN)}")
     try:
-        policies_of([mark])
+        policies = policies_of([mark])
+        if "policy" in mark.kwargs:
+            Orchestrator(policy=policies)
     except UsageError as error:
         raise pytest.UsageError(f"{nodeid}: @pytest.mark.oao: {error}") from error
 

@@ -18,6 +18,9 @@ def timeline(tape: Sequence[tuple[str, Record]]) -> str:
 
     Args:
         tape: `(run name, record)` in the order they were written.
+
+    Returns:
+        The lines; the last one says what stopped the run, where no line of a call does.
     """
     tokens: dict[tuple[str, Json], str] = {}
     for run, record in tape:
@@ -35,7 +38,10 @@ def timeline(tape: Sequence[tuple[str, Record]]) -> str:
         name = str(record["name"]).ljust(width)
         spent = tokens.get((run, record["n"]), "")
         lines.append(f"{record['n']!s:>3} {record['kind']!s:<5} {name}  {spent:>14}  {verdict}")
-    return "\n".join(lines) or "no call passed the gate"
+    stopped = next((record for _, record in tape if record["type"] == "violation"), None)
+    if stopped is not None and not any(cast("Any", record["decision"])["verdict"] == "deny" for _, record in calls):
+        lines.append(f"stopped {'here' if calls else 'at the first call'}: {stopped['rule']}")
+    return "\n".join(lines) or "no call was made"
 
 
 def write_summary(terminal: Any, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -67,9 +73,10 @@ def write_summary(terminal: Any, rows: Sequence[Mapping[str, Any]]) -> None:
 def _write_totals(terminal: Any, rows: Sequence[Mapping[str, Any]]) -> None:
     tests = f"{len(rows)} {'test' if len(rows) == 1 else 'tests'}"
     replayed = [row for row in rows if row["replay"] == "ok"]
-    parts = [f"{tests}, {sum(row['steps'] for row in rows)} steps, {sum(row['tokens'] for row in rows)} tokens"]
+    steps = sum(row["steps"] for row in rows)
+    parts = [f"{tests}, {steps} {'step' if steps == 1 else 'steps'}, {_sum_of_tokens(rows)} tokens"]
     if replayed:
-        parts.append(f"saved by replay: {sum(row['tokens'] for row in replayed)} tokens")
+        parts.append(f"saved by replay: {_sum_of_tokens(replayed)} tokens")
     if recorded := [row for row in rows if row["replay"] == "recorded"]:
         parts.append(f"recorded: {len(recorded)}")
     terminal.write_line(" | ".join(parts))
@@ -84,6 +91,12 @@ def _fit(text: str, width: int) -> str:
 
 def _tokens(row: Mapping[str, Any]) -> str:
     return f"{'~' if row['tokens_estimated'] else ''}{row['tokens']}"
+
+
+def _sum_of_tokens(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the sum, marked as an estimate where any part of it is one."""
+    mark = "~" if any(row["tokens_estimated"] for row in rows) else ""
+    return f"{mark}{sum(row['tokens'] for row in rows)}"
 
 
 def _colour(row: Mapping[str, Any]) -> dict[str, bool]:

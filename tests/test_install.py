@@ -38,6 +38,8 @@ def test_the_demo_runs_with_nothing_but_python(installed: Path) -> None:
     assert done.returncode == 0, done.stderr
     for word in ("max_tool_calls", "SUCCESS", "replay diverged"):
         assert word in done.stdout
+    # What it says to type next must exist.
+    assert done.stdout.index("pip install pytest") < done.stdout.index("pytest --oao-record=once")
 
 
 def test_the_installed_packages_are_the_three(installed: Path) -> None:

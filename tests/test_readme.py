@@ -87,7 +87,7 @@ def test_the_tutorial_records_replays_and_fails_as_it_says(tmp_path: Path) -> No
     recording = tmp_path / "recordings" / "test_shop" / "test_refund.oao.json"
     assert recording.exists()
 
-    replayed = pytest_in(tmp_path, "pytest --oao-policy=strict", MODEL_URL=server.url)
+    replayed = pytest_in(tmp_path, "pytest --oao-policy=strict")
     assert replayed.returncode == 0, replayed.stdout
     assert "saved by replay" in replayed.stdout
     assert len(server.requests) == 3
@@ -109,7 +109,28 @@ def test_the_tutorial_records_replays_and_fails_as_it_says(tmp_path: Path) -> No
     fails_with(
         "step 1 model gpt-4o-mini: system prompt changed (replay diverged)", edit=("Never twice", "Never thrice")
     )  # type: ignore[arg-type]
+
+    (tmp_path / "shop.py").write_text(original, encoding="utf-8")
+    marked = FILES["test_shop.py"].replace("def test_refund", '@pytest.mark.oao(deny=["refund"])\ndef test_refund')
+    (tmp_path / "test_shop.py").write_text(f"import pytest\n{marked}", encoding="utf-8")
+    denied = pytest_in(tmp_path, "pytest --oao-policy=strict")
+    assert denied.returncode == 1
+    assert "policy violation: tools.deny: tool refund is denied" in quoted
+    assert "policy violation: tools.deny: tool refund is denied" in denied.stdout.splitlines(), denied.stdout
     assert len(server.requests) == 3
+
+
+def test_the_limits_of_the_named_policies_are_those_of_the_readme() -> None:
+    """The sentence under the options is made of the numbers that hold."""
+    from oao_harness.policy.named import oao_policies
+
+    text = " ".join(README.split())
+    for name, verb in (("standard", "stops after"), ("strict", "after")):
+        limits = vars(oao_policies()[name]())
+        seconds = limits["timeout_seconds"]
+        time = f"{seconds / 60:g} minutes" if seconds >= 60 else f"{seconds:g} seconds"
+        spent = f"{limits['max_steps']} steps, {limits['max_tool_calls']} tool calls, {limits['max_tokens']:,} tokens"
+        assert f"`{name}` {verb} {spent} or {time}" in text
 
 
 def test_the_command_line_of_the_readme_works(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shlex
 import tempfile
 import uuid
@@ -155,6 +156,7 @@ def _say_what_next(on: Console, place: str, recording: Path) -> None:
         ("open the last", f"oao show last --store {shlex.quote(place)}"),
         ("read the recording", str(recording)),
         ("run your own agent", 'oao run my_agents:agent "a task"'),
+        *(() if importlib.util.find_spec("pytest") else (("get pytest", "pip install pytest"),)),
         ("record your tests", "pytest --oao-record=once"),
         ("replay them, offline", "pytest --oao-policy=strict"),
     ):

@@ -62,7 +62,9 @@ def _find(name: str) -> tuple[str, FunctionType]:
     for candidate in (name, f"oao_{name}"):
         if candidate in known:
             return known[candidate]
-    close = difflib.get_close_matches(name, known, n=3) or difflib.get_close_matches(f"oao_{name}", known, n=3)
+    # All hooks share a prefix, and so are alike to any word: compare what is after it.
+    words = {hook.removeprefix("oao_"): hook for hook in known}
+    close = [words[word] for word in difflib.get_close_matches(name.removeprefix("oao_"), words, n=3)]
     hint = f"did you mean {', '.join(close)}?" if close else "`oao hooks` lists them"
     raise UsageError(f"there is no hook {name!r}; {hint}")
 

@@ -38,7 +38,7 @@ def load_agent(spec: str) -> object:
 
     Raises:
         UsageError: The text has another form, the module cannot be imported, it lacks the attribute, or that is
-            a class.
+            a class or a graph that is not compiled.
     """
     module_name, _, path = spec.partition(":")
     if not path or not module_name or module_name.endswith(".py") or "/" in module_name:
@@ -51,6 +51,11 @@ def load_agent(spec: str) -> object:
         raise AgentError(
             f"{spec!r} is a class, and oao runs an instance of it; add a line such as "
             f"`agent = {found.__name__}(...)` to {module_name} and run {module_name}:agent"
+        )
+    if callable(getattr(found, "compile", None)) and not hasattr(found, "invoke"):
+        raise AgentError(
+            f"{spec!r} is a {type(found).__name__} that is not compiled; add a line such as "
+            f"`agent = {path}.compile()` to {module_name} and run {module_name}:agent"
         )
     return found
 

@@ -14,13 +14,13 @@ __all__ = ["command"]
 
 
 @click.command("show", short_help="Show what happened in one run, call by call.")
-@click.argument("id", metavar="ID")
+@click.argument("id", metavar="[ID]", default="last")
 @click.option("--json", "as_json", is_flag=True, help="Print the journal's records, one JSON document a line.")
 @store_option
 def command(id: str, as_json: bool, store: str) -> None:
     """Show what happened in one run, call by call.
 
-    ID is the id of a run, the unique start of one, or `last`.
+    ID is the id of a run, the unique start of one, or `last`, the default.
 
     \b
     Examples:

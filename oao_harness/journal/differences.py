@@ -39,7 +39,8 @@ def headline(kind: str, recorded: Mapping[str, Json], live: Mapping[str, Json]) 
     if path[0] == "messages":
         return _message_headline(first, recorded, live)
     if path[0] == "tools":
-        return f"offered tools changed: {_short(first)}"
+        named = len(path) > 1 and isinstance(path[1], str)
+        return f"offered tools changed: {_short((first[0], path[1:] if named else path, *first[2:]))}{more}"
     return _short(first) + more
 
 
@@ -82,12 +83,29 @@ def _changes(old: Json, new: Json, path: _Path) -> Iterator[_Change]:
 
 
 def _list_changes(old: Sequence[Json], new: Sequence[Json], path: _Path) -> Iterator[_Change]:
+    if path == ("tools",) and (before := _by_name(old)) and (after := _by_name(new)):
+        by_name = list(_changes(before, after, path))
+        # None: the order changed, which only the places tell.
+        if by_name:
+            yield from by_name
+            return
     for index, (one, other) in enumerate(zip(old, new, strict=False)):
         yield from _changes(one, other, (*path, index))
     for index in range(len(new), len(old)):
         yield "-", (*path, index), old[index], None
     for index in range(len(old), len(new)):
         yield "+", (*path, index), None, new[index]
+
+
+def _by_name(tools: Sequence[Json]) -> dict[str, Json]:
+    """Return offered tools by their names; empty where one has none, or two share one."""
+    named: dict[str, Json] = {}
+    for tool in tools:
+        function = tool.get("function", tool) if isinstance(tool, Mapping) else None
+        name = function.get("name") if isinstance(function, Mapping) else None
+        if isinstance(name, str):
+            named[name] = tool
+    return named if len(named) == len(tools) else {}
 
 
 def _is_list(value: Json) -> bool:

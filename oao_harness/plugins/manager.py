@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import Final
 
@@ -20,9 +21,15 @@ __all__ = ["BUNDLED", "hook_names", "make_manager", "undecided"]
 # Bundled plugins are loaded by dotted name: the core imports none of them.
 BUNDLED: Final = ("oao_harness.policy.named", "oao_harness.adapters.registry", "oao_harness.stores.registry")
 
-_DECIDE: Final = tuple(name for name in vars(decide) if name.startswith("oao_"))
-_OBSERVE: Final = tuple(name for name in vars(observe) if name.startswith("oao_"))
-_PROVIDE: Final = tuple(name for name in vars(provide) if name.startswith("oao_"))
+_PREFIX: Final = f"{PROJECT}_"
+_DECIDE: Final = tuple(name for name in vars(decide) if name.startswith(_PREFIX))
+_OBSERVE: Final = tuple(name for name in vars(observe) if name.startswith(_PREFIX))
+_PROVIDE: Final = tuple(name for name in vars(provide) if name.startswith(_PREFIX))
+_SPECIFICATIONS: Final[Mapping[str, Callable[..., object]]] = {
+    name: vars(module)[name]
+    for module, names in ((decide, _DECIDE), (observe, _OBSERVE), (provide, _PROVIDE))
+    for name in names
+}
 
 
 def hook_names() -> dict[str, tuple[str, ...]]:
@@ -49,7 +56,8 @@ def make_manager(
         plugins: Further plugin objects, or names of installed plugins.
 
     Raises:
-        ConfigError: A plugin cannot be loaded, has no hook, has a hook that does not exist, or wraps a deciding one.
+        ConfigError: A plugin cannot be loaded, is a class, has no hook, has a hook that does not exist or is not
+            marked, asks for an argument that its hook does not have, or wraps a deciding one.
     """
     manager = pluggy.PluginManager(PROJECT)
     for module in (decide, observe, provide):
@@ -99,6 +107,9 @@ def _name_of(plugin: object) -> str:
 
 
 def _register(manager: pluggy.PluginManager, plugin: object, name: str) -> None:
+    if isinstance(plugin, type):
+        raise ConfigError(f"plugin {name!r} is a class, and oao asks an instance of it; give {plugin.__name__}(...)")
+    _check_methods(manager, plugin, name)
     unique, count = name, 1
     while manager.has_plugin(unique):
         count += 1
@@ -109,9 +120,34 @@ def _register(manager: pluggy.PluginManager, plugin: object, name: str) -> None:
         raise ConfigError(f"plugin {name!r} is refused: {error}") from error
     if not manager.get_hookcallers(plugin):
         raise ConfigError(
-            f"plugin {plugin!r} has no hook of oao; mark its methods with @oao_hookspecs.hookimpl "
+            f"plugin {plugin!r:.80} has no hook of oao; mark its methods with @oao_hookspecs.hookimpl "
             "(`oao hooks` lists them)"
         )
+
+
+def _check_methods(manager: pluggy.PluginManager, plugin: object, name: str) -> None:
+    """Refuse what pluggy would pass over in silence, or in words that are not the author's."""
+    for hook in dir(plugin):
+        method: object = getattr(plugin, hook, None) if hook.startswith(_PREFIX) else None
+        if not inspect.isroutine(method):
+            continue
+        if manager.parse_hookimpl_opts(plugin, hook) is None:
+            # It would never be asked: a denial that its author counts on would be an Allow.
+            raise ConfigError(
+                f"plugin {name!r} has {hook!r} without @oao_hookspecs.hookimpl, so it would never be called; mark it, "
+                f"or give it a name that does not start with {_PREFIX!r}"
+            )
+        if (specification := _SPECIFICATIONS.get(hook)) is not None:
+            _check_arguments(name, hook, method, tuple(inspect.signature(specification).parameters))
+
+
+def _check_arguments(name: str, hook: str, method: Callable[..., object], offered: tuple[str, ...]) -> None:
+    for wanted in inspect.signature(method).parameters.values():
+        optional = wanted.default is not wanted.empty or wanted.kind in {wanted.VAR_POSITIONAL, wanted.VAR_KEYWORD}
+        if wanted.name not in offered and not optional:
+            raise ConfigError(
+                f"plugin {name!r}: {hook!r} has no argument {wanted.name!r}; take any of {', '.join(offered) or 'none'}"
+            )
 
 
 def _check(manager: pluggy.PluginManager) -> None:

@@ -68,5 +68,7 @@ def _import(path: str) -> object:
     try:
         found = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"policy {path!r} cannot be imported: {error}; write module:attribute") from error
+        raise ConfigError(
+            f"policy {path!r} cannot be imported: {error}; check module:attribute and the folder you are in"
+        ) from error
     return found() if isinstance(found, type) else found

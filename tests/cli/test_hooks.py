@@ -38,7 +38,8 @@ def test_an_unknown_hook_suggests_near_ones(oao: Oao) -> None:
 
     assert result.exit_code == 2
     assert "there is no hook 'oao_decide_tol_call'; did you mean oao_decide_tool_call" in result.stderr
-    assert "`oao hooks` lists them" in oao("hooks", "qqqqqq").stderr
+    for unlike in ("qqqqqq", "nope", "oao_nope"):
+        assert "`oao hooks` lists them" in oao("hooks", unlike).stderr
 
 
 def test_hooks_fit_the_console(oao: Oao) -> None:

@@ -64,6 +64,16 @@ def test_a_class_is_refused(oao: Oao, agents: str) -> None:
     assert "`agent = Desk(...)`" in refused(oao, "shop:Desk", "x")
 
 
+def test_a_graph_that_is_not_compiled_is_refused(oao: Oao, write: Write) -> None:
+    """The message shows the line that compiles it."""
+    write("graphs", "class StateGraph:\n    def compile(self): return lambda task: task\ngraph = StateGraph()\n")
+
+    said = refused(oao, "graphs:graph", "x")
+
+    assert "'graphs:graph' is a StateGraph that is not compiled" in said
+    assert "`agent = graph.compile()`" in said
+
+
 def test_a_factory_is_refused(oao: Oao, agents: str) -> None:
     """A function that takes no task, or answers with an agent, is not run in place of what it makes."""
     assert "takes no argument" in refused(oao, "shop:make", "x")

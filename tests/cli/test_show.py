@@ -34,6 +34,7 @@ def test_a_run_is_told_in_the_order_of_its_journal(oao: Oao, journal: Journal) -
 
     lines = oao("show", "run-1").stdout.splitlines()
 
+    assert oao("show").stdout.splitlines() == lines
     assert " run     run-1" in lines
     assert " policy  StrictPolicy: at most 10 steps, 30 s" in lines
     told = [" ".join(line.split()) for line in lines]

@@ -320,6 +320,53 @@ def test_an_unknown_hook_argument_is_an_error() -> None:
         Orchestrator(policy=Wrong())
 
 
+def test_an_unknown_argument_is_told_with_the_known_ones() -> None:
+    """In one line; an argument with a default is the author's own."""
+
+    class Wrong:
+        @hookimpl
+        def oao_decide_tool_call(self, cal: object) -> None: ...
+
+    class Right:
+        @hookimpl
+        def oao_decide_tool_call(self, call: object, limit: int = 3) -> None: ...
+
+    with pytest.raises(ConfigError) as caught:
+        Orchestrator(policy=Wrong())
+    assert str(caught.value) == ("plugin 'Wrong': 'oao_decide_tool_call' has no argument 'cal'; take any of call, run")
+    Orchestrator(policy=Right())
+
+
+def test_a_hook_that_is_not_marked_is_an_error() -> None:
+    """It would never be called: a denial that was forgotten must not be an Allow."""
+
+    class Base:
+        @hookimpl
+        def oao_decide_run(self) -> None: ...
+
+        @hookimpl
+        def oao_decide_tool_call(self) -> Deny:
+            return Deny(rule="base", reason="no")
+
+    class Forgotten(Base):
+        def oao_decide_tool_call(self) -> Deny:
+            return Deny(rule="forgotten", reason="no")
+
+    with pytest.raises(ConfigError, match=r"'Forgotten' has 'oao_decide_tool_call' without @oao_hookspecs\.hookimpl"):
+        Orchestrator(policy=Forgotten())
+
+
+def test_a_class_is_no_policy() -> None:
+    """The parentheses were forgotten; said at once, not as a denial of every call."""
+
+    class Guard:
+        @hookimpl
+        def oao_decide_tool_call(self, call: object) -> None: ...
+
+    with pytest.raises(ConfigError, match=r"plugin 'Guard' is a class, .*; give Guard\(\.\.\.\)"):
+        Orchestrator(policy=Guard)
+
+
 def test_an_object_without_hooks_is_no_policy() -> None:
     """A policy that could never be asked is refused."""
     with pytest.raises(ConfigError, match="has no hook of oao"):

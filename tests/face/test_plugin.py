@@ -240,7 +240,8 @@ def test_a_wrong_recording_fails_the_test_with_the_reason(recorded: pytest.Pytes
     result = run(recorded, "--oao-policy=strict")
 
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines([line])
+    result.stdout.fnmatch_lines([line, 'to record again: pytest --oao-record=once "test_shop.py::test_refund"'])
+    result.stdout.no_fnmatch_line("intended?*")
     result.stdout.no_fnmatch_line("*Traceback*")
     assert path.read_bytes() == before
 
@@ -274,6 +275,7 @@ def test_a_wrong_option_is_a_usage_error(pytester: pytest.Pytester, options: tup
         ("max_steps=-1", "*StrictPolicy(max_steps=-1): give a whole number >= 0*"),
         ("3", "*takes keywords only, got (3,)*"),
         ("deny='refund'", "*give a collection of names*"),
+        ("policy='stric'", "*test_refund: @pytest.mark.oao: unknown policy 'stric' (did you mean 'strict'?)*"),
     ],
 )
 def test_a_wrong_marker_is_a_usage_error(pytester: pytest.Pytester, marker: str, words: str) -> None:
@@ -284,6 +286,55 @@ def test_a_wrong_marker_is_a_usage_error(pytester: pytest.Pytester, marker: str,
 
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([words])
+    assert "Traceback" not in result.stdout.str() + result.stderr.str()
+
+
+def test_the_calls_of_a_failed_test_end_with_what_stopped_it(recorded: pytest.Pytester) -> None:
+    """Else a reader sees allowed calls only, or none, and no reason."""
+    path = recorded.path / "test_shop.py"
+    source = path.read_text()
+
+    path.write_text(source.replace("Never refund twice", "Never refund again"))
+    at_once = run(recorded, "--oao-policy=strict")
+    path.write_text(source.replace('refund("123", paid)', 'refund("123", 1)'))
+    later = run(recorded, "--oao-policy=strict")
+
+    at_once.stdout.fnmatch_lines(["*- oao run -*", "stopped at the first call: replay"])
+    later.stdout.fnmatch_lines(["*- oao run -*", "  2 tool *lookup*allow default", "stopped here: replay"])
+
+
+def test_a_sum_that_holds_an_estimate_is_marked_as_one(pytester: pytest.Pytester) -> None:
+    """A number that no provider reported must not become exact by adding; and one step is no steps."""
+    shop(
+        pytester,
+        agent="import oao_harness as oao\n@oao.model(name='m')\ndef ask(prompt): return {'content': 'a long answer'}\n",
+        test="def test_ask(): ask('what is there to say?')\n",
+    )
+
+    run(pytester, "--oao-record=once").stdout.re_match_lines([r"1 test, 1 step, ~\d+ tokens \| recorded: 1$"])
+    run(pytester, "--oao-policy=strict").stdout.re_match_lines(
+        [r"1 test, 1 step, ~\d+ tokens \| saved by replay: ~\d+ tokens$"]
+    )
+
+
+def test_a_framework_that_takes_the_halt_for_an_answer_adds_no_noise(recorded: pytest.Pytester) -> None:
+    """As langchain-core's `agenerate` does: the AttributeError about the halt is no failure of the test's own."""
+    shop(
+        recorded,
+        test="""
+def test_refund():
+    try:
+        agent("order 124")
+    except BaseException as halt:
+        halt.generations
+""",
+    )
+
+    result = run(recorded, "--oao-policy=strict")
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["step 1 model gpt-x: user message changed (replay diverged)"])
+    result.stdout.no_fnmatch_line("*generations*")
 
 
 def test_the_ini_file_is_enough(recorded: pytest.Pytester) -> None:

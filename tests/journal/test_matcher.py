@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from oao_harness.journal.differences import details, headline
 from oao_harness.journal.matcher import Matcher
 from oao_harness.journal.recording import RecordedEvent, Recording
 from oao_harness.journal.records import key_of
@@ -132,6 +133,23 @@ def test_a_served_call_stands_for_what_happened_inside_of_it() -> None:
     assert isinstance(answer, Served)
     assert [child[1] for child in answer.children] == ["inner", "leaf"]
     assert matcher.unplayed() == []
+
+
+def test_offered_tools_are_told_by_their_names() -> None:
+    """Not by their places: a reader knows what a tool is called."""
+    search, fetch = ({"type": "function", "function": {"name": n, "description": "Old."}} for n in ("search", "fetch"))
+    newer = {"type": "function", "function": {"name": "search", "description": "New."}}
+
+    def told(*tools: Json) -> str:
+        return headline("model", {"tools": [search, fetch]}, {"tools": list(tools)})
+
+    assert told(fetch) == "offered tools changed: search missing"
+    assert told(search) == "offered tools changed: fetch missing"
+    assert told(newer, fetch) == 'offered tools changed: search.function.description "Old." -> "New."'
+    assert told(fetch, search) == 'offered tools changed: tools[0].function.name "search" -> "fetch" and 1 more'
+    assert details({"tools": [search, fetch]}, {"tools": [newer, fetch]}) == [
+        '~ tools.search.function.description: "Old." -> "New."'
+    ]
 
 
 def conversation(*texts: str, **params: Json) -> ModelCall:
