@@ -20,7 +20,7 @@ from weakref import WeakSet
 
 from oao_harness.errors import FrameworkError
 from oao_harness.runtime import gate
-from oao_harness.runtime.context import current
+from oao_harness.runtime.context import current, is_possible
 from oao_harness.runtime.within import each_within, each_within_async
 from oao_hookspecs import Call, Json
 
@@ -37,6 +37,7 @@ __all__ = [
     "patch_family",
     "require",
     "set_method",
+    "unmasked",
 ]
 
 Kind = Literal["sync", "async", "stream", "astream"]
@@ -313,6 +314,26 @@ def cleared(function: Callable[..., Any], kind: Kind) -> Callable[..., Any]:
         return each_within_async(mark, None, lambda: function(self, *args, **kwargs))
 
     functools.update_wrapper(wrapper, function)
+    _wrappers.add(wrapper)
+    return wrapper
+
+
+def unmasked(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return an async public entry like `function` that lets a halt through where the framework stumbles over it.
+
+    LangChain's `agenerate` gathers exceptions as values and takes every one that is no `Exception` for a result.
+    """
+
+    @functools.wraps(function)
+    async def wrapper(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return await function(self, *args, **kwargs)
+        except Exception:
+            run = current() if is_possible() else None
+            if run is not None and run.halted is not None:
+                raise run.halted from None
+            raise
+
     _wrappers.add(wrapper)
     return wrapper
 

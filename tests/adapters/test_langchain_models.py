@@ -13,7 +13,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, ChatResult, GenerationChunk
 from pydantic import BaseModel
 
-from oao_harness import ExecutionReport, MemoryStore, Orchestrator, StrictPolicy
+from oao_harness import ExecutionReport, MemoryStore, Orchestrator, PolicyViolation, StrictPolicy
 from oao_hookspecs import Deny, ModelCall, Modify, hookimpl
 from tests.adapters.scripted import Delegating, JournalReplay, ReplaySession, Scripted, ScriptedStream, asks, says
 
@@ -488,3 +488,25 @@ def test_a_replay_that_misses_halts_the_run() -> None:
     assert report.status == "FAILED"
     assert model.executed == []
     assert JournalReplay([]).serve(ModelCall(name="m", messages=[]), "a") != ""
+
+
+async def test_a_denial_reaches_async_code_as_itself() -> None:
+    """LangChain gathers it as a value and stumbles over it; the agent must see the halt, not the stumble."""
+    caught: list[BaseException] = []
+
+    class NoModels:
+        @hookimpl
+        def oao_decide_model_call(self) -> Deny:
+            return Deny(rule="models.deny", reason="no models today")
+
+    async def agent(task: str) -> None:
+        try:
+            await Scripted(script=[says("hello")]).ainvoke("hi")
+        except BaseException as error:
+            caught.append(error)
+            raise
+
+    report = await Orchestrator(policy=NoModels()).run_async(agent, "x")
+
+    assert [type(error) for error in caught] == [PolicyViolation]
+    assert report.error == "models.deny: no models today"
