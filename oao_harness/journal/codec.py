@@ -84,7 +84,7 @@ def encode(value: object, _depth: int = 0) -> Json:
     try:
         return _encode_container(plain, kind, _depth + 1)
     except _TooDeepError:
-        return opaque(type(plain), "nested too deeply, or in itself")
+        return opaque(type(value), "nested too deeply, or in itself")
 
 
 def _encode_container(plain: Any, kind: object, deeper: int) -> Json:
