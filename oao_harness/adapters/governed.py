@@ -11,6 +11,7 @@ from oao_harness.errors import ConfigError
 from oao_harness.journal.codec import decode, encode
 from oao_harness.runtime import gate
 from oao_harness.runtime.context import current
+from oao_harness.runtime.judging import require_unchanged
 from oao_harness.runtime.usage import estimate_input_tokens, estimate_tokens, read_usage
 from oao_hookspecs import Call, Effect, Json, ModelCall, ProposedCall, ToolCall, Usage
 
@@ -152,6 +153,7 @@ def _governed(function: F, describe: Callable[[Mapping[str, Json]], Call], shape
 
         def act(judged: Call) -> Any:
             if judged is call:
+                require_unchanged(call, lambda: describe(cast("Mapping[str, Json]", encode(bind(args, kwargs)))))
                 return function(*args, **kwargs)
             if not isinstance(judged, ToolCall):
                 raise ConfigError(f"model {judged.name!r}: a policy modified the request; only tool arguments can be")

@@ -21,6 +21,7 @@ from weakref import WeakSet
 from oao_harness.errors import FrameworkError
 from oao_harness.runtime import gate
 from oao_harness.runtime.context import current, is_possible
+from oao_harness.runtime.judging import require_unchanged
 from oao_harness.runtime.within import each_within, each_within_async
 from oao_hookspecs import Call, Json
 
@@ -151,7 +152,9 @@ def _govern_sync(function: Callable[..., Any], prepare: Prepare, is_entry: bool)
         inner = Mark(self, (function,), is_entry)
 
         def act(judged: Call) -> Any:
-            positional, named = (args, kwargs) if judged is request.call else request.arguments(judged)
+            positional, named = _judged_arguments(
+                request, judged, lambda: prepare(self, function, (args, kwargs), None), (args, kwargs)
+            )
             return _marked(inner, function, self, positional, named)
 
         return gate.call(run, request.call, act, request.shape)
@@ -171,7 +174,9 @@ def _govern_async(function: Callable[..., Any], prepare: Prepare, is_entry: bool
         inner = Mark(self, (function,), is_entry)
 
         async def act(judged: Call) -> Any:
-            positional, named = (args, kwargs) if judged is request.call else request.arguments(judged)
+            positional, named = _judged_arguments(
+                request, judged, lambda: prepare(self, function, (args, kwargs), None), (args, kwargs)
+            )
             return await _marked_async(inner, function, self, positional, named)
 
         return await gate.acall(run, request.call, act, request.shape)
@@ -194,7 +199,9 @@ def _govern_stream(function: Callable[..., Any], prepare: Prepare, _is_entry: bo
         inner = Mark(self, (function,))
 
         def act(judged: Call) -> Iterator[_Piece]:
-            positional, named = (args, kwargs) if judged is request.call else request.arguments(judged)
+            positional, named = _judged_arguments(
+                request, judged, lambda: prepare(self, function, (args, kwargs), None), (args, kwargs)
+            )
             for chunk in each_within(mark, inner, lambda: function(self, *positional, **named)):
                 yield _Piece(chunk, shape.snapshot(chunk))
 
@@ -227,7 +234,9 @@ def _govern_astream(function: Callable[..., Any], prepare: Prepare, _is_entry: b
         inner = Mark(self, (function,))
 
         async def act(judged: Call) -> AsyncIterator[_Piece]:
-            positional, named = (args, kwargs) if judged is request.call else request.arguments(judged)
+            positional, named = _judged_arguments(
+                request, judged, lambda: prepare(self, function, (args, kwargs), None), (args, kwargs)
+            )
             async with aclosing(each_within_async(mark, inner, lambda: function(self, *positional, **named))) as chunks:
                 async for chunk in chunks:
                     yield _Piece(chunk, shape.snapshot(chunk))
@@ -239,6 +248,15 @@ def _govern_astream(function: Callable[..., Any], prepare: Prepare, _is_entry: b
                     yield taken.chunk
 
     return wrapper
+
+
+def _judged_arguments(request: Request, judged: Call, again: Callable[[], Request], given: Arguments) -> Arguments:
+    if judged is not request.call:
+        return request.arguments(judged)
+    if judged.kind == "tool":
+        # Not for models: to describe a conversation a second time costs as much as all the rest of the gate.
+        require_unchanged(judged, lambda: again().call)
+    return given
 
 
 def _call_id(outer: Mark | None, instance: object) -> str | None:

@@ -21,12 +21,27 @@ import pydantic
 from oao_harness.errors import CodecError, ReplayedError
 from oao_hookspecs import ErrorInfo, Json
 
-__all__ = ["decode", "decode_error", "encode", "encode_error", "holds_opaque", "opaque", "register"]
+__all__ = [
+    "alike",
+    "decode",
+    "decode_error",
+    "encode",
+    "encode_error",
+    "error_line",
+    "holds_opaque",
+    "opaque",
+    "register",
+]
 
 _TAG: Final = "$oao"
 _MAX_DEPTH: Final = 100
 _SCALARS: Final = frozenset({str, int, bool, type(None)})
 _STR: Final = frozenset({str})
+
+
+class _TooDeepError(Exception):
+    """A value is nested beyond `_MAX_DEPTH`, or holds itself."""
+
 
 _Dump = Callable[[Any], Json]
 _Load = Callable[[Any], object]
@@ -62,8 +77,17 @@ def encode(value: object, _depth: int = 0) -> Json:
     if kind is float:
         return plain if math.isfinite(plain) else {_TAG: "float", "value": repr(plain)}
     if _depth > _MAX_DEPTH:
-        return _opaque(plain)
-    deeper = _depth + 1
+        # Not cut off here: a value that holds itself twice would be walked 2^100 times.
+        raise _TooDeepError
+    if _depth > 1:
+        return _encode_container(plain, kind, _depth + 1)
+    try:
+        return _encode_container(plain, kind, _depth + 1)
+    except _TooDeepError:
+        return opaque(type(value), "nested too deeply, or in itself")
+
+
+def _encode_container(plain: Any, kind: object, deeper: int) -> Json:
     if kind is dict:
         if _TAG not in plain and _STR.issuperset(map(type, plain)):
             return {key: item if type(item) in _SCALARS else encode(item, deeper) for key, item in plain.items()}
@@ -76,7 +100,7 @@ def encode(value: object, _depth: int = 0) -> Json:
 
 def _encode_other(value: object, depth: int) -> Json:
     if isinstance(value, BaseException):
-        return {_TAG: "error", "value": _error_to_json(encode_error(value))}
+        return {_TAG: "error", "value": _error_to_json(encode_error(value, depth))}
     for cls in type(value).__mro__:
         known = _dumpers.get(cls)
         if known is not None:
@@ -99,16 +123,18 @@ def _encode_subclass(value: object, depth: int) -> Json:
     """Subclasses of what JSON has are kept as what JSON has: a `defaultdict` comes back as a `dict`."""
     if isinstance(value, str):
         return str.__str__(value)
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, float):
-        return encode(float(value))
-    if isinstance(value, dict):
-        return encode(dict(cast("dict[object, object]", value)), depth)
-    if isinstance(value, list):
-        return encode(list(cast("list[object]", value)), depth)
-    if isinstance(value, tuple):
-        return encode(tuple(cast("tuple[object, ...]", value)), depth)
+    # By the base class's own methods: what a subclass says of itself is not what its user gets out of it.
+    own: Any = value
+    if isinstance(own, int):
+        return int.__int__(own)
+    if isinstance(own, float):
+        return encode(float.__float__(own))
+    if isinstance(own, dict):
+        return encode(dict(cast("Any", dict).items(own)), depth)
+    if isinstance(own, list):
+        return encode([*cast("Any", list).__iter__(own)], depth)
+    if isinstance(own, tuple):
+        return encode((*cast("Any", tuple).__iter__(own),), depth)
     return _opaque(value)
 
 
@@ -128,6 +154,17 @@ def opaque(cls: type, text: str) -> Json:
         text: What a person is told of it.
     """
     return {_TAG: "opaque", "type": _class_name(cls), "value": text}
+
+
+def alike(value: Json, other: Json) -> bool:
+    """Return True where two encoded values are equal, as far as can be told: opaque ones are compared by class."""
+    if isinstance(value, Mapping) and isinstance(other, Mapping):
+        if value.get(_TAG) == other.get(_TAG) == "opaque":
+            return value.get("type") == other.get("type")
+        return value.keys() == other.keys() and all(alike(item, other[key]) for key, item in value.items())
+    if isinstance(value, list | tuple) and isinstance(other, list | tuple):
+        return len(value) == len(other) and all(map(alike, value, other))
+    return type(value) is type(other) and value == other
 
 
 def holds_opaque(value: Json) -> str | None:
@@ -209,14 +246,40 @@ def _load_opaque(node: Mapping[str, Json]) -> object:
     )
 
 
-def encode_error(error: BaseException) -> ErrorInfo:
-    """Return an exception as a value: class, message, arguments and the attributes that are plain data."""
-    data: dict[str, Json] = {"args": [encode(arg) for arg in error.args]}
-    attributes = {key: encode(item) for key, item in vars(error).items() if not key.startswith("_")}
+def encode_error(error: BaseException, _depth: int = 0) -> ErrorInfo:
+    """Return an exception as a value: class, message, arguments and the attributes that are plain data.
+
+    Never fails: what an exception does when it is looked at must not hide that there was one.
+    """
+    try:
+        data = _error_data(error, _depth)
+    except Exception as broken:
+        if isinstance(broken, _TooDeepError) and _depth:
+            raise
+        data = {"unreadable": type(broken).__name__}
+    return ErrorInfo(type=_class_name(type(error)), message=_message(error), data=data)
+
+
+def _error_data(error: BaseException, depth: int) -> dict[str, Json]:
+    data: dict[str, Json] = {"args": [encode(arg, depth) for arg in error.args]}
+    attributes = {key: encode(item, depth) for key, item in vars(error).items() if not key.startswith("_")}
     plain = {key: item for key, item in attributes.items() if holds_opaque(item) is None}
     if plain:
         data["attributes"] = plain
-    return ErrorInfo(type=_class_name(type(error)), message=str(error), data=data)
+    return data
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as broken:  # noqa: BLE001 - an exception's own code
+        return f"(no message: {type(broken).__name__} in its __str__)"
+
+
+def error_line(error: BaseException) -> str:
+    """Return class and message of an exception: `ValueError: too small`. Never fails."""
+    message = _message(error)
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
 def decode_error(info: ErrorInfo) -> Exception:
@@ -226,8 +289,9 @@ def decode_error(info: ErrorInfo) -> Exception:
         return ReplayedError(f"{info.type.partition(':')[2]}: {info.message}")
     args = cast("list[Json]", info.data.get("args", []))
     readable = [decode(arg) if holds_opaque(arg) is None else str(arg) for arg in args]
-    # Not cls(*args): many exceptions of client libraries need a live response object to be constructed.
-    error = cls.__new__(cls)
+    # Not cls(*args): many exceptions of client libraries need a live response object to be constructed. Nor
+    # cls.__new__(cls): a class may have a `__new__` of its own, with arguments.
+    error = BaseException.__new__(cls)
     error.args = tuple(readable)
     vars(error).update(cast("dict[str, object]", decode(info.data.get("attributes", {}))))
     return error

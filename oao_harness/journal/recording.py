@@ -22,7 +22,7 @@ import platform
 import re
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -174,7 +174,7 @@ class Recording:
                     "return plain data, a dataclass or a pydantic model"
                 )
         text = _LONE_SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", _pretty(self.to_json(), "")) + "\n"
-        _refuse_secrets(text, path)
+        self._refuse_secrets(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".tmp")
@@ -188,6 +188,23 @@ class Recording:
                 raise
         except OSError as error:
             raise RecordingError(f"recording {_shown(path)} cannot be written: {error}") from error
+
+    def _refuse_secrets(self, path: Path) -> None:
+        secrets = [
+            (name, value)
+            for name, value in os.environ.items()
+            if len(value) >= _SECRET_LENGTH and _SECRET_NAME.search(name.upper())
+        ]
+        if not secrets:
+            return
+        # In the values, not in the file: there, lines and quotes of a secret are written differently.
+        for text in _texts([[event.name, event.request, event.value, _error_parts(event)] for event in self.events]):
+            for name, value in secrets:
+                if value in text:
+                    raise RecordingError(
+                        f"recording {_shown(path)} would hold the value of ${name}; it was not saved. "
+                        "Keep secrets out of prompts and tool results"
+                    )
 
     def to_json(self) -> dict[str, Json]:
         """Return the document as it is written."""
@@ -439,13 +456,20 @@ def _event_from_json(node: Mapping[str, Json], messages: dict[str, Json], tools:
     )
 
 
-def _refuse_secrets(text: str, path: Path) -> None:
-    for name, value in os.environ.items():
-        if len(value) >= _SECRET_LENGTH and _SECRET_NAME.search(name.upper()) and json.dumps(value)[1:-1] in text:
-            raise RecordingError(
-                f"recording {_shown(path)} would hold the value of ${name}; it was not saved. "
-                "Keep secrets out of prompts and tool results"
-            )
+def _error_parts(event: RecordedEvent) -> Json:
+    return None if event.error is None else [event.error.message, event.error.data]
+
+
+def _texts(value: Json) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield key
+            yield from _texts(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _texts(item)
 
 
 def _shown(path: Path) -> str:

@@ -7,6 +7,7 @@ only open run is meant; where several are open, nobody can tell, and every one o
 from __future__ import annotations
 
 import functools
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -48,8 +49,16 @@ class _Registry:
         self.open: dict[str, Run] = {}
         self.session: Session | None = None
 
+    def forked(self) -> None:
+        """In a forked child: its calls would be counted and written by nobody, so the runs it inherited are shut."""
+        runs, self.lock, self.open = list(self.open.values()), threading.Lock(), {}
+        for run in runs:
+            run.forked()
+
 
 _registry: Final = _Registry()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_registry.forked)
 
 
 def current() -> Run | None:

@@ -17,7 +17,9 @@ from typing import Any, Final, TypeAlias, TypeVar, cast
 import pluggy
 
 from oao_harness.errors import RunHalted
-from oao_harness.runtime.portal import wait
+from oao_harness.journal.codec import error_line
+from oao_harness.runtime.frozen import freeze_call
+from oao_harness.runtime.portal import settled, wait
 from oao_hookspecs import Allow, Ask, Call, Decision, Deny, ModelCall, Modify, ToolCall, combine
 
 __all__ = ["ALLOWED", "HookImpl", "Hooks", "Steps", "decide", "drive", "drive_async", "observe"]
@@ -30,6 +32,8 @@ Steps: TypeAlias = Generator[Awaitable[object], object, T]
 
 ALLOWED: Final = Allow(rule="default", plugin="oao", reason="no policy objected")
 _DECISIONS: Final = (Allow, Deny, Ask, Modify)
+# What reaches a hook from outside of it: the user interrupts, the caller is cancelled, the computation is dropped.
+_NOT_ITS_OWN: Final = (KeyboardInterrupt, SystemExit, asyncio.CancelledError, GeneratorExit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +133,7 @@ def decide(hooks: Hooks, hook: str, arguments: dict[str, object]) -> Steps[Decis
         if isinstance(answer, Deny):
             break
         if isinstance(answer, Modify):
-            arguments["call"] = answer.call
+            arguments["call"] = freeze_call(answer.call)
     decision = combine(answers) if answers else ALLOWED
     if isinstance(decision, Modify):
         # The last of several modifications holds them all: each policy saw the one before.
@@ -140,21 +144,32 @@ def decide(hooks: Hooks, hook: str, arguments: dict[str, object]) -> Steps[Decis
 def _ask(impl: HookImpl, hook: str, arguments: dict[str, object], timeout_s: float) -> Steps[Decision | None]:
     started = time.perf_counter()
     try:
-        answer: object = impl.function(*[arguments[name] for name in impl.argnames])
+        answer = _called(impl, arguments)
         if answer is not None and not isinstance(answer, _DECISIONS) and inspect.isawaitable(answer):
             answer = yield answer
     except TimeoutError as error:
         return _failed(impl, f"timed out: {error or f'no answer within {timeout_s} s'}")
-    except (Exception, RunHalted) as error:  # noqa: BLE001 - fail closed
+    except _NOT_ITS_OWN:
+        raise
+    except BaseException as error:  # noqa: BLE001 - fail closed
         if isinstance(error, RunHalted):
             return Deny(rule=error.rule or "policy", plugin=impl.plugin, reason=error.reason)
         _log.warning("policy %r raised in %s; the call is denied", impl.plugin, hook, exc_info=error)
-        return _failed(impl, f"raised {type(error).__name__}: {error}")
+        return _failed(impl, f"raised {error_line(error)}")
     if time.perf_counter() - started > timeout_s:
         return _failed(impl, f"took longer than {timeout_s} s")
     if answer is None:
         return None
     return _checked(impl, answer, arguments)
+
+
+def _called(impl: HookImpl, arguments: Mapping[str, object]) -> object:
+    try:
+        return impl.function(*[arguments[name] for name in impl.argnames])
+    except (asyncio.CancelledError, GeneratorExit) as error:
+        # Nobody can cancel or close a plain call: this is the implementation's own, and it must not look like the
+        # caller's, which is passed on.
+        raise RuntimeError(error_line(error)) from error
 
 
 def _checked(impl: HookImpl, answer: object, arguments: dict[str, object]) -> Decision:
@@ -184,10 +199,12 @@ def observe(hooks: Hooks, hook: str, arguments: dict[str, object]) -> Steps[None
         if hooks.is_muted(impl.plugin):
             continue
         try:
-            answer: object = impl.function(*[arguments[name] for name in impl.argnames])
+            answer = _called(impl, arguments)
             if answer is not None and inspect.isawaitable(answer):
                 yield answer
-        except (Exception, RunHalted):  # noqa: BLE001 - fail open: what was observed has happened
+        except _NOT_ITS_OWN:
+            raise
+        except BaseException:  # noqa: BLE001 - fail open: what was observed has happened
             if hooks.mute(impl.plugin):
                 _log.exception("listener %r failed in %s and is muted; the run goes on", impl.plugin, hook)
 
@@ -203,11 +220,10 @@ def drive(steps: Steps[T], timeout_s: float) -> T:
         pending = next(steps)
         while True:
             try:
-                answer = wait(pending, timeout_s)
-            except Exception as error:  # noqa: BLE001 - handed to the computation, which judges it
-                pending = steps.throw(error)
-            else:
-                pending = steps.send(answer)
+                answer, failure = wait(pending, timeout_s)
+            except BaseException as error:  # noqa: BLE001 - handed to the computation, which judges it
+                answer, failure = None, error
+            pending = steps.send(answer) if failure is None else steps.throw(failure)
     except StopIteration as stop:
         return cast("T", stop.value)
 
@@ -223,10 +239,9 @@ async def drive_async(steps: Steps[T], timeout_s: float) -> T:
         pending = next(steps)
         while True:
             try:
-                answer = await asyncio.wait_for(pending, timeout_s)
-            except Exception as error:  # noqa: BLE001 - handed to the computation, which judges it
-                pending = steps.throw(error)
-            else:
-                pending = steps.send(answer)
+                answer, failure = await asyncio.wait_for(settled(pending), timeout_s)
+            except BaseException as error:  # noqa: BLE001 - handed to the computation, which judges it
+                answer, failure = None, error
+            pending = steps.send(answer) if failure is None else steps.throw(failure)
     except StopIteration as stop:
         return cast("T", stop.value)

@@ -59,7 +59,11 @@ def _run_body(run: Run, body: Callable[[], object], ending: Ending) -> None:
     token = here.set(run)
     try:
         ending.result = body()
-    except (Exception, RunHalted) as error:  # noqa: BLE001 - the agent's own, reported
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:
+        if isinstance(error, BaseExceptionGroup) and error.subgroup((KeyboardInterrupt, SystemExit)) is not None:
+            raise
         ending.error = error
     finally:
         here.reset(token)

@@ -61,7 +61,16 @@ def _texts(code: types.CodeType) -> Iterable[str]:
         if isinstance(constant, types.CodeType):
             yield from _texts(constant)
         else:
-            yield repr(constant)
+            yield _stable(constant)
+
+
+def _stable(constant: object) -> str:
+    """Return a text that is the same in every process; the order of a set is not."""
+    if isinstance(constant, frozenset):
+        return f"frozenset({sorted(map(_stable, cast('frozenset[object]', constant)))})"
+    if isinstance(constant, tuple):
+        return f"tuple({[_stable(item) for item in cast('tuple[object, ...]', constant)]})"
+    return repr(constant)
 
 
 @functools.lru_cache(maxsize=4096)

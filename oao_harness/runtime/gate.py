@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar, cast
 
 from oao_harness.errors import PolicyViolation, ReplayDiverged, RunHalted
-from oao_harness.journal.codec import decode_error, encode_error, opaque
+from oao_harness.journal.codec import decode_error, encode_error, error_line, opaque
 from oao_harness.journal.records import call_fields, outcome_fields
 from oao_harness.runtime.dispatch import Steps, drive, drive_async, observe
+from oao_harness.runtime.frozen import freeze_call, freeze_outcome
 from oao_harness.runtime.judging import judge_batch, judge_call, judge_outcome, reserve
 from oao_harness.runtime.retry import delay_before_retry
 from oao_harness.runtime.run import Run
@@ -30,6 +31,7 @@ from oao_hookspecs import (
     Deny,
     Modify,
     Outcome,
+    Usage,
 )
 
 __all__ = ["Answer", "Shape", "ValueShape", "acall", "astream", "call", "frame", "stream"]
@@ -48,6 +50,8 @@ class _Ticket:
     served: Outcome | None = None
     denied_by: str | None = None
     reserved: tuple[int, ...] = ()
+    written: bool = False
+    """True where the journal says that the call is allowed, and waits for its outcome."""
     started: float = 0.0
     attempts: int = 1
 
@@ -84,23 +88,47 @@ def _begin(run: Run, call: Call) -> Steps[_Ticket]:
             raise run.require_halt()
         run.calls.append((call.kind, call.name))
         run.write("call", call_fields(ticket.call, decision, n=ticket.n, parent=parent, given=given))
+        ticket.written = not isinstance(decision, Deny)
         if run.hooks.heard("oao_call_decided"):
-            event = CallDecided(execution_id=run.execution_id, n=ticket.n, call=ticket.call, decision=decision)
+            shown = freeze_call(ticket.call)
+            event = CallDecided(execution_id=run.execution_id, n=ticket.n, call=shown, decision=decision)
             yield from observe(run.hooks, "oao_call_decided", {"event": event, "run": run})
         if isinstance(decision, Deny):
             yield from run.refusing(decision, n=ticket.n, by=by)
             raise run.require_halt()
-    except (RunHalted, GeneratorExit, asyncio.CancelledError):
+        run.refuse_if_over()
+    except (RunHalted, GeneratorExit, asyncio.CancelledError) as error:
+        _abandon(ticket, error)
         raise
     except BaseException as error:
         # Whatever breaks the judging breaks the run: an unjudged call must not be tried again.
         yield from run.halting(
-            PolicyViolation(f"the gate failed: {type(error).__name__}: {error}", rule="gate", plugin="oao", n=ticket.n)
+            PolicyViolation(f"the gate failed: {error_line(error)}", rule="gate", plugin="oao", n=ticket.n)
         )
+        _abandon(ticket, error)
         raise
-    run.refuse_if_over()
     ticket.started = run.clock.monotonic()
     return ticket
+
+
+def _abandon(ticket: _Ticket, error: BaseException) -> None:
+    """Settle a call that will not happen after all, and say so where the journal has it as allowed."""
+    _settle(ticket, None)
+    if ticket.written:
+        with suppress(RunHalted):  # a journal that fails has halted the run
+            outcome = Outcome(error=encode_error(error))
+            ticket.run.write("outcome", outcome_fields(outcome, n=ticket.n, late=ticket.run.closed))
+
+
+def _settle(ticket: _Ticket, usage: Usage | None) -> tuple[Deny, Run] | None:
+    """Exchange the reservations for what was used; return the first denial where that is too much."""
+    reserved, ticket.reserved = ticket.reserved, ()
+    overspent: tuple[Deny, Run] | None = None
+    for member, amount in zip(ticket.run.lineage, reserved, strict=False):
+        denial = member.budget.settle(amount, usage)
+        if denial is not None and overspent is None:
+            overspent = (denial, member)
+    return overspent
 
 
 def _match(ticket: _Ticket) -> Steps[None]:
@@ -151,14 +179,15 @@ def _finish(ticket: _Ticket, answer: Answer | None, error: BaseException | None)
             attempts=ticket.attempts,
             duration_s=run.clock.monotonic() - ticket.started,
         )
-    overspent: tuple[Deny, Run] | None = None
-    for member, amount in zip(run.lineage, ticket.reserved, strict=False):
-        denial = member.budget.settle(amount, outcome.usage)
-        if denial is not None and overspent is None:
-            overspent = (denial, member)
+    overspent = _settle(ticket, outcome.usage)
     run.write("outcome", outcome_fields(outcome, n=ticket.n, late=run.closed))
+    if isinstance(error, PolicyViolation):
+        # Raised by the body: a denial is a denial, also where the agent catches it.
+        yield from run.halting(error)
     if run.hooks.heard("oao_call_finished"):
-        event = CallFinished(execution_id=run.execution_id, n=ticket.n, call=ticket.call, outcome=outcome)
+        event = CallFinished(
+            execution_id=run.execution_id, n=ticket.n, call=freeze_call(ticket.call), outcome=freeze_outcome(outcome)
+        )
         yield from observe(run.hooks, "oao_call_finished", {"event": event, "run": run})
     run.refuse_if_over()
     refusal = overspent
@@ -171,24 +200,68 @@ def _finish(ticket: _Ticket, answer: Answer | None, error: BaseException | None)
         raise run.require_halt()
 
 
-def _retrying(ticket: _Ticket, error: Exception) -> Steps[float | None]:
+def _retrying(ticket: _Ticket, error: BaseException, *, began: bool = False) -> Steps[float | None]:
     """Return the seconds to wait before another try, written and observed, or None where there is none."""
     run = ticket.run
-    if run.halted is not None or run.closed:
+    if began or ticket.served is not None or not isinstance(error, Exception) or run.halted is not None or run.closed:
         return None
     left_s = None if run.deadline is None else run.deadline - run.clock.monotonic()
     delay_s = delay_before_retry(run.limits.retry, ticket.call, error, ticket.attempts, left_s)
     if delay_s is None:
         return None
-    text = f"{type(error).__name__}: {error}"
+    text = error_line(error)
     run.write("retry", {"n": ticket.n, "attempt": ticket.attempts, "delay_s": delay_s, "error": text})
     if run.hooks.heard("oao_call_retried"):
         event = CallRetried(
             execution_id=run.execution_id, n=ticket.n, attempt=ticket.attempts, delay_s=delay_s, error=text
         )
         yield from observe(run.hooks, "oao_call_retried", {"event": event, "run": run})
-    ticket.attempts += 1
     return delay_s
+
+
+def _again(ticket: _Ticket, error: BaseException, *, began: bool = False) -> bool:
+    """Wait before another try; return False where there is none, and the call has ended with the error."""
+    run, timeout_s = ticket.run, ticket.run.hooks.timeout_s
+    try:
+        delay_s = drive(_retrying(ticket, error, began=began), timeout_s)
+        if delay_s is not None:
+            run.halt_event.wait(delay_s)
+            run.refuse_if_over()
+    except BaseException:
+        _ended(ticket, error)
+        raise
+    if delay_s is None:
+        drive(_finish(ticket, None, error), timeout_s)
+        return False
+    ticket.attempts += 1
+    return True
+
+
+async def _again_async(ticket: _Ticket, error: BaseException, *, began: bool = False) -> bool:
+    """Wait before another try; see `_again`."""
+    run, timeout_s = ticket.run, ticket.run.hooks.timeout_s
+    if not isinstance(error, Exception):
+        # Not awaited: this task may be being cancelled, and what happened must be written all the same.
+        return _again(ticket, error, began=began)
+    try:
+        delay_s = await drive_async(_retrying(ticket, error, began=began), timeout_s)
+        if delay_s is not None:
+            await asyncio.sleep(delay_s)
+            run.refuse_if_over()
+    except BaseException:
+        _ended(ticket, error)
+        raise
+    if delay_s is None:
+        await drive_async(_finish(ticket, None, error), timeout_s)
+        return False
+    ticket.attempts += 1
+    return True
+
+
+def _ended(ticket: _Ticket, error: BaseException) -> None:
+    """End a call whose next try was given up: halted or cancelled while it waited, and that is what goes on."""
+    with suppress(RunHalted):
+        drive(_finish(ticket, None, error), ticket.run.hooks.timeout_s)
 
 
 def _dumped(ticket: _Ticket, shape: Shape, value: object) -> Answer:
@@ -197,7 +270,7 @@ def _dumped(ticket: _Ticket, shape: Shape, value: object) -> Answer:
         return shape.dump(value)
     except Exception as error:  # noqa: BLE001 - a result may run any code when it is looked at
         what = f"the result of call {ticket.n} ({ticket.call.kind} {ticket.call.name}) could not be journaled"
-        ticket.run.note_ungoverned(f"{what}: {type(error).__name__}: {error}")
+        ticket.run.note_ungoverned(f"{what}: {error_line(error)}")
         return Answer(value=opaque(type(value), f"{type(error).__name__} while it was looked at"))
 
 
@@ -240,18 +313,11 @@ def call(run: Run, request: Call, act: Callable[[Call], R], shape: Shape) -> R:
         try:
             result = act(ticket.call)
             break
-        except Exception as error:
-            delay_s = drive(_retrying(ticket, error), timeout_s)
-            if delay_s is None:
-                drive(_finish(ticket, None, error), timeout_s)
-                raise
         except BaseException as error:
-            drive(_finish(ticket, None, error), timeout_s)
-            raise
+            if not _again(ticket, error):
+                raise
         finally:
             frame.reset(token)
-        run.halt_event.wait(delay_s)
-        run.refuse_if_over()
     drive(_finish(ticket, _dumped(ticket, shape, result), None), timeout_s)
     return result
 
@@ -270,19 +336,11 @@ async def acall(run: Run, request: Call, act: Callable[[Call], Awaitable[R]], sh
         try:
             result = await act(ticket.call)
             break
-        except Exception as error:
-            delay_s = await drive_async(_retrying(ticket, error), timeout_s)
-            if delay_s is None:
-                await drive_async(_finish(ticket, None, error), timeout_s)
-                raise
         except BaseException as error:
-            # Not awaited: this task is being cancelled, and what happened must be written all the same.
-            drive(_finish(ticket, None, error), timeout_s)
-            raise
+            if not await _again_async(ticket, error):
+                raise
         finally:
             frame.reset(token)
-        await asyncio.sleep(delay_s)
-        run.refuse_if_over()
     await drive_async(_finish(ticket, _dumped(ticket, shape, result), None), timeout_s)
     return result
 
@@ -304,12 +362,8 @@ def stream(run: Run, request: Call, act: Callable[[Call], Iterator[R]], shape: S
                 drive(_finish(ticket, _dumped(ticket, shape, chunks), None), timeout_s)
             raise
         except BaseException as error:
-            delay_s = drive(_retrying_stream(ticket, error, began=bool(chunks)), timeout_s)
-            if delay_s is None:
-                drive(_finish(ticket, None, error), timeout_s)
+            if not _again(ticket, error, began=bool(chunks)):
                 raise
-        run.halt_event.wait(delay_s)
-        run.refuse_if_over()
     drive(_finish(ticket, _dumped(ticket, shape, chunks), None), timeout_s)
 
 
@@ -332,20 +386,9 @@ async def astream(
                 drive(_finish(ticket, _dumped(ticket, shape, chunks), None), timeout_s)
             raise
         except BaseException as error:
-            # Not awaited: this task may be being cancelled, and what happened must be written all the same.
-            delay_s = drive(_retrying_stream(ticket, error, began=bool(chunks)), timeout_s)
-            if delay_s is None:
-                drive(_finish(ticket, None, error), timeout_s)
+            if not await _again_async(ticket, error, began=bool(chunks)):
                 raise
-        await asyncio.sleep(delay_s)
-        run.refuse_if_over()
     await drive_async(_finish(ticket, _dumped(ticket, shape, chunks), None), timeout_s)
-
-
-def _retrying_stream(ticket: _Ticket, error: BaseException, *, began: bool) -> Steps[float | None]:
-    if began or ticket.served is not None or not isinstance(error, Exception):
-        return None
-    return (yield from _retrying(ticket, error))
 
 
 def _source(ticket: _Ticket, act: Callable[[Call], Iterator[Any]], shape: Shape) -> Iterator[Any]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from oao_harness.errors import AgentError, ConfigError
+from oao_harness.errors import AgentError, ConfigError, RunHalted
 from oao_harness.journal.matcher import Matcher
 from oao_harness.journal.recording import Recording
 from oao_harness.journal.writer import Writer
@@ -206,10 +206,17 @@ class Orchestrator:
         return drive(phases.review(run, ending, None), run.hooks.timeout_s)
 
     def _planning(self, run: Run, adapter: Adapter, agent: object, tools: Sequence[object]) -> Steps[bool]:
-        planned = yield from phases.plan(run, adapter=adapter.name, policies=self._policies, agent=agent, tools=tools)
-        if not planned or not (yield from phases.refuse_unseen(run, adapter, agent, tools)):
+        try:
+            planned = yield from phases.plan(
+                run, adapter=adapter.name, policies=self._policies, agent=agent, tools=tools
+            )
+            if not planned or not (yield from phases.refuse_unseen(run, adapter, agent, tools)):
+                return False
+            yield from phases.execute_phase(run)
+        except RunHalted:
+            if run.halted is None:
+                raise
             return False
-        yield from phases.execute_phase(run)
         return True
 
     def _make_run(self, agent_name: str, task: object, execution_id: str | None, *, ambient: bool = False) -> Run:

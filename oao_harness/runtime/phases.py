@@ -6,15 +6,16 @@ import datetime as dt
 import functools
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from typing import cast
-
-from pydantic_core import to_jsonable_python
+from typing import Literal, cast
 
 from oao_harness.errors import ReplayDiverged, RunHalted
+from oao_harness.journal.codec import error_line
 from oao_harness.runtime import context
 from oao_harness.runtime.dispatch import Steps, decide, observe
 from oao_harness.runtime.execute import Ending
 from oao_harness.runtime.fingerprint import digest, fingerprints
+from oao_harness.runtime.frozen import freeze
+from oao_harness.runtime.plain import as_json, as_text
 from oao_harness.runtime.report import ExecutionReport
 from oao_harness.runtime.run import Run
 from oao_hookspecs import Adapter, Allow, Decision, Deny, Json, Limits, RunFinished, RunStarted
@@ -43,13 +44,13 @@ def plan(
         False where the task was refused: the run must not enter EXECUTE.
     """
     context.opened(run)
-    task = cast("Json", to_jsonable_python(run.task, fallback=repr))
+    task = as_json(run.task)
     started: dict[str, Json] = {"execution_id": run.execution_id, "agent": run.agent_name, "task": task}
     if run.parent is not None:
         started["parent"] = run.parent.execution_id
     run.write("run.started", started)
     if run.hooks.heard("oao_run_started"):
-        event = RunStarted(execution_id=run.execution_id, agent_name=run.agent_name, task=task)
+        event = RunStarted(execution_id=run.execution_id, agent_name=run.agent_name, task=freeze(task))
         yield from observe(run.hooks, "oao_run_started", {"event": event, "run": run})
     yield from run.entering("PLAN")
     made_of: dict[str, Json] = {
@@ -109,6 +110,9 @@ def review(run: Run, ending: Ending | None, adapter: Adapter | None) -> Steps[Ex
     """
     output: Json = None
     error: str | None = None
+    if run.lifecycle.state == "INIT":
+        # The journal failed before PLAN was entered.
+        run.lifecycle.enter("PLAN")
     if run.lifecycle.state == "EXECUTE":
         yield from run.entering("REVIEW")
         if ending is not None and isinstance(ending.error, RunHalted):
@@ -121,38 +125,44 @@ def review(run: Run, ending: Ending | None, adapter: Adapter | None) -> Steps[Ex
                 yield from run.halting(ReplayDiverged(unplayed, rule="replay", plugin="oao"))
             elif error is None:
                 found = adapter.output(ending.result) if adapter is not None else ending.result
-                output = cast("Json", to_jsonable_python(found, fallback=repr))
+                output = as_json(found)
                 yield from _judge_output(run, output)
+    yield from run.entering("TERMINATE")
+    # The gate is shut before the report is made: what is still running cannot be denied behind its back.
+    run.close()
     if run.halted is not None:
         error, output = _halt_text(run.halted), None
     report = _report(run, output, error)
     if error is None and ending is not None:
         report.keep_result(ending.result)
-    yield from _terminate(run, report)
-    return report.model_copy(update={"state_history": list(run.lifecycle.history), "ungoverned": list(run.ungoverned)})
+    yield from _finished(run, report.status, report.error, report.final_output)
+    late: dict[str, object] = {}
+    if run.unwritten is not None and report.error is None:
+        # A success that the journal does not hold is none.
+        late = {"status": "FAILED", "error": _halt_text(run.unwritten), "final_output": None}
+        report.keep_result(None)
+    late |= {"state_history": list(run.lifecycle.history), "ungoverned": list(run.ungoverned)}
+    return report.model_copy(update=late)
 
 
 def _judge_output(run: Run, output: Json) -> Steps[None]:
     for member in run.lineage:
         if not member.hooks.heard("oao_decide_output"):
             continue
-        decision = yield from decide(member.hooks, "oao_decide_output", {"output": output, "run": run})
+        decision = yield from decide(member.hooks, "oao_decide_output", {"output": freeze(output), "run": run})
         if not isinstance(decision, Allow):
             yield from run.refusing(_as_denial(decision, "an output"), n=None, by=member)
             return
 
 
-def _terminate(run: Run, report: ExecutionReport) -> Steps[None]:
-    yield from run.entering("TERMINATE")
-    run.closed = True
+def _finished(run: Run, status: Literal["SUCCESS", "FAILED"], error: str | None, output: Json) -> Steps[None]:
     context.closed(run)
     totals = cast("dict[str, Json]", dict(run.budget.snapshot()))
-    run.write(
-        "run.finished",
-        {"status": report.status, "error": report.error, "output": report.final_output, "totals": totals},
-    )
+    run.write_if_possible("run.finished", {"status": status, "error": error, "output": output, "totals": totals})
     if run.hooks.heard("oao_run_finished"):
-        event = RunFinished(execution_id=run.execution_id, status=report.status, error=report.error, totals=totals)
+        event = RunFinished(
+            execution_id=run.execution_id, status=status, error=error, totals=cast("dict[str, Json]", freeze(totals))
+        )
         yield from observe(run.hooks, "oao_run_finished", {"event": event, "run": run})
 
 
@@ -161,26 +171,20 @@ def abort(run: Run, error: BaseException) -> Steps[None]:
     context.closed(run)
     if run.closed:
         return
-    run.latch(RunHalted(f"aborted: {type(error).__name__}: {error}".rstrip(": "), rule="aborted", plugin="oao"))
-    run.closed = True
+    run.latch(RunHalted(f"aborted: {error_line(error)}", rule="aborted", plugin="oao"))
+    run.close()
     if run.writer is not None:
-        totals = cast("dict[str, Json]", dict(run.budget.snapshot()))
-        text = _halt_text(run.require_halt())
-        run.write("run.finished", {"status": "FAILED", "error": text, "output": None, "totals": totals})
-        if run.hooks.heard("oao_run_finished"):
-            event = RunFinished(execution_id=run.execution_id, status="FAILED", error=text, totals=totals)
-            yield from observe(run.hooks, "oao_run_finished", {"event": event, "run": run})
+        yield from _finished(run, "FAILED", _halt_text(run.require_halt()), None)
 
 
 def _error_text(ending: Ending) -> str | None:
     if ending.error is not None:
-        message = str(ending.error)
-        return f"{type(ending.error).__name__}: {message}" if message else type(ending.error).__name__
+        return as_text(error_line(ending.error))
     return None if ending.done else "the agent did not end"
 
 
 def _halt_text(halt: RunHalted) -> str:
-    line = halt.reason.partition("\n")[0]
+    line = as_text(halt.reason.partition("\n")[0])
     return f"{halt.rule}: {line}" if halt.rule and not line.startswith(halt.rule) else line
 
 

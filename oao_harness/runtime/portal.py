@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import functools
+import os
 import threading
 from collections.abc import Awaitable
 
-__all__ = ["wait"]
+__all__ = ["settled", "wait"]
 
 _starting = threading.Lock()
 
@@ -20,12 +21,36 @@ def _loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
-async def _await(awaitable: Awaitable[object], timeout_s: float) -> object:
-    return await asyncio.wait_for(awaitable, timeout_s)
+if hasattr(os, "register_at_fork"):
+    # The child has the loop, but not its thread.
+    os.register_at_fork(after_in_child=_loop.cache_clear)
 
 
-def wait(awaitable: Awaitable[object], timeout_s: float) -> object:
-    """Block until an awaitable is done and return its result.
+async def settled(awaitable: Awaitable[object]) -> tuple[object, BaseException | None]:
+    """Return what an awaitable returns, or what it raises, as a value; only its caller's cancellation is raised.
+
+    A task that raises SystemExit or KeyboardInterrupt stops its whole loop, one that raises StopIteration is never
+    done, and one that raises CancelledError looks as if its caller was cancelled.
+    """
+    try:
+        return await awaitable, None
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        return None, RuntimeError(f"{type(error).__name__} of its own")
+    except GeneratorExit as error:
+        return None, RuntimeError(f"{type(error).__name__} of its own")
+    except BaseException as error:  # noqa: BLE001 - a value now
+        return None, error
+
+
+async def _await(awaitable: Awaitable[object], timeout_s: float) -> tuple[object, BaseException | None]:
+    return await asyncio.wait_for(settled(awaitable), timeout_s)
+
+
+def wait(awaitable: Awaitable[object], timeout_s: float) -> tuple[object, BaseException | None]:
+    """Block until an awaitable is done and return its result, or what it raised.
 
     Args:
         awaitable: Not bound to another event loop.

@@ -6,9 +6,11 @@ import asyncio
 import itertools
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from oao_harness.errors import OaoError, PolicyViolation, RunHalted
+from oao_harness.journal.codec import error_line
 from oao_harness.runtime.budget import Budget
 from oao_harness.runtime.dispatch import Hooks, Steps, drive, observe
 from oao_harness.runtime.lifecycle import Lifecycle, State
@@ -60,6 +62,8 @@ class Run:
         self.must_play: Replay | None = None
         """The recording that this run alone must play to its end."""
         self.halted: RunHalted | None = None
+        self.unwritten: RunHalted | None = None
+        """Why the journal lacks a record."""
         self.closed = False
         self.deadline: float | None = None
         """On the clock's monotonic scale."""
@@ -125,9 +129,20 @@ class Run:
         try:
             self.writer.append(type, fields)
         except Exception as error:
-            halt = RunHalted(f"the journal failed: {error}", rule="journal", plugin="oao")
+            halt = RunHalted(f"the journal failed: {error_line(error)}", rule="journal", plugin="oao")
+            self.unwritten = halt
             self.latch(halt)
             raise halt from error
+
+    def write_if_possible(self, type: str, fields: dict[str, Json]) -> None:
+        """Append a record that nothing depends on any more; a journal that fails has halted the run, and it says so."""
+        with suppress(RunHalted):
+            self.write(type, fields)
+
+    def close(self) -> None:
+        """Shut the gate for good; from now on the run cannot be halted any more."""
+        with self._lock:
+            self.closed = True
 
     def note_ungoverned(self, what: str) -> None:
         """Say in the report that something of this run could not be governed; once for each text."""
@@ -140,7 +155,8 @@ class Run:
     def entering(self, state: State) -> Steps[None]:
         """Move the lifecycle, write it, tell the observers."""
         self.lifecycle.enter(state)
-        self.write("state", {"state": state})
+        write = self.write if state in {"PLAN", "EXECUTE"} else self.write_if_possible
+        write("state", {"state": state})
         if self.hooks.heard("oao_state_entered"):
             event = StateEntered(execution_id=self.execution_id, state=state)
             yield from observe(self.hooks, "oao_state_entered", {"event": event, "run": self})
@@ -197,7 +213,7 @@ class Run:
         violation: dict[str, Json] = {"rule": halt.rule, "plugin": halt.plugin, "reason": halt.reason}
         if halt.n is not None:
             violation["n"] = halt.n
-        self.write("violation", violation)
+        self.write_if_possible("violation", violation)
         if self.hooks.heard("oao_violation"):
             event = ViolationFound(
                 execution_id=self.execution_id, rule=halt.rule, plugin=halt.plugin, reason=halt.reason, n=halt.n
@@ -210,7 +226,9 @@ class Run:
 
     def time_out(self) -> None:
         """Halt the run for its deadline."""
-        reason = f"timeout: {self.limits.timeout_s:g} s are over"
+        # A run without a limit of its own has the deadline of the run that it is nested in.
+        limit_s = min(run.limits.timeout_s for run in self.lineage if run.limits.timeout_s is not None)
+        reason = f"timeout: {limit_s:g} s are over"
         self.halt_now(PolicyViolation(reason, rule="timeout", plugin="budget"))
 
     def latch(self, halt: RunHalted) -> bool:
@@ -226,6 +244,13 @@ class Run:
         if on_halt is not None:
             on_halt()
         return True
+
+    def forked(self) -> None:
+        """Shut the gate in a forked child; the journal belongs to the parent process."""
+        self._lock = threading.Lock()
+        self.closed = False
+        reason = "this process was forked from a run; what it calls cannot be governed, use threads or spawn"
+        self.halted = self.halted or RunHalted(reason, rule="forked", plugin="oao")
 
     def require_halt(self) -> RunHalted:
         """Return why the run was halted; a run that ended meanwhile refuses for that reason."""

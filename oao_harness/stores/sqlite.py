@@ -56,7 +56,9 @@ class SQLiteStore:
             raise StoreError(f"cannot open the store {str(self._path)!r}: {error}; choose another --store") from error
         try:
             self._prepare()
-        except sqlite3.Error as error:
+            found = self._path.stat()
+            self._file = (found.st_dev, found.st_ino)
+        except (OSError, sqlite3.Error) as error:
             self._db.close()
             raise StoreError(
                 f"{str(self._path)!r} is not a usable oao store: {error}; move it away or choose another --store"
@@ -91,6 +93,7 @@ class SQLiteStore:
         """Append one record; see `Store.append`."""
         # ASCII: a model's answer may hold half of a surrogate pair, which UTF-8 cannot.
         body = json.dumps(record, separators=(",", ":"))
+        self._require_file()
         seq = record["seq"]
         with self._lock:
             self._execute("begin immediate")
@@ -106,6 +109,15 @@ class SQLiteStore:
                 with suppress(sqlite3.Error):
                     self._db.execute("rollback")
                 raise
+
+    def _require_file(self) -> None:
+        """SQLite goes on writing into a file that was deleted or replaced: every record of it would be lost."""
+        try:
+            found = self._path.stat()
+        except OSError as error:
+            raise StoreError(f"the store {str(self._path)!r} is gone: {error}") from error
+        if (found.st_dev, found.st_ino) != self._file:
+            raise StoreError(f"the store {str(self._path)!r} was replaced by another file while it was open")
 
     def _summarise(self, execution_id: str, record: Record) -> None:
         if record["type"] == "run.started":

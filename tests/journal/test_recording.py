@@ -181,3 +181,24 @@ def test_half_a_surrogate_pair_survives(tmp_path: Path) -> None:
     Recording.from_records(orchestrator.store.read(report.execution_id)).save(tmp_path / "x.oao.json")
 
     assert Recording.load(tmp_path / "x.oao.json").events[0].value == "\ud83d broken"
+
+
+@pytest.mark.parametrize(
+    "secret", ["-----BEGIN KEY-----\nabcdefghijk\n-----END KEY-----", "pässwört-geheim", 'a"b\\cdefgh']
+)
+def test_a_secret_that_json_writes_differently_is_found_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, secret: str
+) -> None:
+    """A private key has several lines, and a recording writes each on its own."""
+    monkeypatch.setenv("SHOP_PRIVATE_KEY", secret)
+
+    @tool
+    def login() -> str:
+        return f"it is {secret}."
+
+    orchestrator = Orchestrator()
+    report = orchestrator.run(lambda task: login(), "x")
+    recording = Recording.from_records(orchestrator.store.read(report.execution_id))
+
+    with pytest.raises(RecordingError, match=r"\$SHOP_PRIVATE_KEY"):
+        recording.save(tmp_path / "x.oao.json")

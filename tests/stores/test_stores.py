@@ -195,3 +195,26 @@ def test_a_store_can_be_named_by_url(tmp_path: Path) -> None:
     assert (tmp_path / "a" / "oao.db").exists()
     with pytest.raises(ConfigError, match="no plugin opens the store 'mongo:x'"):
         Orchestrator(store="mongo:x")
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_database_that_was_deleted_during_a_run_fails_the_run(tmp_path: Path, replaced: bool) -> None:
+    """SQLite would go on writing into the deleted file, and the journal would be lost without a word."""
+    path = tmp_path / "oao.db"
+    ran: list[int] = []
+
+    @tool
+    def send() -> None:
+        ran.append(1)
+
+    def agent(task: str) -> None:
+        send()
+        for file in tmp_path.iterdir():
+            file.unlink()
+        if replaced:
+            path.touch()
+        send()
+
+    report = Orchestrator(store=SQLiteStore(path)).run(agent, "t")
+    assert "journal" in (report.error or "")
+    assert ran == [1]

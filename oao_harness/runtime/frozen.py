@@ -1,0 +1,73 @@
+"""What hooks are handed: JSON that refuses to be changed, so that nobody alters what is judged, run or journaled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NoReturn, cast
+
+from oao_hookspecs import Call, Json, ModelCall, Outcome, ProposedCall
+
+__all__ = ["freeze", "freeze_call", "freeze_outcome"]
+
+
+def _refuse(_self: object, *_args: object, **_kwargs: object) -> NoReturn:
+    raise TypeError("what a hook is handed cannot be changed; a policy changes a call by returning Modify(call=...)")
+
+
+class _FrozenDict(dict[str, Json]):
+    """A dict, for `json` and `isinstance`; copies of it are plain."""
+
+    __slots__ = ()
+    if not TYPE_CHECKING:
+        __setitem__ = __delitem__ = __ior__ = _refuse
+        clear = pop = popitem = setdefault = update = _refuse
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (dict(self),)
+
+
+class _FrozenList(list[Json]):
+    """A list, for `json` and `isinstance`; copies of it are plain."""
+
+    __slots__ = ()
+    if not TYPE_CHECKING:
+        __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse
+        append = clear = extend = insert = pop = remove = reverse = sort = _refuse
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return list, (list(self),)
+
+
+def freeze(value: Json) -> Json:
+    """Return a copy of a JSON value in which nothing can be changed; the value itself where it is one already."""
+    if isinstance(value, str | int | float | _FrozenDict | _FrozenList) or value is None:
+        return value
+    if isinstance(value, Mapping):
+        return _FrozenDict({key: freeze(item) for key, item in value.items()})
+    if isinstance(value, tuple):
+        return tuple(freeze(item) for item in value)
+    return _FrozenList(freeze(item) for item in value) if isinstance(value, list) else value
+
+
+def freeze_call(call: Call) -> Call:
+    """Return a call that is frozen to its depth."""
+    if isinstance(call, ModelCall):
+        return replace(
+            call,
+            messages=cast("Any", freeze(call.messages)),
+            tools=cast("Any", freeze(call.tools)),
+            params=cast("Any", freeze(call.params)),
+        )
+    return replace(call, arguments=cast("Any", freeze(call.arguments)))
+
+
+def freeze_outcome(outcome: Outcome) -> Outcome:
+    """Return an outcome that is frozen to its depth."""
+    proposed: list[ProposedCall] = [
+        replace(one, arguments=cast("Any", freeze(one.arguments))) for one in outcome.proposed
+    ]
+    error = outcome.error
+    if error is not None:
+        error = replace(error, data=cast("Any", freeze(error.data)))
+    return replace(outcome, value=freeze(outcome.value), error=error, proposed=tuple(proposed))
