@@ -80,14 +80,15 @@ def encode(value: object, _depth: int = 0) -> Json:
         # Not cut off here: a value that holds itself twice would be walked 2^100 times.
         raise _TooDeepError
     if _depth > 1:
-        return _encode_container(plain, kind, _depth + 1)
+        return _encode_container(plain, _depth + 1)
     try:
-        return _encode_container(plain, kind, _depth + 1)
+        return _encode_container(plain, _depth + 1)
     except _TooDeepError:
         return opaque(type(value), "nested too deeply, or in itself")
 
 
-def _encode_container(plain: Any, kind: object, deeper: int) -> Json:
+def _encode_container(plain: Any, deeper: int) -> Json:
+    kind: object = type(plain)  # pyright: ignore[reportUnknownVariableType]
     if kind is dict:
         if _TAG not in plain and _STR.issuperset(map(type, plain)):
             return {key: item if type(item) in _SCALARS else encode(item, deeper) for key, item in plain.items()}
@@ -288,12 +289,16 @@ def decode_error(info: ErrorInfo) -> Exception:
     if cls is None or not issubclass(cls, Exception):
         return ReplayedError(f"{info.type.partition(':')[2]}: {info.message}")
     args = cast("list[Json]", info.data.get("args", []))
-    readable = [decode(arg) if holds_opaque(arg) is None else str(arg) for arg in args]
+    try:
+        readable = [decode(arg) if holds_opaque(arg) is None else str(arg) for arg in args]
+        attributes = cast("dict[str, object]", decode(info.data.get("attributes", {})))
+    except CodecError:
+        return ReplayedError(f"{info.type.partition(':')[2]}: {info.message}")
     # Not cls(*args): many exceptions of client libraries need a live response object to be constructed. Nor
     # cls.__new__(cls): a class may have a `__new__` of its own, with arguments.
     error = BaseException.__new__(cls)
     error.args = tuple(readable)
-    vars(error).update(cast("dict[str, object]", decode(info.data.get("attributes", {}))))
+    vars(error).update(attributes)
     return error
 
 

@@ -11,7 +11,7 @@ import contextvars
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 from oao_harness.errors import RunHalted
 from oao_harness.runtime.context import here
@@ -62,7 +62,8 @@ def _run_body(run: Run, body: Callable[[], object], ending: Ending) -> None:
     except (KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except BaseException as error:
-        if isinstance(error, BaseExceptionGroup) and error.subgroup((KeyboardInterrupt, SystemExit)) is not None:
+        group = cast("BaseExceptionGroup[BaseException]", error) if isinstance(error, BaseExceptionGroup) else None
+        if group is not None and group.subgroup((KeyboardInterrupt, SystemExit)) is not None:
             raise
         ending.error = error
     finally:
