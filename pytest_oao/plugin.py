@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pytest_oao.settings import Settings
 
 _SETTINGS: Final[pytest.StashKey[Settings | None]] = pytest.StashKey()
+_EVERY_TEST: Final[pytest.StashKey[bool]] = pytest.StashKey()
 _SESSION: Final[pytest.StashKey[TestSession]] = pytest.StashKey()
 _ROWS: Final[pytest.StashKey[list[dict[str, Any]]]] = pytest.StashKey()
 
@@ -52,7 +53,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_SETTINGS] = None
     config.stash[_ROWS] = []
     names = ("oao_policy", "oao_record", "oao_network")
-    if any(config.getoption(name) or config.getini(name) for name in names):
+    config.stash[_EVERY_TEST] = any(config.getoption(name) or config.getini(name) for name in names)
+    if config.stash[_EVERY_TEST]:
         _settings(config)
 
 
@@ -85,7 +87,8 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Surround the test with a session of its own; each rerun of a test gets a fresh one."""
     marks = list(item.iter_markers("oao"))
-    if item.config.stash[_SETTINGS] is None and not marks:
+    # Not by the settings: the first marked test makes them, and those after it are none of oao's for that.
+    if not item.config.stash[_EVERY_TEST] and not marks:
         return
     from pytest_oao.session import TestSession  # noqa: PLC0415
 
@@ -119,8 +122,9 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 def pytest_runtest_teardown(item: pytest.Item) -> None:
     """Take the session away from around the test."""
     session = item.stash.get(_SESSION, None)
-    if session is not None:
-        session.leave()
+    verdict = session.leave() if session is not None else None
+    if verdict is not None:
+        raise pytest.fail.Exception(verdict, pytrace=False)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -128,6 +132,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     """Attach what oao saw, as JSON: it survives xdist and appears in report logs."""
     report = yield
     session = item.stash.get(_SESSION, None)
+    if session is not None and report.when == "setup":
+        session.setup_failed = report.failed
     if session is not None and report.when == "call":
         row = session.row()
         if row is not None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 import pytest
@@ -69,23 +71,33 @@ class TestSession:
         self._tape: list[tuple[str, Record]] = []
         self._run: Run | None = None
         self._runs = 0
+        self._names: Counter[str] = Counter()
         self._replay: Replay | None = None
         self._report: ExecutionReport | None = None
         self._verdict: str | None = None
         self._saved = False
         self._entered = False
+        self._concluded = False
+        self.setup_failed = False
 
     def enter(self) -> None:
         """Begin: from now on calls outside of any run belong to this test."""
         self._entered = True
         context.set_session(self)
 
-    def leave(self) -> None:
-        """End: calls belong to nobody again."""
-        if self._entered:
-            self._entered = False
-            context.set_session(None)
-            open_network()
+    def leave(self) -> str | None:
+        """End: calls belong to nobody again. Return why the test fails where its body never ran to say so."""
+        if not self._entered:
+            return None
+        self._entered = False
+        context.set_session(None)
+        open_network()
+        run = self._run
+        if run is None or self._concluded:
+            return None
+        if not run.closed:
+            self._report = self._orchestrator.close_run(run, Ending(done=True))
+        return None if run.halted is None or self.setup_failed else self._judge(run, None)
 
     # context.Session
 
@@ -94,14 +106,21 @@ class TestSession:
         with self._lock:
             if self._run is None and self._entered:
                 self._prepare()
-                self._run = self._orchestrator.open_run("main", self._nodeid)
+                # `adopt` keeps the run: one whose task is refused is halted, and stays the run of this test.
+                self._orchestrator.open_run("main", self._nodeid)
             return self._run
 
     def adopt(self, run: Run) -> Tap:
         """Let a run play the test's recording, and hear its records."""
         run.replay = self._replay
-        self._runs += 1
-        name = "main" if self._run is None else run.agent_name
+        with self._lock:
+            self._runs += 1
+            if self._run is None:
+                self._run = run
+            # Two runs of one agent may overlap: each needs a name of its own, or their calls are mixed up.
+            base = "main" if self._run is run else run.agent_name
+            self._names[base] += 1
+            name = base if self._names[base] == 1 else f"{base}#{self._names[base]}"
 
         def tap(record: Record) -> None:
             self._tape.append((name, record))
@@ -142,9 +161,11 @@ class TestSession:
         """
         with self._lock:
             if self._run is None and self._recorded:
-                # No agent ran, but one was recorded: that is a difference too.
-                self.ambient()
+                # No agent ran, but one was recorded: that is a difference too. A refused task is judged below.
+                with suppress(RunHalted):
+                    self.ambient()
         open_network()
+        self._concluded = True
         run = self._run
         if run is None:
             return None
@@ -192,6 +213,11 @@ class TestSession:
         recording = Recording.from_records(self._tape, test=self._nodeid, policy=self._settings.policy)
         if not recording.events:
             return None
+        if unfinished := next((event for event in recording.events if not event.finished), None):
+            return (
+                f"step {unfinished.n} {unfinished.kind} {unfinished.name} had not ended when the test did, and so it "
+                "could never be replayed; let the test wait for it"
+            )
         try:
             recording.save(self._path)
         except RecordingError as error:

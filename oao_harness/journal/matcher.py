@@ -95,8 +95,8 @@ class Matcher:
         outcome = Outcome(
             value=event.value, error=event.error, usage=event.usage, attempts=event.attempts, replayed=True
         )
-        inside: list[tuple[str, str, Usage | None]] = [(child.kind, child.name, child.usage) for child in children]
-        return Served(outcome=outcome, children=inside, denied_by=event.decision if event.denied else None)
+        inside: list[tuple[Call, Usage | None]] = [(child.call, child.usage) for child in children]
+        return Served(outcome=outcome, children=inside, decision=event.decision)
 
     def _descendants(self, event: RecordedEvent) -> Iterator[RecordedEvent]:
         for child in self._children.get(event.n, ()):

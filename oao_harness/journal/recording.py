@@ -22,7 +22,7 @@ import platform
 import re
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -32,7 +32,7 @@ from typing import Final, cast
 from oao_harness.errors import RecordingError
 from oao_harness.journal.codec import holds_opaque
 from oao_harness.journal.records import error_from_json, key_of, usage_from_json, usage_to_json
-from oao_hookspecs import ErrorInfo, Json, Record, Usage
+from oao_hookspecs import Call, ErrorInfo, Json, ModelCall, Record, ToolCall, Usage
 
 __all__ = ["FORMAT", "RecordedEvent", "Recording"]
 
@@ -79,6 +79,16 @@ class RecordedEvent:
     batch: int | None = None
     """Number of the model event whose answer asked for this call together with others."""
     scope: str = ""
+
+    @property
+    def call(self) -> Call:
+        """The call as it was made."""
+        if self.kind == "tool":
+            return ToolCall(name=self.name, arguments=self.request, call_id=self.call_id, scope=self.scope)
+        rest = dict(self.request)
+        messages = cast("Sequence[Mapping[str, Json]]", rest.pop("messages", ()))
+        tools = cast("Sequence[Mapping[str, Json]]", rest.pop("tools", ()))
+        return ModelCall(name=self.name, messages=messages, tools=tools, params=rest, scope=self.scope)
 
     @property
     def denied(self) -> bool:
@@ -231,12 +241,15 @@ class _Builder:
         self._calls: list[dict[str, Json]] = []
         self._ids: dict[str, str] = {}
         self._batches: dict[tuple[str, Json], int] = {}
+        self._names: dict[str, str] = {}
+        # The call inside whose body a run was started.
+        self._inside: dict[str, Json] = {}
 
     def add(self, run: str, record: Record) -> None:
         type_ = record["type"]
         if type_ not in {"call", "outcome"}:
-            if type_ == "run.started" and not run:
-                self._ids[""] = str(record["agent"])
+            if type_ == "run.started":
+                self._start(run, record)
             return
         self._tick += 1
         n = cast("int", record["n"])
@@ -247,12 +260,22 @@ class _Builder:
             call["number"] = len(self._calls)
             call["batch"] = self._batches.get((run, record.get("call_id")))
             parent = self._open.get((run, cast("int", record.get("parent") or 0)))
-            call["parent_number"] = parent["number"] if parent is not None else None
+            call["parent_number"] = parent["number"] if parent is not None else self._inside.get(run)
         elif (run, n) in self._open:
             self._open[run, n].update({"outcome": dict(record), "end": self._tick})
             for call_id in cast("list[Json]", record.get("batch") or ()):
                 if call_id is not None:
                     self._batches[run, call_id] = cast("int", self._open[run, n]["number"])
+
+    def _start(self, run: str, record: Record) -> None:
+        if not run:
+            self._ids[""] = str(record["agent"])
+        self._names[str(record["execution_id"])] = run
+        parent = self._names.get(str(record.get("parent", "")))
+        if parent is not None and record.get("parent_call") is not None:
+            outer = self._open.get((parent, cast("int", record["parent_call"])))
+            if outer is not None:
+                self._inside[run] = outer["number"]
 
     def events(self) -> tuple[RecordedEvent, ...]:
         return tuple(self._event(call) for call in self._calls)

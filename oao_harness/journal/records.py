@@ -1,7 +1,7 @@
 """Journal records: what each type holds, and how calls and outcomes become JSON. Pure, version 1.
 
 ```text
-run.started    execution_id, agent, task, policy, limits, fingerprints, parent
+run.started    execution_id, agent, task [, parent, parent_call]
 state          state
 step           index, name
 call           n, kind, name, req, decision [, call_id, scope, effect, parent, given]

@@ -16,10 +16,10 @@ class Served:
     """A recorded outcome that answers a call."""
 
     outcome: Outcome
-    children: Sequence[tuple[str, str, Usage | None]] = ()
-    """Calls that happened inside of it when it was recorded: `(kind, name, usage)`."""
-    denied_by: str | None = None
-    """The recorded verdict where the call was refused when it was recorded: there is no outcome to serve."""
+    children: Sequence[tuple[Call, Usage | None]] = ()
+    """Calls that happened inside of it when it was recorded, and their tokens."""
+    decision: str = "allow"
+    """The recorded verdict and rule; where it is a denial there is no outcome to serve."""
 
 
 class Replay(Protocol):

@@ -134,22 +134,6 @@ class Budget:
                 return _denial("max_tokens", f"{totals.tokens} tokens spent, the limit is {limit}")
         return None
 
-    def absorb(self, children: Iterable[tuple[str, str, Usage | None]]) -> None:
-        """Count calls that a served outcome stands for: `(kind, name, usage)` each."""
-        totals = self.totals
-        with self._lock:
-            for kind, name, usage in children:
-                totals.calls += 1
-                if kind == "model":
-                    totals.model_calls += 1
-                else:
-                    totals.tool_calls += 1
-                    totals.tool_usage[name] = totals.tool_usage.get(name, 0) + 1
-                if usage is not None:
-                    totals.input_tokens += usage.input_tokens
-                    totals.output_tokens += usage.output_tokens
-                    totals.estimated = totals.estimated or usage.estimated
-
     def refuse_batch(self, batch: Iterable[ProposedCall]) -> Deny | None:
         """Return a denial where the calls that a model proposes together would pass a limit together."""
         limits, totals = self.limits, self.totals

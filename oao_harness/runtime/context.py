@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from oao_harness.journal.writer import Tap
     from oao_harness.runtime.run import Run
 
-__all__ = ["Session", "closed", "current", "here", "is_possible", "opened", "session", "set_session"]
+__all__ = ["Frame", "Session", "closed", "current", "frame", "here", "is_possible", "opened", "session", "set_session"]
 
 
 class Session(Protocol):
@@ -39,6 +39,24 @@ _UNATTRIBUTED: Final = "a call outside of every known context, while several run
 
 here: Final[ContextVar[Run | None]] = ContextVar("oao_run", default=None)
 """The run whose agent is running in this context."""
+
+
+class Frame(Protocol):
+    """A governed call whose body is running."""
+
+    @property
+    def run(self) -> Run:
+        """The run that made the call."""
+        ...
+
+    @property
+    def n(self) -> int:
+        """Its number in that run."""
+        ...
+
+
+frame: Final[ContextVar[Frame | None]] = ContextVar("oao_frame", default=None)
+"""The governed call whose body is running in this context; what the body starts belongs to it."""
 
 
 class _Registry:
@@ -122,25 +140,26 @@ def _carry_into_threads() -> None:
 
     @functools.wraps(start)
     def start_in_run(self: threading.Thread) -> None:
-        run = here.get()
-        if run is not None:
-            self.run = functools.partial(_in_run, run, self.run)  # type: ignore[method-assign]
+        run, inside = here.get(), frame.get()
+        if run is not None or inside is not None:
+            self.run = functools.partial(_in_run, run, inside, self.run)  # type: ignore[method-assign]
         start(self)
 
     @functools.wraps(submit)
     def submit_in_run(self: ThreadPoolExecutor, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        run = here.get()
-        if run is not None:
-            return submit(self, _in_run, run, fn, *args, **kwargs)
+        run, inside = here.get(), frame.get()
+        if run is not None or inside is not None:
+            return submit(self, _in_run, run, inside, fn, *args, **kwargs)
         return submit(self, fn, *args, **kwargs)
 
     threading.Thread.start = start_in_run  # type: ignore[method-assign]
     ThreadPoolExecutor.submit = submit_in_run  # type: ignore[method-assign,assignment]
 
 
-def _in_run(run: Run, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-    token = here.set(run)
+def _in_run(run: Run | None, inside: Frame | None, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    run_token, frame_token = here.set(run), frame.set(inside)
     try:
         return fn(*args, **kwargs)
     finally:
-        here.reset(token)
+        frame.reset(frame_token)
+        here.reset(run_token)

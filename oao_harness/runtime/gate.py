@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import aclosing, closing, suppress
-from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from oao_harness.errors import PolicyViolation, ReplayDiverged, RunHalted
 from oao_harness.journal.codec import decode_error, encode_error, error_line, opaque
 from oao_harness.journal.records import call_fields, outcome_fields
+from oao_harness.journal.replay import Served
+from oao_harness.runtime.context import Frame, frame
 from oao_harness.runtime.dispatch import Steps, drive, drive_async, observe
 from oao_harness.runtime.frozen import freeze_call, freeze_outcome
 from oao_harness.runtime.judging import judge_batch, judge_call, judge_outcome, reserve
@@ -29,12 +30,13 @@ from oao_hookspecs import (
     CallFinished,
     CallRetried,
     Deny,
+    Json,
     Modify,
     Outcome,
     Usage,
 )
 
-__all__ = ["Answer", "Shape", "ValueShape", "acall", "astream", "call", "frame", "stream"]
+__all__ = ["Answer", "Shape", "ValueShape", "acall", "astream", "call", "stream"]
 
 R = TypeVar("R")
 
@@ -47,17 +49,12 @@ class _Ticket:
     n: int
     call: Call
     parent: int | None
-    served: Outcome | None = None
-    denied_by: str | None = None
+    served: Served | None = None
     reserved: tuple[int, ...] = ()
     written: bool = False
     """True where the journal says that the call is allowed, and waits for its outcome."""
     started: float = 0.0
     attempts: int = 1
-
-
-frame: Final[ContextVar[_Ticket | None]] = ContextVar("oao_frame", default=None)
-"""The governed call whose body is running in this context."""
 
 
 def _begin(run: Run, call: Call) -> Steps[_Ticket]:
@@ -80,10 +77,9 @@ def _begin(run: Run, call: Call) -> Steps[_Ticket]:
         if not isinstance(decision, Deny):
             ticket.reserved, denial, by = reserve(run, ticket.call)
             decision = denial or decision
-        if ticket.denied_by is not None and not isinstance(decision, Deny):
-            reason = (
-                f"{call.kind} {call.name}: {ticket.denied_by} when recorded, {decision.verdict} now (replay diverged)"
-            )
+        recorded = ticket.served.decision if ticket.served is not None else decision.verdict
+        if not isinstance(decision, Deny) and recorded.partition(" ")[0] != decision.verdict:
+            reason = f"{call.kind} {call.name}: {recorded} when recorded, {decision.verdict} now (replay diverged)"
             yield from _diverging(run, reason, ticket.n)
             raise run.require_halt()
         run.calls.append((call.kind, call.name))
@@ -96,6 +92,9 @@ def _begin(run: Run, call: Call) -> Steps[_Ticket]:
         if isinstance(decision, Deny):
             yield from run.refusing(decision, n=ticket.n, by=by)
             raise run.require_halt()
+        if ticket.served is not None:
+            for child, usage in ticket.served.children:
+                yield from _judge_inner(ticket, child, usage)
         run.refuse_if_over()
     except (RunHalted, GeneratorExit, asyncio.CancelledError) as error:
         _abandon(ticket, error)
@@ -109,6 +108,22 @@ def _begin(run: Run, call: Call) -> Steps[_Ticket]:
         raise
     ticket.started = run.clock.monotonic()
     return ticket
+
+
+def _judge_inner(ticket: _Ticket, call: Call, usage: Usage | None) -> Steps[None]:
+    """Judge and count a call that a served outcome stands for: it is not made again, but it must still be allowed."""
+    run = ticket.run
+    decision, by = yield from judge_call(run, call)
+    denial = decision if isinstance(decision, Deny) else None
+    if denial is None:
+        reserved, denial, by = reserve(run, call)
+        for member, amount in zip(run.lineage, reserved, strict=False):
+            overspent = member.budget.settle(amount, usage)
+            if overspent is not None and denial is None:
+                denial, by = overspent, member
+    if denial is not None:
+        yield from run.refusing(denial, n=ticket.n, by=by)
+        raise run.require_halt()
 
 
 def _abandon(ticket: _Ticket, error: BaseException) -> None:
@@ -138,10 +153,7 @@ def _match(ticket: _Ticket) -> Steps[None]:
     if isinstance(served, str):
         yield from _diverging(run, served, ticket.n)
         raise run.require_halt()
-    ticket.served = served.outcome
-    ticket.denied_by = served.denied_by
-    for member in run.lineage:
-        member.budget.absorb(served.children)
+    ticket.served = served
 
 
 def _diverging(run: Run, reason: str, n: int) -> Steps[None]:
@@ -159,8 +171,9 @@ def _finish(ticket: _Ticket, answer: Answer | None, error: BaseException | None)
     Raises:
         RunHalted: The outcome was refused, or the run was halted meanwhile.
     """
-    run, served = ticket.run, ticket.served
-    if served is not None:
+    run = ticket.run
+    if ticket.served is not None:
+        served = ticket.served.outcome
         outcome = Outcome(
             value=served.value,
             error=served.error,
@@ -276,17 +289,32 @@ def _dumped(ticket: _Ticket, shape: Shape, value: object) -> Answer:
 
 def _serve(ticket: _Ticket, shape: Shape) -> tuple[Any, Answer | None]:
     """Return the recorded value and what it says about itself; raise the recorded error later."""
-    outcome = cast("Outcome", ticket.served)
+    outcome = cast("Served", ticket.served).outcome
     if outcome.error is not None:
         return None, None
-    value = shape.load(outcome.value)
+    try:
+        value = _loaded(ticket, shape.load)
+    except RunHalted as halt:
+        _abandon(ticket, halt)
+        raise
     return value, _dumped(ticket, shape, value)
 
 
+def _loaded(ticket: _Ticket, load: Callable[[Json], R]) -> R:
+    """Return a recorded value as an object. That it cannot be read back is a divergence, no error of the tool's."""
+    run, call = ticket.run, ticket.call
+    try:
+        return load(cast("Served", ticket.served).outcome.value)
+    except Exception as error:
+        reason = f"{call.kind} {call.name}: its recorded result cannot be read: {error_line(error)} (replay diverged)"
+        drive(_diverging(run, reason, ticket.n), run.hooks.timeout_s)
+        raise run.require_halt() from error
+
+
 def _raise_served(ticket: _Ticket) -> None:
-    outcome = ticket.served
-    if outcome is not None and outcome.error is not None:
-        raise decode_error(outcome.error)
+    error = ticket.served.outcome.error if ticket.served is not None else None
+    if error is not None:
+        raise decode_error(error)
 
 
 def call(run: Run, request: Call, act: Callable[[Call], R], shape: Shape) -> R:
@@ -352,7 +380,7 @@ def stream(run: Run, request: Call, act: Callable[[Call], Iterator[R]], shape: S
     chunks: list[R] = []
     while True:
         try:
-            with closing(each_within(frame, ticket, lambda: _source(ticket, act, shape))) as source:
+            with closing(each_within(frame, _as_frame(ticket), lambda: _source(ticket, act, shape))) as source:
                 for chunk in source:
                     chunks.append(chunk)
                     yield chunk
@@ -376,7 +404,9 @@ async def astream(
     chunks: list[R] = []
     while True:
         try:
-            async with aclosing(each_within_async(frame, ticket, lambda: _async_source(ticket, act, shape))) as source:
+            async with aclosing(
+                each_within_async(frame, _as_frame(ticket), lambda: _async_source(ticket, act, shape))
+            ) as source:
                 async for chunk in source:
                     chunks.append(chunk)
                     yield chunk
@@ -389,6 +419,10 @@ async def astream(
             if not await _again_async(ticket, error, began=bool(chunks)):
                 raise
     await drive_async(_finish(ticket, _dumped(ticket, shape, chunks), None), timeout_s)
+
+
+def _as_frame(ticket: _Ticket) -> Frame | None:
+    return ticket
 
 
 def _source(ticket: _Ticket, act: Callable[[Call], Iterator[Any]], shape: Shape) -> Iterator[Any]:
@@ -407,4 +441,4 @@ async def _async_source(ticket: _Ticket, act: Callable[[Call], AsyncIterator[Any
 
 def _served_chunks(ticket: _Ticket, shape: Shape) -> Iterator[Any]:
     _raise_served(ticket)
-    yield from shape.load_chunks(cast("Outcome", ticket.served).value)
+    yield from _loaded(ticket, lambda value: list(shape.load_chunks(value)))

@@ -48,6 +48,9 @@ def plan(
     started: dict[str, Json] = {"execution_id": run.execution_id, "agent": run.agent_name, "task": task}
     if run.parent is not None:
         started["parent"] = run.parent.execution_id
+        outer = context.frame.get()
+        if outer is not None and outer.run is run.parent:
+            started["parent_call"] = outer.n
     run.write("run.started", started)
     if run.hooks.heard("oao_run_started"):
         event = RunStarted(execution_id=run.execution_id, agent_name=run.agent_name, task=freeze(task))

@@ -225,11 +225,12 @@ class Run:
         drive(self.halting(halt), self.hooks.timeout_s)
 
     def time_out(self) -> None:
-        """Halt the run for its deadline."""
+        """Halt the run for its deadline, and with it the outer runs whose deadline it is."""
         # A run without a limit of its own has the deadline of the run that it is nested in.
         limit_s = min(run.limits.timeout_s for run in self.lineage if run.limits.timeout_s is not None)
-        reason = f"timeout: {limit_s:g} s are over"
-        self.halt_now(PolicyViolation(reason, rule="timeout", plugin="budget"))
+        for run in self.lineage:
+            if run is self or run.deadline == self.deadline:
+                run.halt_now(PolicyViolation(f"timeout: {limit_s:g} s are over", rule="timeout", plugin="budget"))
 
     def latch(self, halt: RunHalted) -> bool:
         """Keep the first reason to halt and start cancelling; return True where this one is the first."""
