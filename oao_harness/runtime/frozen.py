@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 from oao_hookspecs import Call, Json, ModelCall, Outcome, ProposedCall
 
@@ -39,9 +39,12 @@ class _FrozenList(list[Json]):
         return list, (list(self),)
 
 
+_UNCHANGING: Final = frozenset({str, int, float, bool, type(None), _FrozenDict, _FrozenList})
+
+
 def freeze(value: Json) -> Json:
     """Return a copy of a JSON value in which nothing can be changed; the value itself where it is one already."""
-    if isinstance(value, str | int | float | _FrozenDict | _FrozenList) or value is None:
+    if type(value) in _UNCHANGING:
         return value
     if isinstance(value, Mapping):
         return _FrozenDict({key: freeze(item) for key, item in value.items()})
