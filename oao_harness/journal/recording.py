@@ -31,6 +31,7 @@ from typing import Final, cast
 
 from oao_harness.errors import RecordingError
 from oao_harness.journal.codec import holds_opaque
+from oao_harness.journal.document import fold, pretty, unfold
 from oao_harness.journal.records import error_from_json, key_of, usage_from_json, usage_to_json
 from oao_hookspecs import Call, ErrorInfo, Json, ModelCall, Record, ToolCall, Usage
 
@@ -39,7 +40,6 @@ __all__ = ["FORMAT", "RecordedEvent", "Recording"]
 FORMAT: Final = 1
 _SECRET_NAME: Final = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL")
 _SECRET_LENGTH: Final = 8
-_LINE_WIDTH: Final = 110
 _SDKS: Final = {
     "anthropic": "anthropic",
     "langchain_core": "langchain-core",
@@ -183,7 +183,7 @@ class Recording:
                     f"step {event.n} {event.kind} {event.name} returned a {opaque}, which a recording cannot hold; "
                     "return plain data, a dataclass or a pydantic model"
                 )
-        text = _LONE_SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", _pretty(self.to_json(), "")) + "\n"
+        text = _LONE_SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", pretty(self.to_json(), "")) + "\n"
         self._refuse_secrets(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -322,21 +322,6 @@ def _loaded_versions() -> dict[str, Json]:
 # The document
 
 
-def _pretty(value: Json, indent: str) -> str:
-    """Return JSON text that a person reviews: what fits on a line is on one line."""
-    line = json.dumps(value, ensure_ascii=False)
-    if len(line) + len(indent) <= _LINE_WIDTH or not isinstance(value, Mapping | list) or not value:
-        return line
-    deeper = indent + " "
-    if isinstance(value, Mapping):
-        parts = [f"{json.dumps(key, ensure_ascii=False)}: {_pretty(item, deeper)}" for key, item in value.items()]
-        opening, closing = "{", "}"
-    else:
-        parts = [_pretty(item, deeper) for item in value]
-        opening, closing = "[", "]"
-    return f"{opening}\n{deeper}" + f",\n{deeper}".join(parts) + f"\n{indent}{closing}"
-
-
 def _write(recording: Recording) -> dict[str, Json]:
     messages, tools = _Interned("m"), _Interned("t")
     events: list[Json] = []
@@ -364,16 +349,16 @@ def _event_to_json(event: RecordedEvent, request: dict[str, Json], messages: _In
     node |= {"call_id": event.call_id} if event.call_id else {}
     node |= {"parent": event.parent} if event.parent else {}
     node |= {"batch": event.batch} if event.batch else {}
-    node |= {"span": [event.start, event.end], "req": _fold(request)}
+    node |= {"span": [event.start, event.end], "req": fold(request)}
     if event.error is not None:
         error: dict[str, Json] = {"type": event.error.type, "message": event.error.message}
-        node["error"] = _fold({**error, "data": dict(event.error.data)})
+        node["error"] = fold({**error, "data": dict(event.error.data)})
     elif event.finished and not event.denied:
         value = event.value
         if event.kind == "model" and isinstance(value, Mapping) and isinstance(value.get("message"), Mapping):
             rest = {key: item for key, item in value.items() if key != "message"}
             value = {"$message": messages.ref(value["message"]), **rest}
-        node["res"] = _fold(value)
+        node["res"] = fold(value)
     node |= {"usage": usage_to_json(event.usage)} if event.usage is not None else {}
     node |= {"attempts": event.attempts} if event.attempts > 1 else {}
     node |= {} if event.finished else {"finished": False}
@@ -395,42 +380,18 @@ class _Interned:
         if name is None:
             name = f"{self._prefix}{len(self._names) + 1}"
             self._names[text] = name
-            self._values[name] = _fold(value)
+            self._values[name] = fold(value)
         return name
 
     def table(self) -> dict[str, Json]:
         return self._values
 
 
-def _fold(value: Json) -> Json:
-    if isinstance(value, str):
-        return {"$lines": cast("Json", value.split("\n"))} if "\n" in value else value
-    if isinstance(value, Mapping):
-        if "$lines" in value or "$dict" in value:
-            return {"$dict": [[key, _fold(item)] for key, item in value.items()]}
-        return {key: _fold(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_fold(item) for item in value]
-    return value
-
-
-def _unfold(value: Json) -> Json:
-    if isinstance(value, Mapping):
-        if "$lines" in value:
-            return "\n".join(cast("list[str]", value["$lines"]))
-        if "$dict" in value:
-            return {str(key): _unfold(item) for key, item in cast("list[list[Json]]", value["$dict"])}
-        return {key: _unfold(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_unfold(item) for item in value]
-    return value
-
-
 def _read(document: Mapping[str, Json], path: Path) -> Recording:
     where = "the header"
     try:
-        messages = {name: _unfold(item) for name, item in cast("dict[str, Json]", document["messages"]).items()}
-        tools = {name: _unfold(item) for name, item in cast("dict[str, Json]", document["tools"]).items()}
+        messages = {name: unfold(item) for name, item in cast("dict[str, Json]", document["messages"]).items()}
+        tools = {name: unfold(item) for name, item in cast("dict[str, Json]", document["tools"]).items()}
         events: list[RecordedEvent] = []
         for index, node in enumerate(cast("list[dict[str, Json]]", document["events"]), start=1):
             where = f"event {index}"
@@ -447,12 +408,12 @@ def _read(document: Mapping[str, Json], path: Path) -> Recording:
 
 def _event_from_json(node: Mapping[str, Json], messages: dict[str, Json], tools: dict[str, Json]) -> RecordedEvent:
     kind, name = str(node["kind"]), str(node["name"])
-    request = cast("dict[str, Json]", _unfold(node["req"]))
+    request = cast("dict[str, Json]", unfold(node["req"]))
     if kind == "model":
         request["messages"] = [messages[str(ref)] for ref in cast("list[Json]", request["messages"])]
         if "tools" in request:
             request["tools"] = [tools[str(ref)] for ref in cast("list[Json]", request["tools"])]
-    value = _unfold(node.get("res"))
+    value = unfold(node.get("res"))
     if isinstance(value, dict) and "$message" in value:
         value = {"message": messages[str(value.pop("$message"))], **value}
     start, end = cast("list[int]", node["span"])
@@ -468,7 +429,7 @@ def _event_from_json(node: Mapping[str, Json], messages: dict[str, Json], tools:
         # Not the stored key: a hand-edited request is allowed, and is what must match.
         key=key_of(kind, name, request),
         value=value,
-        error=error_from_json(cast("dict[str, Json]", _unfold(error))) if error is not None else None,
+        error=error_from_json(cast("dict[str, Json]", unfold(error))) if error is not None else None,
         usage=usage_from_json(cast("Mapping[str, Json]", usage)) if usage is not None else None,
         decision=str(node.get("decision", "allow")),
         parent=cast("int | None", node.get("parent")),
