@@ -30,16 +30,20 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_demo_runs_with_nothing_but_python(installed: Path) -> None:
-    """A runaway agent is stopped, a good run is recorded, replayed and shown; no framework is installed."""
-    demo = [str(installed / ".venv" / "bin" / "oao"), "demo"]
-    done = subprocess.run(demo, cwd=installed, env=bare(), capture_output=True, text=True, timeout=60, check=False)
+@pytest.fixture(scope="module")
+def demo(installed: Path) -> subprocess.CompletedProcess[str]:
+    """The demo as the newcomer sees it; whatever test comes first, before any of them installs more."""
+    command = [str(installed / ".venv" / "bin" / "oao"), "demo"]
+    return subprocess.run(command, cwd=installed, env=bare(), capture_output=True, text=True, timeout=60, check=False)
 
-    assert done.returncode == 0, done.stderr
+
+def test_the_demo_runs_with_nothing_but_python(demo: subprocess.CompletedProcess[str]) -> None:
+    """A runaway agent is stopped, a good run is recorded, replayed and shown; no framework is installed."""
+    assert demo.returncode == 0, demo.stderr
     for word in ("max_tool_calls", "SUCCESS", "replay diverged"):
-        assert word in done.stdout
+        assert word in demo.stdout
     # What it says to type next must exist.
-    assert done.stdout.index("pip install pytest") < done.stdout.index("pytest --oao-record=once")
+    assert demo.stdout.index("pip install pytest") < demo.stdout.index("pytest --oao-record=once")
 
 
 def test_the_installed_packages_are_the_three(installed: Path) -> None:
@@ -52,6 +56,7 @@ def test_the_installed_packages_are_the_three(installed: Path) -> None:
     assert not list(site.glob("langchain*"))
 
 
+@pytest.mark.usefixtures("demo")
 def test_pytest_without_the_machine_in_use_is_not_disturbed(installed: Path) -> None:
     """The plugin is found by its entry point and stays out of the way."""
     python = str(installed / ".venv" / "bin" / "python")
