@@ -30,7 +30,7 @@ T = TypeVar("T")
 Steps: TypeAlias = Generator[Awaitable[object], object, T]
 """A computation that yields what must be awaited and returns a T."""
 
-ALLOWED: Final = Allow(rule="default", plugin="oao", reason="no policy objected")
+ALLOWED: Final = combine(())
 _DECISIONS: Final = (Allow, Deny, Ask, Modify)
 # What reaches a hook from outside of it: the user interrupts, the caller is cancelled, the computation is dropped.
 _NOT_ITS_OWN: Final = (KeyboardInterrupt, SystemExit, asyncio.CancelledError, GeneratorExit)
@@ -134,7 +134,7 @@ def decide(hooks: Hooks, hook: str, arguments: dict[str, object]) -> Steps[Decis
             break
         if isinstance(answer, Modify):
             arguments["call"] = freeze_call(answer.call)
-    decision = combine(answers) if answers else ALLOWED
+    decision = combine(answers)
     if isinstance(decision, Modify):
         # The last of several modifications holds them all: each policy saw the one before.
         decision = replace(decision, call=cast("Call", arguments["call"]))

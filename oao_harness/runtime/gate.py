@@ -19,7 +19,7 @@ from oao_harness.journal.replay import Served
 from oao_harness.runtime.context import Frame, frame
 from oao_harness.runtime.dispatch import Steps, drive, drive_async, observe
 from oao_harness.runtime.frozen import freeze_call, freeze_outcome
-from oao_harness.runtime.judging import judge_batch, judge_call, judge_outcome, reserve
+from oao_harness.runtime.judging import judge_batch, judge_call, judge_outcome, reserve, settle
 from oao_harness.runtime.retry import delay_before_retry
 from oao_harness.runtime.run import Run
 from oao_harness.runtime.shapes import Answer, Shape, ValueShape
@@ -117,10 +117,9 @@ def _judge_inner(ticket: _Ticket, call: Call, usage: Usage | None) -> Steps[None
     denial = decision if isinstance(decision, Deny) else None
     if denial is None:
         reserved, denial, by = reserve(run, call)
-        for member, amount in zip(run.lineage, reserved, strict=False):
-            overspent = member.budget.settle(amount, usage)
-            if overspent is not None and denial is None:
-                denial, by = overspent, member
+        overspent = settle(run, reserved, usage)
+        if denial is None and overspent is not None:
+            denial, by = overspent
     if denial is not None:
         yield from run.refusing(denial, n=ticket.n, by=by)
         raise run.require_halt()
@@ -136,14 +135,9 @@ def _abandon(ticket: _Ticket, error: BaseException) -> None:
 
 
 def _settle(ticket: _Ticket, usage: Usage | None) -> tuple[Deny, Run] | None:
-    """Exchange the reservations for what was used; return the first denial where that is too much."""
+    """Settle the call's reservations; once, however it ends."""
     reserved, ticket.reserved = ticket.reserved, ()
-    overspent: tuple[Deny, Run] | None = None
-    for member, amount in zip(ticket.run.lineage, reserved, strict=False):
-        denial = member.budget.settle(amount, usage)
-        if denial is not None and overspent is None:
-            overspent = (denial, member)
-    return overspent
+    return settle(ticket.run, reserved, usage)
 
 
 def _match(ticket: _Ticket) -> Steps[None]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import Final, cast
 
 from oao_harness.errors import PolicyViolation
 from oao_harness.journal.codec import alike
 from oao_harness.runtime.dispatch import ALLOWED, Steps, decide
 from oao_harness.runtime.frozen import freeze_call, freeze_outcome
 from oao_harness.runtime.run import Run
-from oao_hookspecs import Ask, Call, Decision, Deny, Modify, Outcome, ProposedCall, ToolCall
+from oao_hookspecs import Allow, Ask, Call, Decision, Deny, Modify, Outcome, ProposedCall, ToolCall, Usage
 
-__all__ = ["judge_batch", "judge_call", "judge_outcome", "require_unchanged", "reserve"]
+__all__ = ["as_denial", "judge_batch", "judge_call", "judge_outcome", "require_unchanged", "reserve", "settle"]
+
+_NOBODY: Final = "held for approval, and nobody can be asked here"
 
 
 def judge_call(run: Run, call: Call) -> Steps[tuple[Decision, Run]]:
@@ -29,7 +31,7 @@ def judge_call(run: Run, call: Call) -> Steps[tuple[Decision, Run]]:
     for member in run.lineage:
         decision = yield from decide(member.hooks, hook, {"call": call, "run": member})
         if isinstance(decision, Ask | Deny):
-            return _as_denial(decision), member
+            return as_denial(decision, _NOBODY), member
         if isinstance(decision, Modify):
             call = decision.call
         if strictest is None or isinstance(decision, Modify):
@@ -37,18 +39,24 @@ def judge_call(run: Run, call: Call) -> Steps[tuple[Decision, Run]]:
     return cast("Decision", strictest), run
 
 
-def _as_denial(decision: Ask | Deny) -> Deny:
+def as_denial(decision: Decision, why: str) -> Deny:
+    """Return a decision that cannot be followed where it was made as the denial that it comes to.
+
+    Args:
+        decision: A denial is returned as it is.
+        why: What cannot be done with any other, for a person.
+    """
     if isinstance(decision, Deny):
         return decision
-    reason = f"{decision.reason} (held for approval, and nobody can be asked here)"
-    return Deny(rule=decision.rule, plugin=decision.plugin, reason=reason)
+    reason = f"{decision.reason or decision.verdict} ({why})"
+    return Deny(rule=decision.rule or decision.verdict, plugin=decision.plugin, reason=reason)
 
 
 def reserve(run: Run, call: Call) -> tuple[tuple[int, ...], Deny | None, Run]:
     """Reserve in every budget of the lineage, or in none.
 
     Returns:
-        The amounts, for `Budget.settle`; the denial, where a budget refused; and the run whose budget it was.
+        The amounts, for `settle`; the denial, where a budget refused; and the run whose budget it was.
     """
     taken: list[int] = []
     for member in run.lineage:
@@ -59,6 +67,20 @@ def reserve(run: Run, call: Call) -> tuple[tuple[int, ...], Deny | None, Run]:
             return (), amount, member
         taken.append(amount)
     return tuple(taken), None, run
+
+
+def settle(run: Run, reserved: Sequence[int], usage: Usage | None) -> tuple[Deny, Run] | None:
+    """Exchange what `reserve` took for what was used.
+
+    Returns:
+        The first denial where that is too much, and the run whose budget it was.
+    """
+    overspent: tuple[Deny, Run] | None = None
+    for member, amount in zip(run.lineage, reserved, strict=False):
+        denial = member.budget.settle(amount, usage)
+        if denial is not None and overspent is None:
+            overspent = (denial, member)
+    return overspent
 
 
 def require_unchanged(call: Call, again: Callable[[], Call]) -> None:
@@ -73,9 +95,8 @@ def require_unchanged(call: Call, again: Callable[[], Call]) -> None:
     """
     if all(isinstance(item, str | int | float) or item is None for item in call.request.values()):
         return
-    now = again().request
-    # Plain equality first: it is done in C, and nearly always true.
-    if call.request != now and not alike(call.request, now):
+    # Not by plain equality: for that, 1 and True are the same.
+    if not alike(call.request, again().request):
         reason = f"{call.kind} {call.name}: its arguments changed after they were judged; hand it copies"
         raise PolicyViolation(reason, rule="changed-after-judging", plugin="oao")
 
@@ -89,11 +110,8 @@ def judge_outcome(run: Run, call: Call, outcome: Outcome) -> Steps[tuple[Deny, R
         shown = shown or {"call": freeze_call(call), "outcome": freeze_outcome(outcome)}
         arguments: dict[str, object] = {**shown, "run": member}
         decision = yield from decide(member.hooks, "oao_decide_outcome", arguments)
-        if isinstance(decision, Deny):
-            return decision, member
-        if isinstance(decision, Ask | Modify):
-            reason = f"{decision.reason or decision.verdict} (an outcome can only be allowed or denied)"
-            return Deny(rule=decision.rule or decision.verdict, plugin=decision.plugin, reason=reason), member
+        if not isinstance(decision, Allow):
+            return as_denial(decision, "an outcome can only be allowed or denied"), member
     return None
 
 
@@ -113,5 +131,5 @@ def judge_batch(run: Run, batch: Sequence[ProposedCall]) -> Steps[tuple[Deny, Ru
             shown: dict[str, object] = {"call": freeze_call(call), "run": member}
             decision = yield from decide(member.hooks, "oao_decide_tool_call", shown)
             if isinstance(decision, Ask | Deny):
-                return _as_denial(decision), member
+                return as_denial(decision, _NOBODY), member
     return None

@@ -6,7 +6,7 @@ import datetime as dt
 import functools
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from typing import Literal, cast
+from typing import Final, Literal, cast
 
 from oao_harness.errors import ReplayDiverged, RunHalted
 from oao_harness.journal.codec import error_line
@@ -15,12 +15,16 @@ from oao_harness.runtime.dispatch import Steps, decide, observe
 from oao_harness.runtime.execute import Ending
 from oao_harness.runtime.fingerprint import digest, fingerprints
 from oao_harness.runtime.frozen import freeze
+from oao_harness.runtime.judging import as_denial
 from oao_harness.runtime.plain import as_json, as_text
 from oao_harness.runtime.report import ExecutionReport
 from oao_harness.runtime.run import Run
-from oao_hookspecs import Adapter, Allow, Decision, Deny, Json, Limits, RunFinished, RunStarted
+from oao_hookspecs import Adapter, Allow, Deny, Json, Limits, RunFinished, RunStarted
 
 __all__ = ["abort", "execute_phase", "plan", "refuse_unseen", "review"]
+
+
+_ONLY: Final = "can only be allowed or denied here"
 
 
 @functools.cache
@@ -68,7 +72,7 @@ def plan(
     for member in run.lineage:
         decision = yield from decide(member.hooks, "oao_decide_run", {"run": run})
         if not isinstance(decision, Allow):
-            yield from run.refusing(_as_denial(decision, "a task"), n=None, by=member)
+            yield from run.refusing(as_denial(decision, f"a task {_ONLY}"), n=None, by=member)
             return False
     return True
 
@@ -154,7 +158,7 @@ def _judge_output(run: Run, output: Json) -> Steps[None]:
             continue
         decision = yield from decide(member.hooks, "oao_decide_output", {"output": freeze(output), "run": run})
         if not isinstance(decision, Allow):
-            yield from run.refusing(_as_denial(decision, "an output"), n=None, by=member)
+            yield from run.refusing(as_denial(decision, f"an output {_ONLY}"), n=None, by=member)
             return
 
 
@@ -189,13 +193,6 @@ def _error_text(ending: Ending) -> str | None:
 def _halt_text(halt: RunHalted) -> str:
     line = as_text(halt.reason.partition("\n")[0])
     return f"{halt.rule}: {line}" if halt.rule and not line.startswith(halt.rule) else line
-
-
-def _as_denial(decision: Decision, what: str) -> Deny:
-    if isinstance(decision, Deny):
-        return decision
-    reason = f"{decision.reason or decision.verdict} ({what} can only be allowed or denied here)"
-    return Deny(rule=decision.rule or decision.verdict, plugin=decision.plugin, reason=reason)
 
 
 def _report(run: Run, output: Json, error: str | None) -> ExecutionReport:

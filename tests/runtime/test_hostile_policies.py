@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from oao_harness import Orchestrator, PolicyViolation, model, tool
+from oao_harness.runtime.judging import require_unchanged
 from oao_hookspecs import Ask, CallDecided, CallFinished, Decision, Deny, RunView, ToolCall, hookimpl
 
 
@@ -223,3 +224,12 @@ def test_a_violation_that_a_tool_raises_stays() -> None:
 
     report = Orchestrator().run(agent, "t")
     assert report.error == "hours: not after six"
+
+
+def test_a_value_that_only_looks_equal_is_a_changed_one() -> None:
+    """1 and True are equal in Python, and not the same argument."""
+    judged = ToolCall(name="pay", arguments={"amounts": [1]})
+
+    require_unchanged(judged, lambda: ToolCall(name="pay", arguments={"amounts": [1]}))
+    with pytest.raises(PolicyViolation, match="changed after they were judged"):
+        require_unchanged(judged, lambda: ToolCall(name="pay", arguments={"amounts": [True]}))
