@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 from oao_hookspecs._markers import PROJECT, hookimpl, hookspec
-from oao_hookspecs.calls import Call, Effect, ErrorInfo, Json, ModelCall, Outcome, ProposedCall, ToolCall, Usage
-from oao_hookspecs.decisions import Allow, Ask, Decision, Deny, Limits, Modify, Retry, combine
+from oao_hookspecs.approvals import ApprovalAnswer, ApprovalRequest, Approve, Principal, Reject
+from oao_hookspecs.calls import (
+    Access,
+    Call,
+    Effect,
+    ErrorInfo,
+    Json,
+    ModelCall,
+    Outcome,
+    ProposedCall,
+    ToolCall,
+    ToolTraits,
+    Usage,
+)
+from oao_hookspecs.decisions import Allow, Ask, Decision, Deny, Limits, Modify, Price, Retry, combine
 from oao_hookspecs.events import (
+    ApprovalAnswered,
+    ApprovalRequested,
     CallDecided,
     CallFinished,
     CallRetried,
@@ -20,8 +35,14 @@ from oao_hookspecs.interfaces import Adapter, Clock, Record, RunSummary, RunView
 
 __all__ = [
     "PROJECT",
+    "Access",
     "Adapter",
     "Allow",
+    "ApprovalAnswer",
+    "ApprovalAnswered",
+    "ApprovalRequest",
+    "ApprovalRequested",
+    "Approve",
     "Ask",
     "Call",
     "CallDecided",
@@ -38,8 +59,11 @@ __all__ = [
     "ModelCall",
     "Modify",
     "Outcome",
+    "Price",
+    "Principal",
     "ProposedCall",
     "Record",
+    "Reject",
     "Retry",
     "RunFinished",
     "RunStarted",
@@ -49,6 +73,7 @@ __all__ = [
     "StepStarted",
     "Store",
     "ToolCall",
+    "ToolTraits",
     "Usage",
     "ViolationFound",
     "combine",
