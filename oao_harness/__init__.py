@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         ReplayDiverged,
         ReplayedError,
         RunHalted,
+        RunSuspended,
         StoreError,
         UsageError,
     )
@@ -46,6 +47,7 @@ __all__ = [
     "ReplayDiverged",
     "ReplayedError",
     "RunHalted",
+    "RunSuspended",
     "SQLiteStore",
     "StoreError",
     "StrictPolicy",
@@ -71,6 +73,7 @@ _HOMES: Final = {
     "ReplayDiverged": "oao_harness.errors",
     "ReplayedError": "oao_harness.errors",
     "RunHalted": "oao_harness.errors",
+    "RunSuspended": "oao_harness.errors",
     "StoreError": "oao_harness.errors",
     "UsageError": "oao_harness.errors",
     "StrictPolicy": "oao_harness.policy.strict",

@@ -40,6 +40,9 @@ class _Unplayable:
     def unplayed_text(self) -> str | None:
         return None
 
+    def holds(self, call: Call) -> bool:
+        return False
+
 
 def _is_mistaken(halt: RunHalted, raised: BaseException) -> bool:
     """Return whether the test raised because a framework took the halt for an answer: that tells a reader nothing.

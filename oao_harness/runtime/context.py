@@ -54,6 +54,14 @@ class Frame(Protocol):
         """Its number in that run."""
         ...
 
+    @property
+    def outer(self) -> Frame | None:
+        """The call whose body made this one, of this run or of one that it is nested in."""
+        ...
+
+    waits: bool
+    """True where its body waits for a person."""
+
 
 frame: Final[ContextVar[Frame | None]] = ContextVar("oao_frame", default=None)
 """The governed call whose body is running in this context; what the body starts belongs to it."""

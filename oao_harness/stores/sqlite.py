@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, cast
 
 from oao_harness.errors import FencedError, StoreError
-from oao_harness.stores.summaries import opened, settled
+from oao_harness.stores.summaries import MOVES, moved, opened, settled
 from oao_hookspecs import Json, Record, RunSummary
 
 __all__ = ["SQLiteStore"]
@@ -124,6 +124,9 @@ class SQLiteStore:
             row = opened(execution_id, record)
             sql = "update runs set agent_name = ?, status = ?, started_at = ? where execution_id = ?"
             self._execute(sql, (row.agent_name, row.status, row.started_at, execution_id))
+        elif record["type"] in MOVES:
+            row = moved(RunSummary(execution_id=execution_id, agent_name="", status="", started_at=0), record)
+            self._execute("update runs set status = ? where execution_id = ?", (row.status, execution_id))
         elif record["type"] == "run.finished":
             row = settled(RunSummary(execution_id=execution_id, agent_name="", status="", started_at=0), record)
             sql = "update runs set status = ?, finished_at = ?, totals = ? where execution_id = ?"
