@@ -43,13 +43,20 @@ def find_question(store: Store, start: str) -> tuple[RunSummary, Question]:
     """
     open_ = [(run, question) for run, question, _ in questions_of_runs(store, 0.0)]
     exact = [item for item in open_ if item[1].request.id == start]
-    close = exact or [item for item in open_ if item[1].request.id.startswith(start)]
+    close = exact or [item for item in open_ if _is_meant(item[1].request.id, start)]
     if not close:
         raise UsageError(f"there is no open question {start!r}; `oao approvals` lists them")
     if len(close) > 1:
         ids = ", ".join(item[1].request.id for item in close[:4])
         raise UsageError(f"{start!r} is the start of {len(close)} questions: {ids}; write more of the id")
     return close[0]
+
+
+def _is_meant(id_: str, start: str) -> bool:
+    """Return True for the start of an id, and for the start of the run's id with the question's number."""
+    run, _, number = id_.rpartition("-")
+    head, _, tail = start.rpartition("-")
+    return id_.startswith(start) or (bool(head) and tail == number and run.startswith(head))
 
 
 def answer_question(store: Store, start: str, answer: ApprovalAnswer, clock: Clock) -> ApprovalRequest:
