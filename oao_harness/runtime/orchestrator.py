@@ -81,6 +81,11 @@ class Orchestrator:
         self._has_store = store is not None
         self.store: Store = self._open_store(store) if store is None or isinstance(store, str) else store
 
+    @property
+    def policies(self) -> Sequence[object]:
+        """The policies in force, as objects, in the order they are asked."""
+        return tuple(self._policies)
+
     def _open_store(self, url: str | None) -> Store:
         opened = self._manager.hook.oao_open_store(url=url or "memory:")
         if opened is None:
