@@ -16,12 +16,13 @@ from oao_hookspecs.events import (
     StepStarted,
     ViolationFound,
 )
-from oao_hookspecs.interfaces import Adapter, Clock, Record, RunSummary, RunView, Store
+from oao_hookspecs.interfaces import Adapter, Amounts, Clock, Ledger, Record, Refusal, RunSummary, RunView, Store
 
 __all__ = [
     "PROJECT",
     "Adapter",
     "Allow",
+    "Amounts",
     "Ask",
     "Call",
     "CallDecided",
@@ -34,12 +35,14 @@ __all__ = [
     "ErrorInfo",
     "Event",
     "Json",
+    "Ledger",
     "Limits",
     "ModelCall",
     "Modify",
     "Outcome",
     "ProposedCall",
     "Record",
+    "Refusal",
     "Retry",
     "RunFinished",
     "RunStarted",
