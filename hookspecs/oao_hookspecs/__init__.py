@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 from oao_hookspecs._markers import PROJECT, hookimpl, hookspec
-from oao_hookspecs.calls import Call, Effect, ErrorInfo, Json, ModelCall, Outcome, ProposedCall, ToolCall, Usage
-from oao_hookspecs.decisions import Allow, Ask, Decision, Deny, Limits, Modify, Retry, combine
+from oao_hookspecs.approvals import ApprovalAnswer, ApprovalRequest, Approve, Principal, Reject
+from oao_hookspecs.calls import (
+    Access,
+    Call,
+    Effect,
+    ErrorInfo,
+    Json,
+    ModelCall,
+    Outcome,
+    ProposedCall,
+    ToolCall,
+    ToolTraits,
+    Usage,
+)
+from oao_hookspecs.decisions import Allow, Ask, Decision, Deny, Limits, Modify, Price, Retry, combine
 from oao_hookspecs.events import (
+    ApprovalAnswered,
+    ApprovalRequested,
     CallDecided,
     CallFinished,
     CallRetried,
@@ -20,9 +35,15 @@ from oao_hookspecs.interfaces import Adapter, Amounts, Clock, Ledger, Record, Re
 
 __all__ = [
     "PROJECT",
+    "Access",
     "Adapter",
     "Allow",
     "Amounts",
+    "ApprovalAnswer",
+    "ApprovalAnswered",
+    "ApprovalRequest",
+    "ApprovalRequested",
+    "Approve",
     "Ask",
     "Call",
     "CallDecided",
@@ -40,9 +61,12 @@ __all__ = [
     "ModelCall",
     "Modify",
     "Outcome",
+    "Price",
+    "Principal",
     "ProposedCall",
     "Record",
     "Refusal",
+    "Reject",
     "Retry",
     "RunFinished",
     "RunStarted",
@@ -52,6 +76,7 @@ __all__ = [
     "StepStarted",
     "Store",
     "ToolCall",
+    "ToolTraits",
     "Usage",
     "ViolationFound",
     "combine",

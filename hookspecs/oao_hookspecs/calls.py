@@ -12,6 +12,17 @@ Json: TypeAlias = "None | bool | int | float | str | Sequence[Json] | Mapping[st
 Effect: TypeAlias = Literal["pure", "idempotent", "once"]
 """What repeating a tool call does: nothing, nothing new, or a second effect."""
 
+Access: TypeAlias = Literal["read", "write"]
+"""What a tool does to the world: it only looks, or it changes something outside of the run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolTraits:
+    """What is declared about a tool. None is no opinion."""
+
+    effect: Effect | None = None
+    access: Access | None = None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
@@ -44,6 +55,8 @@ class ModelCall:
     """What else changes the answer: temperature, tool_choice, stop ..."""
     scope: str = ""
     """Where in the agent the call was made, for example the LangGraph node path."""
+    id: str = ""
+    """Unique among all calls of all runs; set by the gate for what hooks are handed, else empty."""
     kind: Literal["model"] = "model"
 
     @property
@@ -75,8 +88,12 @@ class ToolCall:
     """Where in the agent the call was made, for example the LangGraph node path."""
     effect: Effect | None = None
     """What repeating the call does; None where nobody declared it."""
+    access: Access | None = None
+    """Whether the tool only reads; None where nobody declared it."""
     proposed: bool = False
     """True while a model's batch is judged before any of it starts; the call is asked about again before it runs."""
+    id: str = ""
+    """Unique among all calls of all runs; set by the gate for what hooks are handed; empty while only proposed."""
     kind: Literal["tool"] = "tool"
 
     @property

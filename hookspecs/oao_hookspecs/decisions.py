@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
 
 from oao_hookspecs.calls import Call
 
@@ -19,6 +19,10 @@ class Allow:
     """Name of the plugin; filled in by oao where it is empty."""
     reason: str = ""
     """One sentence for a person."""
+    source: str = ""
+    """Where the rule is written, as `file:line`; empty for a rule in code."""
+    would: Literal["", "ask", "deny"] = ""
+    """What the rule would have said if it did not only observe."""
     verdict: Literal["allow"] = "allow"
 
 
@@ -32,19 +36,29 @@ class Deny:
     """One sentence for a person: what was wrong and what the limit is."""
     plugin: str = ""
     """Name of the plugin; filled in by oao where it is empty."""
+    source: str = ""
+    """Where the rule is written, as `file:line`; empty for a rule in code."""
     verdict: Literal["deny"] = "deny"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """A person must decide. Where nobody can be asked, the call is denied."""
+    """A person must decide: the call is held, and the run is suspended until somebody answers."""
 
     rule: str
     """Name of the rule that said so."""
     reason: str
     """One sentence for the person who is asked."""
+    approvers: tuple[str, ...] = ()
+    """Roles of those who may answer; empty: anybody but, where more than one is needed, the run's own principal."""
+    needed: int = 1
+    """How many different people must approve, >= 1; 2 is the four-eyes principle."""
+    expires_s: float = 86_400.0
+    """Seconds after which the question can no longer be approved, > 0."""
     plugin: str = ""
     """Name of the plugin; filled in by oao where it is empty."""
+    source: str = ""
+    """Where the rule is written, as `file:line`; empty for a rule in code."""
     verdict: Literal["ask"] = "ask"
 
 
@@ -60,6 +74,8 @@ class Modify:
     """Name of the plugin; filled in by oao where it is empty."""
     reason: str = ""
     """One sentence for a person."""
+    source: str = ""
+    """Where the rule is written, as `file:line`; empty for a rule in code."""
     verdict: Literal["modify"] = "modify"
 
 
@@ -80,9 +96,14 @@ def combine(decisions: Iterable[Decision]) -> Decision:
     strictest: Decision = Allow(rule="default", plugin="oao", reason="no policy objected")
     found = False
     for decision in decisions:
-        if not found or _STRICTNESS[decision.verdict] > _STRICTNESS[strictest.verdict]:
+        if not found or _strictness(decision) > _strictness(strictest):
             strictest, found = decision, True
     return strictest
+
+
+def _strictness(decision: Decision) -> float:
+    # What would have been denied must not be hidden behind an Allow that comes before it.
+    return _STRICTNESS[decision.verdict] + (0.5 if isinstance(decision, Allow) and decision.would else 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,8 +119,18 @@ class Retry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Price:
+    """What a model costs, in US dollars for a million tokens."""
+
+    input_per_million: float
+    """>= 0."""
+    output_per_million: float
+    """>= 0."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What one run may spend. None means no limit."""
+    """What one run may spend, the runs nested in it included. None means no limit."""
 
     max_steps: int | None = None
     """Governed calls, or the framework's own steps, whichever are more."""
@@ -107,8 +138,20 @@ class Limits:
     max_tool_calls: int | None = None
     max_tokens: int | None = None
     """Input and output tokens together."""
+    max_input_tokens: int | None = None
+    max_output_tokens: int | None = None
+    max_cost_usd: float | None = None
+    """Money for model calls in US dollars, at the prices of `oao_price`."""
+    unknown_price: Price | None = None
+    """What a model without a known price is taken to cost; None denies it where `max_cost_usd` is set."""
+    assumed_output_tokens: int | None = None
+    """Reserved for the answer of a model call that names no bound of its own; None reserves nothing for it."""
+    tool_limits: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Calls by tool name, or by a glob over tool names: all that match it count together."""
     timeout_s: float | None = None
     """Wall time of EXECUTE in seconds."""
+    call_timeout_s: float | None = None
+    """Wall time of one model or tool call in seconds."""
     retry: Retry | None = None
     """None: a failed call is not tried again."""
     require_governed: bool = False
@@ -116,22 +159,45 @@ class Limits:
 
     def tightened(self, other: Limits) -> Limits:
         """Return the stricter of both, field by field; fewer retries are stricter, and any opinion beats none."""
+        both = (self, other)
 
-        def least(a: float | None, b: float | None) -> float | None:
-            return a if b is None else b if a is None else min(a, b)
+        def least(name: str) -> Any:
+            found = [getattr(one, name) for one in both if getattr(one, name) is not None]
+            return min(found, default=None)
 
-        def least_count(a: int | None, b: int | None) -> int | None:
-            return a if b is None else b if a is None else min(a, b)
-
-        retry = self.retry
-        if other.retry is not None and (retry is None or other.retry.max_retries < retry.max_retries):
-            retry = other.retry
+        retries = [one.retry for one in both if one.retry is not None]
+        assumed = [one.assumed_output_tokens for one in both if one.assumed_output_tokens is not None]
         return Limits(
-            max_steps=least_count(self.max_steps, other.max_steps),
-            max_model_calls=least_count(self.max_model_calls, other.max_model_calls),
-            max_tool_calls=least_count(self.max_tool_calls, other.max_tool_calls),
-            max_tokens=least_count(self.max_tokens, other.max_tokens),
-            timeout_s=least(self.timeout_s, other.timeout_s),
-            retry=retry,
+            **{name: least(name) for name in _COUNTED},
+            unknown_price=_dearest([one.unknown_price for one in both if one.max_cost_usd is not None]),
+            assumed_output_tokens=max(assumed, default=None),
+            tool_limits={
+                tool: min(one.tool_limits[tool] for one in both if tool in one.tool_limits)
+                for tool in (*self.tool_limits, *other.tool_limits)
+            },
+            retry=min(retries, key=lambda retry: retry.max_retries, default=None),
             require_governed=self.require_governed or other.require_governed,
         )
+
+
+_COUNTED = (
+    "max_steps",
+    "max_model_calls",
+    "max_tool_calls",
+    "max_tokens",
+    "max_input_tokens",
+    "max_output_tokens",
+    "max_cost_usd",
+    "timeout_s",
+    "call_timeout_s",
+)
+
+
+def _dearest(prices: list[Price | None]) -> Price | None:
+    known = [price for price in prices if price is not None]
+    if not known or len(known) < len(prices):
+        return None
+    return Price(
+        input_per_million=max(price.input_per_million for price in known),
+        output_per_million=max(price.output_per_million for price in known),
+    )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, TypeAlias
 
+from oao_hookspecs.approvals import ApprovalAnswer, ApprovalRequest
 from oao_hookspecs.calls import Call, Json, Outcome
 from oao_hookspecs.decisions import Decision
 
@@ -52,6 +53,25 @@ class CallDecided:
     """Number of the call in the run, from 1."""
     call: Call
     decision: Decision
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalRequested:
+    """A call is held, and the question to a person is written."""
+
+    NAME: ClassVar = "APPROVAL_REQUESTED"
+    execution_id: str
+    request: ApprovalRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalAnswered:
+    """A question was answered, and the answer is written; a rejection halts the run."""
+
+    NAME: ClassVar = "APPROVAL_ANSWERED"
+    execution_id: str
+    request: ApprovalRequest
+    answer: ApprovalAnswer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,5 +124,14 @@ class RunFinished:
 
 
 Event: TypeAlias = (
-    RunStarted | StateEntered | StepStarted | CallDecided | CallRetried | CallFinished | ViolationFound | RunFinished
+    RunStarted
+    | StateEntered
+    | StepStarted
+    | CallDecided
+    | ApprovalRequested
+    | ApprovalAnswered
+    | CallRetried
+    | CallFinished
+    | ViolationFound
+    | RunFinished
 )

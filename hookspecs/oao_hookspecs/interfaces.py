@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Protocol, TypeAlias, TypeVar, runtime_checkable
 
+from oao_hookspecs.approvals import Principal
 from oao_hookspecs.calls import Json
 from oao_hookspecs.decisions import Limits
+
+T = TypeVar("T")
 
 Record: TypeAlias = Mapping[str, Json]
 """One line of a journal: `v`, `seq` (from 1), `type`, `at` (Unix seconds), and the fields of that type."""
@@ -32,8 +35,24 @@ class RunView(Protocol):
         ...
 
     @property
+    def principal(self) -> Principal | None:
+        """Who the run acts for; None where nobody said so."""
+        ...
+
+    @property
     def limits(self) -> Limits:
         """What the run may spend."""
+        ...
+
+    def memory(self, owner: object, make: Callable[[], T]) -> T:
+        """Return what a policy remembers of this run; made by the first question, atomically, and gone with the run.
+
+        A resumed run asks about its earlier calls again, in order, so that the memory grows back.
+
+        Args:
+            owner: Whose memory it is, usually the policy itself.
+            make: Makes an empty one.
+        """
         ...
 
     @property
@@ -62,6 +81,21 @@ class RunView(Protocol):
         ...
 
     @property
+    def input_tokens(self) -> int:
+        """Tokens sent to models so far."""
+        ...
+
+    @property
+    def output_tokens(self) -> int:
+        """Tokens received from models so far."""
+        ...
+
+    @property
+    def cost_usd(self) -> float:
+        """Money spent so far in US dollars, as far as prices are known."""
+        ...
+
+    @property
     def replaying(self) -> bool:
         """True where outcomes come from a recording."""
         ...
@@ -74,7 +108,7 @@ class RunSummary:
     execution_id: str
     agent_name: str
     status: str
-    """RUNNING, SUCCESS or FAILED."""
+    """RUNNING, SUSPENDED, SUCCESS or FAILED."""
     started_at: float
     """Unix seconds."""
     finished_at: float | None = None

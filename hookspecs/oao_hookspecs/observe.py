@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from oao_hookspecs.events import (
+        ApprovalAnswered,
+        ApprovalRequested,
         CallDecided,
         CallFinished,
         CallRetried,
@@ -75,6 +77,34 @@ def oao_call_decided(event: CallDecided, run: RunView) -> None | Awaitable[None]
 
     Args:
         event: The call and the decision.
+        run: The run.
+
+    Mode: observe.
+    """
+
+
+@hookspec
+def oao_approval_requested(event: ApprovalRequested, run: RunView) -> None | Awaitable[None]:
+    """Hear that a call is held until a person answers.
+
+    Called once per question. The return value is ignored.
+
+    Args:
+        event: The question.
+        run: The run.
+
+    Mode: observe.
+    """
+
+
+@hookspec
+def oao_approval_answered(event: ApprovalAnswered, run: RunView) -> None | Awaitable[None]:
+    """Hear that a question was answered at once, by a plugin; answers given later are in the journal.
+
+    Called once per such answer. The return value is ignored.
+
+    Args:
+        event: The question and the answer.
         run: The run.
 
     Mode: observe.

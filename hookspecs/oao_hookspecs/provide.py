@@ -12,7 +12,8 @@ from oao_hookspecs._markers import hookspec
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from oao_hookspecs.decisions import Limits
+    from oao_hookspecs.calls import ModelCall, ToolTraits
+    from oao_hookspecs.decisions import Limits, Price
     from oao_hookspecs.interfaces import Adapter, Ledger, RunView, Store
 
 
@@ -25,6 +26,34 @@ def oao_limits(run: RunView) -> Limits | None:
 
     Args:
         run: The run, before anything of it happened; `run.limits` is empty.
+
+    Mode: provide.
+    """
+
+
+@hookspec(firstresult=True)
+def oao_price(call: ModelCall) -> Price | None:
+    """Name the price of a model.
+
+    Called once per model name and orchestrator, where a limit on money is set or a report is made. The first answer
+    that is not None is used; where there is none, the price is unknown, which is never free.
+
+    Args:
+        call: A request to the model.
+
+    Mode: provide.
+    """
+
+
+@hookspec(firstresult=True)
+def oao_describe_tool(name: str) -> ToolTraits | None:
+    """Declare what a tool does, for a tool that nobody can edit.
+
+    Called once per tool name and orchestrator. The first answer that is not None is used; what the tool's own
+    author declared is stronger.
+
+    Args:
+        name: Name of the tool.
 
     Mode: provide.
     """

@@ -25,6 +25,8 @@ class Totals:
     tool_usage: dict[str, int] = field(default_factory=dict[str, int])
     input_tokens: int = 0
     output_tokens: int = 0
+    cost_usd: float = 0.0
+    """As far as prices are known."""
     estimated: bool = False
     """True where a part of the tokens was estimated."""
 

@@ -53,16 +53,23 @@ def freeze(value: Json) -> Json:
     return _FrozenList(freeze(item) for item in value) if isinstance(value, list) else value
 
 
-def freeze_call(call: Call) -> Call:
-    """Return a call that is frozen to its depth."""
+def freeze_call(call: Call, *, unique: str | None = None) -> Call:
+    """Return a call that is frozen to its depth.
+
+    Args:
+        call: Any call.
+        unique: The id that it is given; None keeps the one it has.
+    """
+    id_ = call.id if unique is None else unique
     if isinstance(call, ModelCall):
         return replace(
             call,
             messages=cast("Any", freeze(call.messages)),
             tools=cast("Any", freeze(call.tools)),
             params=cast("Any", freeze(call.params)),
+            id=id_,
         )
-    return replace(call, arguments=cast("Any", freeze(call.arguments)))
+    return replace(call, arguments=cast("Any", freeze(call.arguments)), id=id_)
 
 
 def freeze_outcome(outcome: Outcome) -> Outcome:

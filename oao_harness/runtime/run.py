@@ -7,20 +7,22 @@ import itertools
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from oao_harness.errors import OaoError, PolicyViolation, RunHalted
 from oao_harness.journal.codec import error_line
 from oao_harness.runtime.budget import Budget
 from oao_harness.runtime.dispatch import Hooks, Steps, drive, observe
 from oao_harness.runtime.lifecycle import Lifecycle, State
-from oao_hookspecs import Clock, Deny, Json, Limits, StateEntered, StepStarted, ViolationFound
+from oao_hookspecs import Clock, Deny, Json, Limits, Principal, StateEntered, StepStarted, ViolationFound
 
 if TYPE_CHECKING:
     from oao_harness.journal.replay import Replay
     from oao_harness.journal.writer import Writer
 
 __all__ = ["Run"]
+
+T = TypeVar("T")
 
 # How long an agent may take to unwind by itself after a halt, before its task is cancelled.
 _GRACE_S = 0.05
@@ -36,6 +38,7 @@ class Run:
         hooks: Who decides and observes.
         clock: Where time is read.
         parent: The run whose tool started this one; its policies and budget hold here too.
+        principal: Who it acts for; the parent's principal by default.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class Run:
         hooks: Hooks,
         clock: Clock,
         parent: Run | None = None,
+        principal: Principal | None = None,
     ) -> None:
         self.execution_id = execution_id
         self.agent_name = agent_name
@@ -54,6 +58,7 @@ class Run:
         self.hooks = hooks
         self.clock = clock
         self.parent = parent
+        self.principal: Principal | None = principal or (parent.principal if parent is not None else None)
         self.lineage: tuple[Run, ...] = (self, *(parent.lineage if parent is not None else ()))
         self.budget = Budget(Limits())
         self.lifecycle = Lifecycle()
@@ -75,6 +80,7 @@ class Run:
         self.started = clock.monotonic()
         self.started_at = clock.time()
         self._numbers = itertools.count(1)
+        self._memories: dict[int, tuple[object, Any]] = {}
         self._lock = threading.Lock()
         self._wake: threading.Event | None = None
         self._on_halt: Callable[[], None] | None = None
@@ -110,6 +116,29 @@ class Run:
     def total_tokens(self) -> int:
         """Tokens so far."""
         return self.budget.totals.tokens
+
+    @property
+    def input_tokens(self) -> int:
+        """Tokens sent to models so far."""
+        return self.budget.totals.input_tokens
+
+    @property
+    def output_tokens(self) -> int:
+        """Tokens received from models so far."""
+        return self.budget.totals.output_tokens
+
+    @property
+    def cost_usd(self) -> float:
+        """Money spent so far in US dollars, as far as prices are known."""
+        return self.budget.totals.cost_usd
+
+    def memory(self, owner: object, make: Callable[[], T]) -> T:
+        """Return what a policy remembers of this run; see `RunView.memory`."""
+        found = self._memories.get(id(owner))
+        if found is None:
+            with self._lock:
+                found = self._memories.setdefault(id(owner), (owner, make()))
+        return cast("T", found[1])
 
     @property
     def replaying(self) -> bool:
