@@ -14,11 +14,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import multiprocessing
 import os
 import platform
 import random
 import sqlite3
-import subprocess
 import sys
 import tempfile
 import threading
@@ -85,8 +85,8 @@ def work(ledger: Ledger, path: Path, limit: int, ttl_s: float, alive: Callable[[
                 continue
             os.write(file, f"effect {units}\n".encode())
             alive()
-            if random.random() < 0.2:
-                time.sleep(random.random() * 0.01)
+            if random.random() < 0.3:
+                time.sleep(random.random() * 0.02)
             alive()
             ledger.settle(ACCOUNT, hold, amounts)
     finally:
@@ -94,29 +94,38 @@ def work(ledger: Ledger, path: Path, limit: int, ttl_s: float, alive: Callable[[
 
 
 class Workers:
-    """The workers as processes."""
+    """The workers as processes, forked from a server that has imported what they need and opened nothing."""
 
     def __init__(self, url: str, folder: Path, limit: int, ttl_s: float) -> None:
         self._url, self._folder, self._limit, self._ttl_s = url, folder, limit, ttl_s
-        self._running: dict[int, subprocess.Popen[bytes]] = {}
+        self._context = multiprocessing.get_context("forkserver")
+        modules = ["sqlite_ledger", "redis_ledger"] if url.startswith("redis") else ["sqlite_ledger"]
+        self._context.set_forkserver_preload(["__main__", *(f"oao_harness.stores.{name}" for name in modules)])
+        self._running: dict[int, multiprocessing.process.BaseProcess] = {}
         self._paths: dict[int, Path] = {}
 
     def start(self, slot: int) -> None:
         path = self._paths[slot] = self._folder / f"{slot}-{uuid.uuid4().hex}.log"
-        command = [sys.executable, __file__, "--worker", self._url, str(path), str(self._limit), str(self._ttl_s)]
-        self._running[slot] = subprocess.Popen(command)
+        worker = self._context.Process(target=live, args=(self._url, path, self._limit, self._ttl_s), daemon=True)
+        worker.start()
+        self._running[slot] = worker
 
     def has_begun(self, slot: int) -> bool:
-        """To kill an interpreter that is still importing proves nothing."""
+        """To kill an interpreter that is still starting proves nothing."""
         return self._paths[slot].exists()
 
     def kill(self, slot: int) -> bool:
         """Return False where the worker had ended by itself, which none may."""
         worker = self._running.pop(slot)
-        ended = worker.poll() is not None
+        ended = not worker.is_alive()
         worker.kill()
-        worker.wait()
+        worker.join()
         return not ended
+
+
+def live(url: str, path: Path, limit: int, ttl_s: float) -> None:
+    """Be a worker."""
+    work(oao_open_ledger(url), path, limit, ttl_s, lambda: None)
 
 
 class Threads:
@@ -309,7 +318,6 @@ def show(races: list[Race], rows: list[tuple[str, str, float, float]]) -> None:
 def main() -> int:
     """Race, count, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)
     parser.add_argument("--stores", nargs="*", default=list(STORES), choices=STORES)
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--kills", type=int, default=20)
@@ -318,9 +326,6 @@ def main() -> int:
     parser.add_argument("--no-micro", action="store_true")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    if args.worker:
-        url, path, limit, ttl = args.worker
-        work(oao_open_ledger(url), Path(path), int(limit), float(ttl), lambda: None)
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="oao-race-"))
         urls = {"memory": "memory:race", "sqlite": f"sqlite:{folder}/oao.db"}

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from oao_hookspecs import Ledger
 
-__all__ = ["Holder", "keep", "let_go", "owe"]
+__all__ = ["Holder", "keep", "let_go", "owe", "release_all"]
 
 _log: Final = logging.getLogger(__name__)
 
@@ -59,9 +59,10 @@ class _Renewer:
                 self._due[holder] = time.monotonic() + holder.ttl_s / 4
                 self._changed.notify()
             if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="oao-renewal", daemon=True)
+                thread = threading.Thread(target=self._work, name="oao-renewal", daemon=True)
                 # In an empty context: else the thread would belong to the run that is being judged.
-                contextvars.Context().run(self._thread.start)
+                contextvars.Context().run(thread.start)
+                self._thread = thread
 
     def take(self, holder: Holder, hold: str) -> None:
         """Keep a hold no more."""
@@ -119,6 +120,7 @@ class _Renewer:
             left = {holder: dict(holds) for holder, holds in self._holds.items()}
             self._holds.clear()
             self._due.clear()
+            self._changed.notify()
         for holder, holds in left.items():
             try:
                 for hold, spent in holds.items():
@@ -128,7 +130,14 @@ class _Renewer:
 
 
 _renewer: Final = _Renewer()
-atexit.register(_renewer.release_all)
+
+
+def release_all() -> None:
+    """Settle what is owed and give back what is held in this process; called when it ends."""
+    _renewer.release_all()
+
+
+atexit.register(release_all)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renewer.forked)
 

@@ -110,12 +110,11 @@ class SharedBudget:
         try:
             hold = SharedHold(uuid.uuid4().hex, self._amounts(call, price), price, os.getpid())
             refusal = self.ledger.reserve(self.name, hold.id, hold.amounts, self._caps, self.ttl_s)
+            if refusal is None:
+                keep(self, hold.id)
         except Exception as error:  # noqa: BLE001 - a ledger is a plugin; what cannot be counted must not happen
             return self._failed(error)
-        if refusal is not None:
-            return self._refused(refusal)
-        keep(self, hold.id)
-        return hold
+        return hold if refusal is None else self._refused(refusal)
 
     def settle(self, hold: SharedHold, usage: Usage | None) -> Deny | None:
         """Exchange a reservation for what the call really cost.
@@ -214,12 +213,13 @@ class SharedBudget:
 
 
 def _measured(sent: int, received: int, price: Price | None) -> dict[str, int]:
+    # What a provider reports may be nonsense, and must be counted all the same.
+    sent, received = max(0, min(sent, _MOST)), max(0, min(received, _MOST))
     found = {"input_tokens": sent, "output_tokens": received, "tokens": sent + received}
     if price is not None:
         # Dollars for a million tokens are 1,000 nano dollars for one.
         found["cost"] = math.ceil((sent * price.input_per_million + received * price.output_per_million) * 1000)
-    # What a provider reports may be nonsense, and must be counted all the same.
-    return {counter: min(max(amount, 0), _MOST) for counter, amount in found.items()}
+    return {counter: min(amount, _MOST) for counter, amount in found.items()}
 
 
 def _caps(name: str, limits: Limits) -> dict[str, int]:
