@@ -33,7 +33,7 @@ from oao_hookspecs import Amounts, Ledger
 
 ACCOUNT = "race"
 # Units that each may spend by default: enough for some seconds.
-STORES = {"memory": 50_000, "sqlite": 4_000, "redis": 4_000}
+STORES = {"memory": 50_000, "sqlite": 3_000, "redis": 2_000}
 GIVE_UP_S = 40
 
 
@@ -243,7 +243,7 @@ def timed(body: Callable[[int], object], count: int) -> float:
 
 
 def micro(urls: dict[str, str]) -> Iterator[tuple[str, str, float, float]]:
-    """Yield store, what, microseconds, microseconds after 3,000 settled holds."""
+    """Yield store, what, microseconds, microseconds after 2,000 settled holds."""
     for store, url in urls.items():
         ledger = oao_open_ledger(url)
 
@@ -254,7 +254,7 @@ def micro(urls: dict[str, str]) -> Iterator[tuple[str, str, float, float]]:
 
         timed(pair, 100)
         first = timed(pair, 1000)
-        timed(pair, 3000)
+        timed(pair, 2000)
         yield store, "reserve + settle", first, timed(pair, 1000)
         ledger.close()
         if store == "sqlite":
@@ -306,7 +306,7 @@ def show(races: list[Race], rows: list[tuple[str, str, float, float]]) -> None:
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(table)
     if rows:
-        costs = Table("store", "what", "us", "after 3,000", title="\nwhat one call costs", box=None)
+        costs = Table("store", "what", "us", "after 2,000", title="\nwhat one call costs", box=None)
         for store, what, first, later in rows:
             costs.add_row(store, what, f"{first:,.0f}", f"{later:,.0f}")
         console.print(costs)
@@ -346,7 +346,7 @@ def main() -> int:
         ]
         rows = [] if args.no_micro else list(micro({store: urls[store] for store in args.stores}))
     if args.json:
-        fields = ("store", "what", "microseconds", "microseconds_after_3000")
+        fields = ("store", "what", "microseconds", "microseconds_after_2000")
         costs = [dict(zip(fields, row, strict=True)) for row in rows]
         sys.stdout.write(json.dumps({"races": [asdict(found) for found in races], "costs": costs}))
     else:
