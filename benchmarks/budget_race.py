@@ -99,7 +99,8 @@ class Workers:
     def __init__(self, url: str, folder: Path, limit: int, ttl_s: float) -> None:
         self._url, self._folder, self._limit, self._ttl_s = url, folder, limit, ttl_s
         self._context = multiprocessing.get_context("forkserver")
-        modules = ["sqlite_ledger", "redis_ledger"] if url.startswith("redis") else ["sqlite_ledger"]
+        # There is one such server for all races; what is not installed is passed over.
+        modules = ("sqlite_ledger", "redis_ledger")
         self._context.set_forkserver_preload(["__main__", *(f"oao_harness.stores.{name}" for name in modules)])
         self._running: dict[int, multiprocessing.process.BaseProcess] = {}
         self._paths: dict[int, Path] = {}
