@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from oao_harness.policy.tools import ToolPolicy
     from oao_harness.runtime.orchestrator import Orchestrator
     from oao_harness.runtime.report import ExecutionReport
+    from oao_harness.runtime.shared_budget import SharedBudget
     from oao_harness.stores.memory import MemoryStore
     from oao_harness.stores.sqlite import SQLiteStore
 
@@ -49,6 +50,7 @@ __all__ = [
     "RunHalted",
     "RunSuspended",
     "SQLiteStore",
+    "SharedBudget",
     "StoreError",
     "StrictPolicy",
     "ToolPolicy",
@@ -80,6 +82,7 @@ _HOMES: Final = {
     "ToolPolicy": "oao_harness.policy.tools",
     "Orchestrator": "oao_harness.runtime.orchestrator",
     "ExecutionReport": "oao_harness.runtime.report",
+    "SharedBudget": "oao_harness.runtime.shared_budget",
     "MemoryStore": "oao_harness.stores.memory",
     "SQLiteStore": "oao_harness.stores.sqlite",
 }

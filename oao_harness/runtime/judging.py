@@ -13,6 +13,7 @@ from oao_harness.runtime.budget import Hold
 from oao_harness.runtime.dispatch import ALLOWED, Steps, decide, decisions, redact
 from oao_harness.runtime.frozen import freeze_call, freeze_outcome
 from oao_harness.runtime.run import Run
+from oao_harness.runtime.shared_budget import SharedBudget, SharedHold
 from oao_hookspecs import (
     Allow,
     Ask,
@@ -20,8 +21,10 @@ from oao_hookspecs import (
     Decision,
     Deny,
     Json,
+    ModelCall,
     Modify,
     Outcome,
+    Price,
     ProposedCall,
     ToolCall,
     Usage,
@@ -29,8 +32,10 @@ from oao_hookspecs import (
 )
 
 __all__ = [
+    "NOTHING",
     "BatchJudgement",
     "Judgement",
+    "Reservation",
     "as_denial",
     "judge_batch",
     "judge_call",
@@ -109,32 +114,74 @@ def as_denial(decision: Decision, why: str) -> Deny:
     return Deny(rule=decision.rule or decision.verdict, plugin=decision.plugin, reason=reason)
 
 
-def reserve(run: Run, call: Call) -> tuple[tuple[Hold, ...], Deny | None, Run]:
-    """Reserve in every budget of the lineage, or in none.
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """What one call has reserved: in the budgets of its lineage, and in those that other processes share."""
+
+    own: tuple[Hold, ...] = ()
+    shared: tuple[tuple[SharedBudget, SharedHold, Run], ...] = ()
+
+
+NOTHING: Final = Reservation()
+
+
+def reserve(run: Run, call: Call, *, spends: bool) -> tuple[Reservation, Deny | None, Run]:
+    """Reserve in every budget of the lineage and in every budget they share with other processes, or in none.
+
+    Args:
+        run: The run that makes the call.
+        call: As it was judged.
+        spends: False where a recorded outcome is served: what was spent when it was recorded is not spent again, so
+            budgets that outlive the run are left alone.
 
     Returns:
-        The amounts, for `settle`; the denial, where a budget refused; and the run whose budget it was.
+        What `settle` needs; the denial, where a budget refused; and the run whose budget it was.
     """
     taken: list[Hold] = []
+    shared: list[tuple[SharedBudget, SharedHold, Run]] = []
+    denial: Deny | None = None
+    by = run
     for member in run.lineage:
-        amount = member.budget.reserve(call)
-        if isinstance(amount, Deny):
-            for earlier, reserved in zip(run.lineage, taken, strict=False):
-                earlier.budget.release(call, reserved)
-            return (), amount, member
-        taken.append(amount)
-    return tuple(taken), None, run
+        hold = member.budget.reserve(call)
+        if isinstance(hold, Deny):
+            denial, by = hold, member
+            break
+        taken.append(hold)
+    if denial is None and spends:
+        for budget, member in run.shared_budgets:
+            found = budget.reserve(call, _price(member, budget, call))
+            if isinstance(found, Deny):
+                denial, by = found, member
+                break
+            shared.append((budget, found, member))
+    if denial is None:
+        return Reservation(tuple(taken), tuple(shared)), None, run
+    for member, hold in zip(run.lineage, taken, strict=False):
+        member.budget.release(call, hold)
+    for budget, found, _ in shared:
+        budget.release(found)
+    return NOTHING, denial, by
 
 
-def settle(run: Run, reserved: Sequence[Hold], usage: Usage | None) -> tuple[Deny, Run] | None:
+def _price(run: Run, budget: SharedBudget, call: Call) -> Price | None:
+    if budget.limits.max_cost_usd is None or run.catalog is None or not isinstance(call, ModelCall):
+        return None
+    return run.catalog.price(call)
+
+
+def settle(run: Run, reserved: Reservation, usage: Usage | None) -> tuple[Deny, Run] | None:
     """Exchange what `reserve` took for what was used.
 
     Returns:
         The first denial where that is too much, and the run whose budget it was.
     """
     overspent: tuple[Deny, Run] | None = None
-    for member, amount in zip(run.lineage, reserved, strict=False):
+    for member, amount in zip(run.lineage, reserved.own, strict=False):
         denial = member.budget.settle(amount, usage)
+        if denial is not None and overspent is None:
+            overspent = (denial, member)
+    for budget, hold, member in reserved.shared:
+        denial = budget.settle(hold, usage)
         if denial is not None and overspent is None:
             overspent = (denial, member)
     return overspent
@@ -181,10 +228,16 @@ class BatchJudgement:
     """The calls that a person must be asked about, and what."""
 
 
-def judge_batch(run: Run, batch: Sequence[ProposedCall], scope: str) -> Steps[BatchJudgement]:
+def judge_batch(run: Run, batch: Sequence[ProposedCall], scope: str, *, spends: bool) -> Steps[BatchJudgement]:
     """Judge the tool calls of one answer together, before any of them starts.
 
     A lone call is judged where it runs; only siblings make it a matter of chance which of them ran before the denial.
+
+    Args:
+        run: The run.
+        batch: The calls in the order of the answer.
+        scope: Where in the agent the answer was asked for.
+        spends: See `reserve`.
     """
     calls = [
         freeze_call(
@@ -199,6 +252,10 @@ def judge_batch(run: Run, batch: Sequence[ProposedCall], scope: str) -> Steps[Ba
         denial = member.budget.refuse_batch(batch)
         if denial is not None:
             return BatchJudgement(denial=(denial, member))
+        for budget, by in run.shared_budgets if member is run and spends else ():
+            denial = budget.refuse_batch(batch)
+            if denial is not None:
+                return BatchJudgement(denial=(denial, by))
         for index, call in enumerate(calls):
             shown: dict[str, object] = {"call": call, "run": member}
             for decision in (yield from decisions(member.hooks, "oao_decide_tool_call", shown)):

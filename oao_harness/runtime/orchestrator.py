@@ -29,6 +29,7 @@ from oao_harness.runtime.leaves import install_when_imported
 from oao_harness.runtime.report import ExecutionReport
 from oao_harness.runtime.resuming import decode_task, reopen, reopen_nested, require_same_code, resumable
 from oao_harness.runtime.run import Run
+from oao_harness.runtime.shared_budget import SharedBudget
 from oao_hookspecs import Adapter, ApprovalRequest, Approve, Clock, Json, Limits, Principal, Record, Reject, Store
 
 __all__ = ["Orchestrator"]
@@ -46,6 +47,7 @@ class Orchestrator:
         clock: Where time is read; the system's clocks by default.
         approver: Answers held calls at once: is given the question and returns `Approve`, `Reject` or None, which
             leaves it to a person and suspends the run. It may take its time, and may be async.
+        budget: What the runs may spend together with all others, in any process, that name the same budget.
 
     Raises:
         ConfigError: A policy, a plugin or a store is unknown or unusable.
@@ -61,6 +63,7 @@ class Orchestrator:
         policy_timeout_s: float = 5.0,
         clock: Clock | None = None,
         approver: Approver | None = None,
+        budget: SharedBudget | None = None,
     ) -> None:
         policies = _as_list(policy)
         asked = [] if approver is None else [CallbackApprover(approver)]
@@ -78,6 +81,7 @@ class Orchestrator:
         self._clock: Clock = clock or SystemClock()
         install_when_imported(leaf for found in self._manager.hook.oao_leaves() for leaf in found)
         self._catalog = Catalog(self._manager)
+        self._budget = budget
         self._has_store = store is not None
         self.store: Store = self._open_store(store) if store is None or isinstance(store, str) else store
 
@@ -365,6 +369,7 @@ class Orchestrator:
             principal=principal,
         )
         run.catalog = self._catalog
+        run.shared = self._budget
         run.budget = Budget(self._limits(run), self._catalog.price)
         return run
 

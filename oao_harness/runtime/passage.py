@@ -17,11 +17,19 @@ from oao_harness.journal.questions import Question
 from oao_harness.journal.records import call_fields, outcome_fields
 from oao_harness.journal.replay import Served
 from oao_harness.runtime.approvals import hold, suspend
-from oao_harness.runtime.budget import Hold
 from oao_harness.runtime.context import Frame, frame
 from oao_harness.runtime.dispatch import Steps, observe
 from oao_harness.runtime.frozen import freeze_call, freeze_outcome
-from oao_harness.runtime.judging import judge_batch, judge_call, judge_outcome, redacted, reserve, settle
+from oao_harness.runtime.judging import (
+    NOTHING,
+    Reservation,
+    judge_batch,
+    judge_call,
+    judge_outcome,
+    redacted,
+    reserve,
+    settle,
+)
 from oao_harness.runtime.retry import delay_before_retry
 from oao_harness.runtime.run import Run
 from oao_harness.runtime.shapes import Answer
@@ -54,7 +62,7 @@ class Ticket:
     """As it is judged, written and shown."""
     parent: int | None
     served: Served | None = None
-    reserved: tuple[Hold, ...] = ()
+    reserved: Reservation = NOTHING
     granted: list[Question] = field(default_factory=list[Question])
     """The approvals that it uses."""
     written: bool = False
@@ -97,7 +105,7 @@ def begin(run: Run, request: Call) -> Steps[Ticket]:
     try:
         decision, by = yield from _judge(ticket)
         if not isinstance(decision, Deny):
-            ticket.reserved, denial, by = reserve(run, ticket.call)
+            ticket.reserved, denial, by = reserve(run, ticket.call, spends=served is None or served.again)
             decision = denial or decision
         recorded = served.decision if served is not None else decision.verdict
         if not isinstance(decision, Deny) and recorded.partition(" ")[0] != decision.verdict:
@@ -193,7 +201,7 @@ def _judge_inner(ticket: Ticket, call: Call, usage: Usage | None) -> Steps[None]
         for question in held.granted:
             run.questions.take(question)
     if denial is None:
-        reserved, denial, by = reserve(run, call)
+        reserved, denial, by = reserve(run, call, spends=False)
         overspent = settle(run, reserved, usage)
         if denial is None and overspent is not None:
             denial, by = overspent
@@ -215,7 +223,7 @@ def _settle(ticket: Ticket, usage: Usage | None) -> tuple[Deny, Run] | None:
     """Settle the call's reservations; once, however it ends."""
     if ticket.watch is not None:
         ticket.watch.stop()
-    reserved, ticket.reserved = ticket.reserved, ()
+    reserved, ticket.reserved = ticket.reserved, NOTHING
     return settle(ticket.run, reserved, usage)
 
 
@@ -299,7 +307,7 @@ def finish(ticket: Ticket, answer: Answer | None, error: BaseException | None) -
 def _hold_batch(ticket: Ticket, batch: Sequence[ProposedCall]) -> Steps[tuple[Deny, Run] | None]:
     """Judge a batch before any of it starts; where a person must be asked, all of it waits."""
     run = ticket.run
-    judged = yield from judge_batch(run, batch, ticket.call.scope)
+    judged = yield from judge_batch(run, batch, ticket.call.scope, spends=ticket.served is None)
     if judged.denial is not None:
         return judged.denial
     pending: list[Question] = []

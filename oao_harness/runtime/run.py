@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import threading
 from collections.abc import Callable, Mapping
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from oao_harness.journal.resumption import Resumption
     from oao_harness.journal.writer import Writer
     from oao_harness.runtime.catalog import Catalog
+    from oao_harness.runtime.shared_budget import SharedBudget
 
 __all__ = ["Run"]
 
@@ -59,6 +61,32 @@ class Run:
         principal: Who it acts for; the parent's principal by default.
     """
 
+    # What the orchestrator and the phases fill in
+    writer: Writer | None = None
+    replay: Replay | None = None
+    must_play: Replay | None = None
+    """The recording that this run alone must play to its end."""
+    halted: RunHalted | None = None
+    unwritten: RunHalted | None = None
+    """Why the journal lacks a record."""
+    closed: bool = False
+    deadline: float | None = None
+    """On the clock's monotonic scale."""
+    fingerprint: str = ""
+    shared: SharedBudget | None = None
+    """The budget that this run's orchestrator shares with other processes."""
+    catalog: Catalog | None = None
+    policy_version: str = ""
+    """Digest of the policies: what an approval was given under."""
+    parent_call: int | None = None
+    """Number of the outer run's call whose body started this run."""
+    call_timeout_s: float | None = None
+    """The least limit on single calls, of this run and those it is nested in."""
+    resumption: Resumption | None = None
+    """What the run did before it was interrupted; None where it began in this process."""
+    muted: bool = False
+    """True where the journal is complete already: nothing is written to it again."""
+
     def __init__(
         self,
         *,
@@ -81,39 +109,17 @@ class Run:
         self.principal: Principal | None = principal or (parent.principal if parent is not None else None)
         self.lineage: tuple[Run, ...] = (self, *(parent.lineage if parent is not None else ()))
         self.budget = Budget(Limits())
-        self.catalog: Catalog | None = None
         self.questions = Questions()
-        self.policy_version = ""
-        """Digest of the policies: what an approval was given under."""
         self.origin: dict[str, Json] = {}
         """Where the agent and the policy can be found again, for who resumes the run in another process."""
-        self.parent_call: int | None = None
-        """Number of the outer run's call whose body started this run."""
         self.waiting: list[int] = []
         """Numbers of the calls whose bodies wait for a person."""
-        self.call_timeout_s: float | None = None
-        """The least limit on single calls, of this run and those it is nested in."""
         self.lifecycle = Lifecycle()
-        self.writer: Writer | None = None
-        self.replay: Replay | None = None
-        self.must_play: Replay | None = None
-        """The recording that this run alone must play to its end."""
-        self.halted: RunHalted | None = None
-        self.unwritten: RunHalted | None = None
-        """Why the journal lacks a record."""
-        self.closed = False
-        self.deadline: float | None = None
-        """On the clock's monotonic scale."""
         self.halt_event = threading.Event()
-        self.resumption: Resumption | None = None
-        """What the run did before it was interrupted; None where it began in this process."""
-        self.muted = False
-        """True where the journal is complete already: nothing is written to it again."""
         self.ungoverned: list[str] = []
         self.observed: list[str] = []
         self.calls: list[tuple[str, str]] = []
         """Kind and name of the calls made so far, for the execution hash."""
-        self.fingerprint = ""
         self.started = clock.monotonic()
         self.started_at = clock.time()
         self._numbers = itertools.count(1)
@@ -181,6 +187,12 @@ class Run:
     def replaying(self) -> bool:
         """True where outcomes come from a recording."""
         return self.replay is not None
+
+    @functools.cached_property
+    def shared_budgets(self) -> tuple[tuple[SharedBudget, Run], ...]:
+        """The budgets of the lineage that other processes draw from, each once, and the run that named it."""
+        found = {(one.shared.name, id(one.shared.ledger)): (one.shared, one) for one in self.lineage if one.shared}
+        return tuple(found.values())
 
     # What the machine does with it
 

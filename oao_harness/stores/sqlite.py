@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -47,6 +48,7 @@ class SQLiteStore:
         self._path = Path(path)
         self._lock = threading.Lock()
         self._closed = False
+        self._pid = os.getpid()
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(
@@ -86,6 +88,7 @@ class SQLiteStore:
             "insert into runs (execution_id, epoch, last_seq) values (?, 1, 0) "
             "on conflict (execution_id) do update set epoch = epoch + 1 returning epoch"
         )
+        self._require_same_process()
         with self._lock:
             return int(self._execute(sql, (execution_id,)).fetchall()[0][0])
 
@@ -93,6 +96,7 @@ class SQLiteStore:
         """Append one record; see `Store.append`."""
         # ASCII: a model's answer may hold half of a surrogate pair, which UTF-8 cannot.
         body = json.dumps(record, separators=(",", ":"))
+        self._require_same_process()
         self._require_file()
         seq = record["seq"]
         with self._lock:
@@ -109,6 +113,11 @@ class SQLiteStore:
                 with suppress(sqlite3.Error):
                     self._db.execute("rollback")
                 raise
+
+    def _require_same_process(self) -> None:
+        """A connection that was carried over a fork loses what is written through it."""
+        if os.getpid() != self._pid:
+            raise StoreError(f"the store {str(self._path)!r} was opened before this process was forked; open it anew")
 
     def _require_file(self) -> None:
         """SQLite goes on writing into a file that was deleted or replaced: every record of it would be lost."""
