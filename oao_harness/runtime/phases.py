@@ -238,6 +238,7 @@ def _limits_to_json(limits: Limits) -> Mapping[str, Json]:
         "max_tokens": limits.max_tokens,
         "timeout_s": limits.timeout_s,
         "require_governed": limits.require_governed,
+        "process_tools": limits.process_tools,
     }
     if limits.retry is not None:
         fields["max_retries"] = limits.retry.max_retries
