@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 
-# Loaded before pytester takes its picture of sys.modules: patches are process-wide.
+# Loaded before pytester takes its picture of sys.modules: patches are process-wide, and `httpx` keeps the exceptions of
+# the `httpcore` that it saw first.
+import httpcore  # noqa: F401
+import httpcore2  # noqa: F401
 import httpx  # noqa: F401
 import httpx2  # noqa: F401
 import langchain_openai  # noqa: F401
