@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from oao_harness.adapters.code_guard import guard
     from oao_harness.adapters.governed import model, tool
     from oao_harness.errors import (
         AgentError,
@@ -55,12 +56,14 @@ __all__ = [
     "StrictPolicy",
     "ToolPolicy",
     "UsageError",
+    "guard",
     "model",
     "tool",
 ]
 
 # Imported when asked for: `oao --help` and a plugin that needs one name must not pay for all of them.
 _HOMES: Final = {
+    "guard": "oao_harness.adapters.code_guard",
     "model": "oao_harness.adapters.governed",
     "tool": "oao_harness.adapters.governed",
     "AgentError": "oao_harness.errors",

@@ -21,6 +21,7 @@ import pluggy
 
 from oao_harness.errors import RunHalted
 from oao_harness.journal.codec import error_line
+from oao_harness.runtime.context import in_plugin
 from oao_harness.runtime.frozen import freeze, freeze_call
 from oao_harness.runtime.portal import settled, wait
 from oao_hookspecs import (
@@ -218,12 +219,15 @@ def _ask(impl: HookImpl, hook: str, arguments: dict[str, object], timeout_s: flo
 
 
 def _called(impl: HookImpl, arguments: Mapping[str, object]) -> object:
+    token = in_plugin.set(True)
     try:
         return impl.function(*[arguments[name] for name in impl.argnames])
     except (asyncio.CancelledError, GeneratorExit) as error:
         # Nobody can cancel or close a plain call: this is the implementation's own, and it must not look like the
         # caller's, which is passed on.
         raise RuntimeError(error_line(error)) from error
+    finally:
+        in_plugin.reset(token)
 
 
 def _checked(impl: HookImpl, answer: object, arguments: dict[str, object]) -> Decision:
