@@ -16,7 +16,7 @@ from oao_harness.policy.facts import CALL_FIELDS, RUN_FIELDS, VARIABLES, Needs
 from oao_harness.policy.reading import close_to
 from oao_harness.policy.ruling import ConditionError
 
-__all__ = ["Condition", "context_of"]
+__all__ = ["Condition"]
 
 _MOST_CHARACTERS: Final = 10_000
 # Source: the CEL specification, as far as the library implements it; a test calls each of them.
@@ -100,24 +100,24 @@ class Condition:
             return answer
         raise ConditionError(f"{self.where} failed: it answered {answer!r:.80}, neither true nor false")
 
+    @staticmethod
+    def context_of(variables: Mapping[str, Any], functions: Mapping[str, Any]) -> cel.Context:
+        """Return what conditions are judged in; one for all conditions about a call, because making it is what costs.
 
-def context_of(variables: Mapping[str, Any], functions: Mapping[str, Any]) -> cel.Context:
-    """Return what conditions are judged in.
+        Args:
+            variables: From `variables_of`.
+            functions: From the conditions.
 
-    Args:
-        variables: From `variables_of`.
-        functions: From the conditions.
-
-    Raises:
-        ConditionError: A value has no form in CEL, for example half of a surrogate pair.
-    """
-    try:
-        context = cel.Context(variables=cast("dict[str, Any]", variables))
-        for name, made in functions.items():
-            context.add_function(name, made)
-    except Exception as error:
-        raise ConditionError(f"the values cannot be judged: {_said(error)}") from error
-    return context
+        Raises:
+            ConditionError: A value has no form in CEL, for example half of a surrogate pair.
+        """
+        try:
+            context = cel.Context(variables=cast("dict[str, Any]", variables))
+            for name, made in functions.items():
+                context.add_function(name, made)
+        except Exception as error:
+            raise ConditionError(f"the values cannot be judged: {_said(error)}") from error
+        return context
 
 
 def _keep_keys(found: re.Match[str]) -> str:

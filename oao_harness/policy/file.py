@@ -71,6 +71,8 @@ class FilePolicy:
         self.digest: str = hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass")).hexdigest()
         """Of everything that the policy is made of: 64 hex digits."""
         self._unused = self._unused_hooks()
+        self._allows: dict[int, Allow] = {}
+        """By the item's identity: the usual answer is made once."""
 
     @classmethod
     def from_text(cls, text: str, name: str = "policy.toml") -> FilePolicy:
@@ -280,7 +282,11 @@ class FilePolicy:
             return None
         item: Item = verdict.item
         if verdict.verdict == "allow":
-            return Allow(rule=item.rule, source=item.source, reason=verdict.reason)
+            found = self._allows.get(id(item))
+            if found is None:
+                found = Allow(rule=item.rule, source=item.source, reason=verdict.reason)
+                self._allows[id(item)] = found
+            return found
         if self.mode == "observe":
             return Allow(rule=item.rule, source=item.source, reason=verdict.reason, would=verdict.verdict)
         if verdict.verdict == "deny":
