@@ -16,6 +16,7 @@ from oao_harness.policy.redaction import redacted
 from oao_harness.policy.ruleset import Plan, Ruleset, Seen
 from oao_harness.policy.ruling import ConditionError, Item, Trace, Verdict
 from oao_harness.policy.schema import PolicyDocument
+from oao_harness.policy.sequence import SequenceRule
 from oao_harness.policy.spending import limits_of, passed_by
 from oao_hookspecs import (
     Allow,
@@ -117,6 +118,11 @@ class FilePolicy:
             # The named policies look at no run.
             found = found.tightened(cast("Any", base).oao_limits(run=None))
         return found
+
+    @property
+    def sequences(self) -> Mapping[str, SequenceRule]:
+        """The sequence rules by name, for asserts over a run."""
+        return {one.item.name: one.rule for one in self.rules.sequences}
 
     # Hooks
 
