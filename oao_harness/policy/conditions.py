@@ -155,7 +155,7 @@ def _syntax_error(message: str) -> str:
 
 def _said(error: Exception) -> str:
     if isinstance(error, KeyError):
-        return f"no such key {error.args[0] if error.args else ''}"
+        return f"no such key {error.args[0] if error.args else ''!r}"
     first = str(error).partition(". ")[0].partition("\n")[0]
     if first.startswith("No such overload"):
         return "its values are of types that do not go together (a missing or null value, or a text for a number)"
