@@ -64,7 +64,8 @@ class FilePolicy:
     def __init__(self, files: Sequence[tuple[Source, PolicyDocument] | str]) -> None:
         self._documents = [one for one in files if not isinstance(one, str)]
         self._bases = [oao_policies()[one]() for one in files if isinstance(one, str)]
-        self.source, document = self._documents[0]
+        self.source, self.document = self._documents[0]
+        document = self.document
         self.name: str = document.name or Path(self.source.name).stem
         self.mode: Literal["enforce", "observe"] = document.mode
         self.rules: Ruleset = compile_documents(self._documents)

@@ -194,7 +194,7 @@ class Ruleset:
         return self._made(model, rules, listed=None, access="write", uses_memory=False)
 
     def _tool_plan(self, tool: str) -> Plan:
-        listed = self._listed(tool)
+        listed = self.listed(tool)
         rules = [rule for rule in self.rules if rule.tools is not None and tool in rule.tools]
         restricting = [role for role in self.roles if tool in role.tools]
         files = sorted({role.file for role in restricting})
@@ -238,7 +238,8 @@ class Ruleset:
         exact = [i for i in tables if self.tools[i].name == tool]
         return self.redactions[(exact or tables)[0]] if tables else ()
 
-    def _listed(self, tool: str) -> Verdict | None:
+    def listed(self, tool: str) -> Verdict | None:
+        """Return what the lists of `[tools]` say of a tool; None where they have no opinion."""
         for denied in self.deny:
             entry = denied.find(tool)
             if entry is not None:

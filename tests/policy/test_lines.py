@@ -6,7 +6,7 @@ import json
 import tomllib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oao_harness.policy.lines import LineMap, error_line_of
@@ -98,6 +98,7 @@ def toml_text(value: object, spread: bool) -> str:
     return json.dumps(value)
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import oao_harness
@@ -49,6 +49,7 @@ def test_without_an_allow_list_everything_else_is_allowed(desk: Any) -> None:
     assert desk("[tools]\nallow = []").says("b") == "deny tools.allow"
 
 
+@settings(deadline=None)
 @given(st.lists(st.text("ab*?[]!-", max_size=5), max_size=4), st.text("ab-]", max_size=5))
 def test_an_exact_name_beats_globs_and_a_glob_is_that_of_the_standard_library(patterns: list[str], name: str) -> None:
     """`Names` agrees with `fnmatchcase`, pattern by pattern."""

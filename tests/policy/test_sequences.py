@@ -7,7 +7,7 @@ import threading
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import oao_harness
@@ -187,6 +187,7 @@ def policies(draw: st.DrawFn) -> str:
     return "\n".join(lines)
 
 
+@settings(deadline=None)
 @given(
     policies(),
     st.lists(st.sampled_from(TOOLS), max_size=3),

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oao_harness.policy.sources import Index, values_at
@@ -41,6 +41,7 @@ def test_what_does_not_occur(value: str | float) -> None:
     assert not index.holds(value)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40), st.text("ab .@-1,\n", min_size=1, max_size=12), st.text(max_size=40))
 def test_what_is_written_between_blanks_occurs(before: str, value: str, after: str) -> None:
     """Any value with a word in it that stands alone in a text is found there."""
