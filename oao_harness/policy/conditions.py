@@ -32,7 +32,9 @@ _FUNCTIONS: Final[Mapping[str, Any]] = {name: made for name, made in STDLIB_FUNC
 _STRING: Final = re.compile(r"""[rRbB]{0,2}(?:'{3}.*?'{3}|"{3}.*?"{3}|'(?:\\.|[^'\\\n])*'|"(?:\\.|[^"\\\n])*")""", re.S)
 _COMMENT: Final = re.compile(r"//[^\n]*")
 _BOUND: Final = re.compile(r"\.\s*(?:all|exists|exists_one|map|filter)\s*\(\s*(\w+)\s*,")
-_FIELD: Final = re.compile(r"(?<![\w.])({})\b\s*(?:\.\s*(\w+)(?!\s*\()|\[\s*'(\w*)'\s*\])?".format("|".join(VARIABLES)))
+_FIELD: Final = re.compile(
+    r"(?<![\w.])({})\b\s*(?:\.\s*(\w+)\b(?!\s*\()|\[\s*'(\w*)'\s*\])?".format("|".join(VARIABLES))
+)
 
 
 class Condition:
