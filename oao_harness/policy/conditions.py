@@ -9,9 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
-import cel
-from cel.stdlib import STDLIB_FUNCTIONS
-
+from oao_harness.policy.cel_library import STDLIB_FUNCTIONS, cel
 from oao_harness.policy.facts import CALL_FIELDS, RUN_FIELDS, VARIABLES, Needs
 from oao_harness.policy.reading import close_to
 from oao_harness.policy.ruling import ConditionError

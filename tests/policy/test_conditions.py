@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -98,6 +100,15 @@ def test_any_arguments_give_true_false_or_an_error_of_ours(text: str, args: dict
         assert answer(text, args=args) in {True, False}
     except ConditionError:
         pass
+
+
+def test_the_library_comes_without_its_terminal_and_can_still_be_used_whole() -> None:
+    """Its command line is not loaded with it, and is itself when somebody imports it."""
+    code = (
+        "import sys, oao_harness.policy.conditions; assert 'prompt_toolkit' not in sys.modules\n"
+        "import cel.cli; assert cel.cli.app and 'prompt_toolkit' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 def test_a_deep_argument_does_not_break_the_process() -> None:
