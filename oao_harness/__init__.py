@@ -25,6 +25,8 @@ if TYPE_CHECKING:
         StoreError,
         UsageError,
     )
+    from oao_harness.policy.file import FilePolicy, load_policy
+    from oao_harness.policy.sequences import at_most, never_after, only_after
     from oao_harness.policy.strict import StrictPolicy
     from oao_harness.policy.tools import ToolPolicy
     from oao_harness.runtime.orchestrator import Orchestrator
@@ -39,6 +41,7 @@ __all__ = [
     "ConfigError",
     "ExecutionReport",
     "FencedError",
+    "FilePolicy",
     "FrameworkError",
     "IllegalTransition",
     "MemoryStore",
@@ -56,8 +59,12 @@ __all__ = [
     "StrictPolicy",
     "ToolPolicy",
     "UsageError",
+    "at_most",
     "guard",
+    "load_policy",
     "model",
+    "never_after",
+    "only_after",
     "tool",
 ]
 
@@ -81,6 +88,11 @@ _HOMES: Final = {
     "RunSuspended": "oao_harness.errors",
     "StoreError": "oao_harness.errors",
     "UsageError": "oao_harness.errors",
+    "FilePolicy": "oao_harness.policy.file",
+    "load_policy": "oao_harness.policy.file",
+    "at_most": "oao_harness.policy.sequences",
+    "never_after": "oao_harness.policy.sequences",
+    "only_after": "oao_harness.policy.sequences",
     "StrictPolicy": "oao_harness.policy.strict",
     "ToolPolicy": "oao_harness.policy.tools",
     "Orchestrator": "oao_harness.runtime.orchestrator",

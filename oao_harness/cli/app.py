@@ -19,6 +19,7 @@ COMMANDS: Final = {
     "approve": "Let a held call happen, once.",
     "demo": "See in ten seconds what oao does; needs no key and no server.",
     "hooks": "Print every hook that a plugin can implement.",
+    "policy": "Check a policy file; see what runs exercised of it.",
     "reject": "Refuse a held call; its run fails when it is resumed.",
     "resume": "Go on with a run that was suspended or interrupted.",
     "run": "Run an agent under governance and report.",

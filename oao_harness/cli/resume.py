@@ -69,7 +69,7 @@ def command(
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext(), Progress(on) as progress:
         found = load_agent(where)
         for name in names:
-            if ":" in name:
+            if ":" in name and not name.endswith(".toml"):
                 import_module(name.partition(":")[0])
         orchestrator = Orchestrator(names, store_url(store), plugins=[] if as_json else [progress])
         try:

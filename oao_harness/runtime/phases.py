@@ -14,7 +14,7 @@ from oao_harness.journal.questions import principal_to_json, request_fields
 from oao_harness.runtime import context
 from oao_harness.runtime.dispatch import Steps, decide, observe
 from oao_harness.runtime.execute import Ending
-from oao_harness.runtime.fingerprint import digest, fingerprints
+from oao_harness.runtime.fingerprint import digest, fingerprints, version_of_policies
 from oao_harness.runtime.frozen import freeze
 from oao_harness.runtime.judging import as_denial
 from oao_harness.runtime.plain import as_json, as_text
@@ -51,7 +51,7 @@ def plan(
     context.opened(run)
     task = as_json(run.task)
     described = [_describe(policy) for policy in policies]
-    run.policy_version = digest(described)
+    run.policy_version = version_of_policies(policies)
     made_of: dict[str, Json] = {
         "adapter": adapter,
         "policy": described,
