@@ -25,6 +25,7 @@ __all__ = ["Finding", "lint"]
 _SAMPLES: Final[tuple[Any, ...]] = (1, 1.5, "a", True, ["a"], {"a": 1})
 _MOST_PROBES: Final = 2000
 _NESTED: Final = re.compile(r"\((?:[^()\\]|\\.)*[+*](?:[^()\\]|\\.)*\)[+*{]")
+_LOOP: Final = re.compile(r"\.(?:all|exists|exists_one|map|filter)\(")
 _PAIRS: Final = (
     ("max_model_calls", "max_steps"), ("max_tool_calls", "max_steps"), ("max_input_tokens", "max_tokens"),
     ("max_output_tokens", "max_tokens"), ("call_timeout_seconds", "timeout_seconds"),
@@ -229,6 +230,11 @@ class _Lint:
 
     def _probe(self, path: Path, condition: Condition) -> None:
         """Evaluate a condition with each argument it reads missing or null, beside values with which it works."""
+        if _has_nested_loops(condition.text):
+            self._add(
+                "warning", path,
+                "looks at each item for each item, and a model chooses how many there are: bound them with size()",
+            )  # fmt: skip
         fields = sorted(condition.needs.fields.get("args") or ())
         if not fields:
             return
@@ -254,6 +260,18 @@ class _Lint:
                         "warning", ("tool", i, "redact", j),
                         f"pattern {one.pattern!r} repeats a repetition, which can take for ever; write it flat",
                     )  # fmt: skip
+
+
+def _has_nested_loops(text: str) -> bool:
+    """Return True where one `all`, `exists`, `map` or `filter` stands inside of another."""
+    for found in _LOOP.finditer(text):
+        depth, inside = 1, found.end()
+        while depth and inside < len(text):
+            depth += {"(": 1, ")": -1}.get(text[inside], 0)
+            inside += 1
+        if _LOOP.search(text, found.end(), inside):
+            return True
+    return False
 
 
 def _denies_always(rule: RuleTable) -> bool:
