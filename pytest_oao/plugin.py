@@ -44,6 +44,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         choices=("closed", "loopback", "open"),
         help="what a replayed test may connect to: closed, loopback (default) or open",
     )
+    group.addoption(
+        "--oao-explain",
+        action="store_true",
+        help="print who decided what about each call: rule, file and line, plugin, reason",
+    )
     parser.addini("oao_policy", "policy for every agent run, as --oao-policy", default="")
     parser.addini("oao_record", "none or once, as --oao-record", default="")
     parser.addini("oao_network", "closed, loopback or open, as --oao-network", default="")
@@ -180,6 +185,10 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     """Print one row for each test in which an agent ran."""
     rows = config.stash[_ROWS]
     if rows:
+        from pytest_oao.governance import write_coverage, write_decisions  # noqa: PLC0415
         from pytest_oao.summary import write_summary  # noqa: PLC0415
 
         write_summary(terminalreporter, rows)
+        write_coverage(terminalreporter, rows)
+        if config.getoption("oao_explain"):
+            write_decisions(terminalreporter, rows)

@@ -21,6 +21,7 @@ from oao_harness.runtime.report import ExecutionReport
 from oao_harness.runtime.run import Run
 from oao_hookspecs import Call, Record
 from pytest_oao.fixture import Answers, RecordedRun, rules_of
+from pytest_oao.governance import coverage_rows, decision_lines
 from pytest_oao.guard import close_network, open_network
 from pytest_oao.paths import recording_path
 from pytest_oao.settings import Settings, policies_of, recording_name
@@ -277,6 +278,8 @@ class TestSession:
             "replay": replay,
             "ungoverned": report.ungoverned,
             "recording": self._shown_path() if self._recorded or self._saved else None,
+            "coverage": coverage_rows(self._orchestrator.policies, self._tape),
+            "decisions": decision_lines(self._tape) if self._settings.explain else [],
         }
 
     def timeline(self) -> str:

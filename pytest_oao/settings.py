@@ -37,6 +37,8 @@ class Settings:
     """Where pyproject.toml names it, as `file:line`; "" where an option does."""
     record: Literal["none", "once"]
     network: Network
+    explain: bool = False
+    """True prints who decided what about each call."""
 
     @classmethod
     def of(cls, config: pytest.Config) -> Settings:
@@ -58,6 +60,7 @@ class Settings:
             policy_from=policy_from,
             record=cast("Literal['none', 'once']", _option(config, "oao_record") or "none"),
             network=cast("Network", _option(config, "oao_network") or "loopback"),
+            explain=bool(config.getoption("oao_explain")),
         )
         settings.orchestrator([])
         return settings

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 AGENT = '''
+from typing import Any
+
 import pytest
 from oao_harness import tool, PolicyViolation
 from oao_hookspecs import Ask, Deny, hookimpl
@@ -163,3 +167,49 @@ def test_the_fixture_needs_a_governed_test(pytester: pytest.Pytester) -> None:
     result = pytester.runpytest_subprocess("-p", "no:randomly")
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*the fixture `oao` needs a governed test*"])
+
+
+POLICY = """
+[tools]
+allow = ["look", "pay"]
+[[rule]]
+name = "big"
+tools = ["pay"]
+when = "has(args.amount) && args.amount > 50"
+then = "deny"
+[[sequence]]
+name = "one_look"
+at_most = 1
+of = ["look"]
+"""
+
+
+@pytest.mark.parametrize("options", [(), ("-n", "2")])
+def test_the_summary_says_which_rules_were_used_and_explains(pytester: pytest.Pytester, options: Any) -> None:
+    """One line for the policy file, with and without xdist; every decision on request."""
+    pytester.makefile(".toml", bank=POLICY)
+    test = """
+def test_one(oao):
+    agent("bob")
+    assert oao.run.obeys("one_look")
+def test_two():
+    look("x")
+"""
+    result = run(pytester, test, "--oao-policy=bank.toml", "--oao-explain", *options)
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(
+        [
+            "bank.toml: 3 of 4 rules matched; never (line): big (3)",
+            "*oao decisions*",
+            "*test_one*",
+            "*1 tool look  allow *(bank.toml:*) by bank*",
+        ]
+    )
+
+
+def test_a_policy_file_that_is_wrong_stops_the_session(pytester: pytest.Pytester) -> None:
+    """With file and line, before any test runs."""
+    pytester.makefile(".toml", bank=POLICY.replace("then =", "than ="))
+    result = run(pytester, "def test_one():\n    agent('bob')\n", "--oao-policy=bank.toml")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*oao: bank.toml:7: *'big'*unknown key 'than'; did you mean 'then'?*"])
