@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from oao_harness.adapters.code_guard import guard
     from oao_harness.adapters.governed import model, tool
     from oao_harness.errors import (
         AgentError,
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
         ReplayDiverged,
         ReplayedError,
         RunHalted,
+        RunSuspended,
         StoreError,
         UsageError,
     )
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from oao_harness.policy.tools import ToolPolicy
     from oao_harness.runtime.orchestrator import Orchestrator
     from oao_harness.runtime.report import ExecutionReport
+    from oao_harness.runtime.shared_budget import SharedBudget
     from oao_harness.stores.memory import MemoryStore
     from oao_harness.stores.sqlite import SQLiteStore
 
@@ -49,12 +52,15 @@ __all__ = [
     "ReplayDiverged",
     "ReplayedError",
     "RunHalted",
+    "RunSuspended",
     "SQLiteStore",
+    "SharedBudget",
     "StoreError",
     "StrictPolicy",
     "ToolPolicy",
     "UsageError",
     "at_most",
+    "guard",
     "load_policy",
     "model",
     "never_after",
@@ -64,6 +70,7 @@ __all__ = [
 
 # Imported when asked for: `oao --help` and a plugin that needs one name must not pay for all of them.
 _HOMES: Final = {
+    "guard": "oao_harness.adapters.code_guard",
     "model": "oao_harness.adapters.governed",
     "tool": "oao_harness.adapters.governed",
     "AgentError": "oao_harness.errors",
@@ -78,6 +85,7 @@ _HOMES: Final = {
     "ReplayDiverged": "oao_harness.errors",
     "ReplayedError": "oao_harness.errors",
     "RunHalted": "oao_harness.errors",
+    "RunSuspended": "oao_harness.errors",
     "StoreError": "oao_harness.errors",
     "UsageError": "oao_harness.errors",
     "FilePolicy": "oao_harness.policy.file",
@@ -89,6 +97,7 @@ _HOMES: Final = {
     "ToolPolicy": "oao_harness.policy.tools",
     "Orchestrator": "oao_harness.runtime.orchestrator",
     "ExecutionReport": "oao_harness.runtime.report",
+    "SharedBudget": "oao_harness.runtime.shared_budget",
     "MemoryStore": "oao_harness.stores.memory",
     "SQLiteStore": "oao_harness.stores.sqlite",
 }

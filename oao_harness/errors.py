@@ -3,6 +3,7 @@
 ```text
 BaseException
   RunHalted               raised into a foreign framework by the gate; sticky, so that catching it changes nothing
+    RunSuspended          a call is held until a person answers; the run goes on from its journal then
     PolicyViolation       a policy or a budget refused; also what a policy of one's own may raise
     ReplayDiverged        the run asked for something that its recording does not hold
 Exception
@@ -37,6 +38,7 @@ __all__ = [
     "ReplayDiverged",
     "ReplayedError",
     "RunHalted",
+    "RunSuspended",
     "StoreError",
     "UsageError",
 ]
@@ -62,6 +64,10 @@ class RunHalted(BaseException):
 
 class PolicyViolation(RunHalted):
     """A policy or a budget refused a call, a task, an outcome or an output."""
+
+
+class RunSuspended(RunHalted):
+    """A call is held until a person answers; the run stops here and goes on from its journal then."""
 
 
 class ReplayDiverged(RunHalted):

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import functools
 import ipaddress
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, cast
+
+from oao_harness.runtime.audit import listen
 
 if TYPE_CHECKING:
     from pytest_oao.settings import Network
 
 __all__ = ["close_network", "open_network"]
 
-_EVENTS: Final = frozenset({"socket.connect", "socket.getaddrinfo", "socket.sendto"})
+_EVENTS: Final = ("socket.connect", "socket.getaddrinfo", "socket.sendto")
 
 
 class _Guard:
@@ -24,7 +25,7 @@ class _Guard:
         self.refuse: Callable[[str], BaseException] | None = None
 
     def hook(self, event: str, args: tuple[object, ...]) -> None:
-        if self.refuse is None or event not in _EVENTS:
+        if self.refuse is None:
             return
         target = _target(event, args)
         if target is None:
@@ -40,7 +41,7 @@ class _Guard:
 @functools.cache
 def _guard() -> _Guard:
     guard = _Guard()
-    sys.addaudithook(guard.hook)
+    listen(_EVENTS, guard.hook)
     return guard
 
 

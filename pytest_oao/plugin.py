@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import pytest
 
 if TYPE_CHECKING:
+    from pytest_oao.fixture import Oao
     from pytest_oao.session import TestSession
     from pytest_oao.settings import Settings
 
@@ -96,6 +97,19 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     session = TestSession(item, _settings(item.config), marks)
     item.stash[_SESSION] = session
     session.enter()
+
+
+@pytest.fixture
+def oao(request: pytest.FixtureRequest) -> Oao:
+    """The agent run of this test: `run`, `runs`, `approve`, `reject`, `expect_violation`."""
+    from pytest_oao.fixture import Oao  # noqa: PLC0415
+
+    session = request.node.stash.get(_SESSION, None)
+    if session is None:
+        raise pytest.UsageError(
+            "the fixture `oao` needs a governed test: give --oao-policy or --oao-record, or mark it @pytest.mark.oao"
+        )
+    return Oao(session)
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)

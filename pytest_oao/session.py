@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from oao_harness.errors import RecordingError, ReplayDiverged, RunHalted
+from oao_harness.errors import PolicyViolation, RecordingError, ReplayDiverged, RunHalted, RunSuspended
 from oao_harness.journal.matcher import Matcher
 from oao_harness.journal.recording import Recording
 from oao_harness.journal.replay import Replay, Served
@@ -20,6 +20,7 @@ from oao_harness.runtime.execute import Ending
 from oao_harness.runtime.report import ExecutionReport
 from oao_harness.runtime.run import Run
 from oao_hookspecs import Call, Record
+from pytest_oao.fixture import Answers, RecordedRun, rules_of
 from pytest_oao.guard import close_network, open_network
 from pytest_oao.paths import recording_path
 from pytest_oao.settings import Settings, policies_of, recording_name
@@ -39,6 +40,9 @@ class _Unplayable:
 
     def unplayed_text(self) -> str | None:
         return None
+
+    def holds(self, call: Call) -> bool:
+        return False
 
 
 def _is_mistaken(halt: RunHalted, raised: BaseException) -> bool:
@@ -64,7 +68,8 @@ class TestSession:
     def __init__(self, item: pytest.Item, settings: Settings, marks: Sequence[pytest.Mark]) -> None:
         self._nodeid = item.nodeid
         self._settings = settings
-        self._orchestrator = settings.orchestrator(policies_of(marks))
+        self.answers = Answers()
+        self._orchestrator = settings.orchestrator(policies_of(marks), [self.answers])
         self._path = recording_path(item, recording_name(marks))
         self._recorded = self._path.exists()
         self._lock = threading.RLock()
@@ -78,6 +83,9 @@ class TestSession:
         self._saved = False
         self._entered = False
         self._concluded = False
+        self._opened: list[tuple[str, Run]] = []
+        self.expected: RunHalted | None = None
+        """The violation that the test says it expects."""
         self.setup_failed = False
 
     def enter(self) -> None:
@@ -121,6 +129,7 @@ class TestSession:
             base = "main" if self._run is run else run.agent_name
             self._names[base] += 1
             name = base if self._names[base] == 1 else f"{base}#{self._names[base]}"
+            self._opened.append((name, run))
 
         def tap(record: Record) -> None:
             self._tape.append((name, record))
@@ -179,10 +188,12 @@ class TestSession:
 
     def _judge(self, run: Run, raised: BaseException | None) -> str | None:
         halt = run.halted
+        if halt is not None and halt is self.expected:
+            return None
         if halt is None:
             unplayed = self._replay.unplayed_text() if self._replay is not None and raised is None else None
             return None if unplayed is None else f"{unplayed}\n{self._advice()}"
-        kind = "" if isinstance(halt, ReplayDiverged) else f"policy violation: {halt.rule}: "
+        kind = "" if isinstance(halt, ReplayDiverged | RunSuspended) else f"policy violation: {halt.rule}: "
         lines = [f"{kind}{halt.reason}"]
         if raised is None:
             lines.append("the code under test caught this error and went on")
@@ -190,6 +201,8 @@ class TestSession:
             lines.append(f"the test then failed with {type(raised).__name__}: {raised}".splitlines()[0])
         if isinstance(halt, ReplayDiverged):
             lines.append(self._advice())
+        elif isinstance(halt, RunSuspended):
+            lines.append(f"rule {halt.rule}; a test answers in a person's place: oao.approve() or oao.reject()")
         return "\n".join(lines)
 
     def _advice(self) -> str:
@@ -224,6 +237,21 @@ class TestSession:
             return str(error)
         self._saved = True
         return None
+
+    # What a test may ask
+
+    def recorded_runs(self) -> list[RecordedRun]:
+        """Return the runs of this test so far, in the order they were started."""
+        rules = rules_of(self._orchestrator.policies)
+        with self._lock:
+            return [
+                RecordedRun(run, [record for one, record in self._tape if one == name], rules)
+                for name, run in self._opened
+            ]
+
+    def violation(self) -> PolicyViolation | None:
+        """Return the first violation of any run of this test."""
+        return next((run.halted for _, run in self._opened if isinstance(run.halted, PolicyViolation)), None)
 
     # What is told
 

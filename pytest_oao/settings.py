@@ -62,14 +62,14 @@ class Settings:
         settings.orchestrator([])
         return settings
 
-    def orchestrator(self, policies: Sequence[object | str]) -> Orchestrator:
-        """Return an orchestrator under the session's policy and further ones.
+    def orchestrator(self, policies: Sequence[object | str], plugins: Sequence[object] = ()) -> Orchestrator:
+        """Return an orchestrator under the session's policy and further ones, with further plugins.
 
         Raises:
             pytest.UsageError: A policy is unknown or unusable.
         """
         try:
-            return Orchestrator(policy=[*([self.policy] if self.policy else []), *policies])
+            return Orchestrator(policy=[*([self.policy] if self.policy else []), *policies], plugins=plugins)
         except UsageError as error:
             raise pytest.UsageError(f"oao: {error}") from error
 

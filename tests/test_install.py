@@ -88,5 +88,7 @@ def test_a_wheel_made_from_the_sdist_holds_the_same(tmp_path: Path) -> None:
     names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
     tops = {name.partition("/")[0] for name in names if ".dist-info" not in name}
     assert tops == {"oao_hookspecs", "oao_harness", "pytest_oao"}
-    expected = {str(path.relative_to(ROOT)) for path in (ROOT / "oao_harness").rglob("*.py")}
+    expected = {
+        str(path.relative_to(ROOT)) for path in (ROOT / "oao_harness").rglob("*") if path.suffix in {".py", ".lua"}
+    }
     assert expected <= set(names)

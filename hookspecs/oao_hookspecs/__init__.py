@@ -31,13 +31,14 @@ from oao_hookspecs.events import (
     StepStarted,
     ViolationFound,
 )
-from oao_hookspecs.interfaces import Adapter, Clock, Record, RunSummary, RunView, Store
+from oao_hookspecs.interfaces import Adapter, Amounts, Clock, Ledger, Record, Refusal, RunSummary, RunView, Store
 
 __all__ = [
     "PROJECT",
     "Access",
     "Adapter",
     "Allow",
+    "Amounts",
     "ApprovalAnswer",
     "ApprovalAnswered",
     "ApprovalRequest",
@@ -55,6 +56,7 @@ __all__ = [
     "ErrorInfo",
     "Event",
     "Json",
+    "Ledger",
     "Limits",
     "ModelCall",
     "Modify",
@@ -63,6 +65,7 @@ __all__ = [
     "Principal",
     "ProposedCall",
     "Record",
+    "Refusal",
     "Reject",
     "Retry",
     "RunFinished",

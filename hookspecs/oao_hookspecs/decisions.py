@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any, Literal, TypeAlias
 
 from oao_hookspecs.calls import Call
@@ -81,6 +82,7 @@ class Modify:
 
 Decision: TypeAlias = Allow | Deny | Ask | Modify
 
+_WILD = frozenset("*?[")
 _STRICTNESS = {"allow": 0, "modify": 1, "ask": 2, "deny": 3}
 
 
@@ -155,7 +157,9 @@ class Limits:
     retry: Retry | None = None
     """None: a failed call is not tried again."""
     require_governed: bool = False
-    """True refuses an agent whose calls cannot be seen."""
+    """True refuses an agent whose calls cannot be seen, and halts a run whose agent acts beside the gate."""
+    process_tools: tuple[str, ...] | None = None
+    """Names (globs) of the tools that may start processes; None: no opinion. Enforced with `require_governed`."""
 
     def tightened(self, other: Limits) -> Limits:
         """Return the stricter of both, field by field; fewer retries are stricter, and any opinion beats none."""
@@ -177,6 +181,7 @@ class Limits:
             },
             retry=min(retries, key=lambda retry: retry.max_retries, default=None),
             require_governed=self.require_governed or other.require_governed,
+            process_tools=_names_of_both(self.process_tools, other.process_tools),
         )
 
 
@@ -201,3 +206,23 @@ def _dearest(prices: list[Price | None]) -> Price | None:
         input_per_million=max(price.input_per_million for price in known),
         output_per_million=max(price.output_per_million for price in known),
     )
+
+
+def _names_of_both(one: tuple[str, ...] | None, other: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """Return the globs of either side that the other side covers; where that is hard to tell, the glob is dropped."""
+    if one is None or other is None:
+        return other if one is None else one
+    kept = {glob for mine, theirs in ((one, other), (other, one)) for glob in mine if _is_covered(glob, theirs)}
+    return tuple(sorted(kept))
+
+
+def _is_covered(glob: str, by: tuple[str, ...]) -> bool:
+    def covers(wider: str) -> bool:
+        if glob == wider:
+            return True
+        if not _WILD.intersection(glob):
+            return fnmatchcase(glob, wider)
+        prefix = wider.removesuffix("*")
+        return prefix != wider and not _WILD.intersection(prefix) and glob.startswith(prefix)
+
+    return any(map(covers, by))

@@ -151,6 +151,98 @@ class Store(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Amounts:
+    """What became of one counter of an account."""
+
+    spent: int = 0
+    """Settled, for good."""
+    held: int = 0
+    """Reserved by calls in flight; comes back when they settle for less, or when their time to live has passed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """Why a ledger did not reserve: the first counter that would pass its limit. Nothing was taken of any."""
+
+    counter: str
+    limit: int
+    spent: int
+    held: int
+    asked: int
+
+
+@runtime_checkable
+class Ledger(Protocol):
+    """What many processes draw from together. Safe to use from many threads; every method is atomic.
+
+    An account is a set of counters. A counter is named by a string such as `steps`, `tool:search`, `tokens` or
+    `cost` (nano US dollars). Amounts and limits are whole numbers from 0 to 2**53 - 1, and a counter for which no
+    limit is named has that as its limit. Names are 1 to 1024 bytes of UTF-8. Time is the ledger's own: a clock that
+    goes back makes holds live longer, never shorter.
+
+    Every method raises `StoreError` where the ledger cannot be reached, and `ConfigError` for an argument that is
+    out of range; then nothing is half-written. All but `totals` may be repeated with the same arguments.
+    """
+
+    def reserve(
+        self, account: str, hold: str, amounts: Mapping[str, int], limits: Mapping[str, int], ttl_s: float
+    ) -> Refusal | None:
+        """Take all amounts, or none of them.
+
+        For each counter, what is spent, what is held by others and what is asked must be within its limit.
+
+        Args:
+            account: Who is charged.
+            hold: Unique id of this reservation. The same again with equal amounts changes nothing but to renew it.
+            amounts: What to take of each counter, checked in this order.
+            limits: The limits that hold for this reservation; those of other counters are ignored.
+            ttl_s: Seconds until the hold comes back where nobody settles or renews it, > 0, at most 600.
+
+        Returns:
+            None where all was taken, else why nothing was.
+
+        Raises:
+            StoreError: The id holds other amounts, or was settled in the last 600 seconds.
+        """
+        ...
+
+    def settle(self, account: str, hold: str, spent: Mapping[str, int]) -> None:
+        """Replace a hold by what was really spent.
+
+        That may be more than was held, and it counts too where the hold has expired or never was: spending is
+        a fact. No limit is asked. An id that was settled in the last 600 seconds changes nothing. A counter that
+        would pass 2**53 - 1 stays there.
+
+        Args:
+            account: Who is charged.
+            hold: Id of the reservation.
+            spent: What was spent of each counter; empty for a refund.
+        """
+        ...
+
+    def renew(self, account: str, holds: Sequence[str], ttl_s: float) -> Sequence[str]:
+        """Let live holds live for another `ttl_s` seconds from now, none of them shorter than before.
+
+        Args:
+            account: Who is charged.
+            holds: Ids of reservations.
+            ttl_s: As in `reserve`.
+
+        Returns:
+            The ids that are held no more: expired, settled, or never reserved. They cannot be renewed.
+        """
+        ...
+
+    def totals(self, account: str) -> Mapping[str, Amounts]:
+        """Return what is spent and held of each counter that is not zero; nothing for an unknown account."""
+        ...
+
+    def close(self) -> None:
+        """Release what the ledger holds open, not its holds. Calling it twice is allowed."""
+        ...
+
+
 class Clock(Protocol):
     """Where a run reads the time, so that a test can move it."""
 

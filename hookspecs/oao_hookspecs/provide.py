@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from oao_hookspecs.calls import ModelCall, ToolTraits
     from oao_hookspecs.decisions import Limits, Price
-    from oao_hookspecs.interfaces import Adapter, RunView, Store
+    from oao_hookspecs.interfaces import Adapter, Ledger, RunView, Store
 
 
 @hookspec
@@ -100,6 +100,19 @@ def oao_open_store(url: str) -> Store | None:
     """Open the store that a URL names, for example `sqlite:.oao/oao.db` or `memory:`.
 
     Called once per URL. The first answer that is not None is used.
+
+    Args:
+        url: What the user wrote: `scheme:rest`.
+
+    Mode: provide.
+    """
+
+
+@hookspec(firstresult=True)
+def oao_open_ledger(url: str) -> Ledger | None:
+    """Open the ledger that a URL names, for example `memory:team`, `sqlite:.oao/oao.db` or `redis://host:6379/0`.
+
+    Called once per budget that is given a URL. The first answer that is not None is used.
 
     Args:
         url: What the user wrote: `scheme:rest`.

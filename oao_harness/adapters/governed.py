@@ -15,7 +15,7 @@ from oao_harness.runtime.judging import require_unchanged
 from oao_harness.runtime.usage import estimate_input_tokens, estimate_tokens, read_usage
 from oao_hookspecs import Call, Effect, Json, ModelCall, ProposedCall, ToolCall, Usage
 
-__all__ = ["is_governed", "model", "tool"]
+__all__ = ["governed", "is_governed", "mark_governed", "model", "tool"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -24,8 +24,13 @@ _VALUES: Final = gate.ValueShape()
 
 
 def is_governed(value: object) -> bool:
-    """Return True for a function that `@tool` or `@model` made."""
+    """Return True for a function that `@tool` or `@model` made, or that `guard` changed."""
     return getattr(value, _MARK, False) is True
+
+
+def mark_governed(function: Callable[..., Any]) -> None:
+    """Mark a function as one whose calls pass the gate."""
+    setattr(function, _MARK, True)
 
 
 @overload
@@ -59,7 +64,7 @@ def tool(
     def describe(arguments: Mapping[str, Json]) -> Call:
         return ToolCall(name=called, arguments=arguments, effect=effect)
 
-    return _governed(function, describe, lambda _call: _VALUES)
+    return governed(function, describe, lambda _call: _VALUES)
 
 
 @overload
@@ -92,7 +97,7 @@ def model(function: F | None = None, /, *, name: str | None = None) -> F | Calla
             params["tools"] = tools
         return ModelCall(name=called, messages=messages, tools=offered, params=params)
 
-    return _governed(function, describe, lambda call: _ModelShape(cast("ModelCall", call)))
+    return governed(function, describe, lambda call: _ModelShape(cast("ModelCall", call)))
 
 
 def _as_messages(prompt: Json) -> Sequence[Mapping[str, Json]]:
@@ -144,8 +149,14 @@ def _proposed(answer: Json) -> Sequence[ProposedCall]:
     return proposed
 
 
-def _governed(function: F, describe: Callable[[Mapping[str, Json]], Call], shape_of: Callable[[Call], gate.Shape]) -> F:
-    """Return a function like `function` whose calls pass the gate."""
+def governed(function: F, describe: Callable[[Mapping[str, Json]], Call], shape_of: Callable[[Call], gate.Shape]) -> F:
+    """Return a function like `function` whose calls pass the gate.
+
+    Args:
+        function: Sync or async, generator or not; it stays that.
+        describe: Makes the call of the encoded arguments, by parameter name.
+        shape_of: How the result of a call is journaled and served.
+    """
     bind = _binder(function)
 
     def prepare(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Call, Callable[[Call], Any]]:
@@ -202,7 +213,7 @@ def _governed(function: F, describe: Callable[[Mapping[str, Json]], Call], shape
     elif inspect.iscoroutinefunction(body):
         wrapper = async_call
     functools.update_wrapper(wrapper, function)
-    setattr(wrapper, _MARK, True)
+    mark_governed(wrapper)
     return cast("F", wrapper)
 
 

@@ -12,13 +12,23 @@ from oao_hookspecs import Adapter, hookimpl
 
 __all__ = ["oao_adapters", "oao_leaves"]
 
-# The module whose import makes the leaves exist, and ours that patches them. One of ours for each of theirs:
+# The module whose import makes the leaves exist, and ours that patches them. One install for each of theirs:
 # when a hook fires, the framework's other modules may be half imported.
 _LEAVES: Final = (
     ("langchain_core.language_models.chat_models", "oao_harness.adapters.langchain_models"),
     ("langchain_core.language_models.llms", "oao_harness.adapters.langchain_llms"),
     ("langchain_core.tools.structured", "oao_harness.adapters.langchain_tools"),
     ("langgraph.pregel._loop", "oao_harness.adapters.langgraph_loop"),
+)
+# Below the leaves: what an agent does beside the gate.
+_CHOKE_POINTS: Final = (
+    ("httpx", "oao_harness.adapters.http_clients", "install_httpx", "httpx"),
+    ("httpx2", "oao_harness.adapters.http_clients", "install_httpx", "httpx2"),
+    ("http.client", "oao_harness.adapters.http_clients", "install_http_client"),
+    ("aiohttp", "oao_harness.adapters.http_clients", "install_aiohttp"),
+    ("socket", "oao_harness.adapters.sockets", "install"),
+    ("os", "oao_harness.adapters.processes", "install"),
+    ("multiprocessing.util", "oao_harness.adapters.processes", "install_multiprocessing"),
 )
 _LAZY: Final = (
     ("langgraph", "langgraph.pregel", "oao_harness.adapters.langgraph"),
@@ -28,12 +38,13 @@ _LAZY: Final = (
 
 @hookimpl
 def oao_leaves() -> Sequence[tuple[str, Callable[[], None]]]:
-    """Offer the leaf patches of the bundled adapters."""
-    return [(trigger, functools.partial(_install, adapter)) for trigger, adapter in _LEAVES]
+    """Offer the leaf patches of the bundled adapters, and the layers below them."""
+    leaves = [(trigger, functools.partial(_install, adapter)) for trigger, adapter in _LEAVES]
+    return [*leaves, *((trigger, functools.partial(_install, *how)) for trigger, *how in _CHOKE_POINTS)]
 
 
-def _install(adapter: str) -> None:
-    importlib.import_module(adapter).install()
+def _install(adapter: str, function: str = "install", *arguments: str) -> None:
+    getattr(importlib.import_module(adapter), function)(*arguments)
 
 
 class _LazyAdapter:

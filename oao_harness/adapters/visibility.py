@@ -16,7 +16,7 @@ _FRAMEWORKS: Final = ("langchain", "langgraph")
 
 
 def reaches_governed(agent: object) -> bool:
-    """Return True where the agent holds, or its code names, something whose calls pass the gate.
+    """Return True where the agent is, holds, or names in its code, something whose calls pass the gate.
 
     A look at attributes, closures, globals and imports, one level deep. It may be wrong in both directions; where it
     says False and the agent is governed all the same, passing `tools=` says so.
@@ -24,7 +24,7 @@ def reaches_governed(agent: object) -> bool:
     Args:
         agent: A function, or an object with `invoke` or `ainvoke`.
     """
-    return any(_is_visible(value) for value in _references(agent))
+    return is_governed(agent) or any(_is_visible(value) for value in _references(agent))
 
 
 def _is_visible(value: object) -> bool:

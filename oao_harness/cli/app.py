@@ -15,9 +15,13 @@ __all__ = ["COMMANDS", "main"]
 
 # Said here and not in the commands, because importing those to print a list would cost half a second.
 COMMANDS: Final = {
+    "approvals": "List the calls that wait for a person.",
+    "approve": "Let a held call happen, once.",
     "demo": "See in ten seconds what oao does; needs no key and no server.",
     "hooks": "Print every hook that a plugin can implement.",
-    "policy": "Check a policy file, or see what recorded runs have exercised of it.",
+    "policy": "Check a policy file; see what runs exercised of it.",
+    "reject": "Refuse a held call; its run fails when it is resumed.",
+    "resume": "Go on with a run that was suspended or interrupted.",
     "run": "Run an agent under governance and report.",
     "runs": "List the journaled runs, newest first.",
     "show": "Show what happened in one run, call by call.",

@@ -26,13 +26,19 @@ __all__ = [
     "symbol",
 ]
 
-STATUS_STYLES: Final[Mapping[str, str]] = {"SUCCESS": "green", "FAILED": "red", "RUNNING": "yellow"}
+STATUS_STYLES: Final[Mapping[str, str]] = {
+    "SUCCESS": "green",
+    "FAILED": "red",
+    "RUNNING": "yellow",
+    "SUSPENDED": "yellow",
+}
 
-_MARKS: Final[Mapping[str, str]] = {"SUCCESS": "✔", "FAILED": "✘", "RUNNING": "●"}
+_MARKS: Final[Mapping[str, str]] = {"SUCCESS": "✔", "FAILED": "✘", "RUNNING": "●", "SUSPENDED": "◆"}
 _ASCII: Final[Mapping[str, str]] = {
     "✔": "+",
     "✘": "x",
     "●": "*",
+    "◆": "?",
     "·": "-",
     "→": "->",
     "←": "<-",

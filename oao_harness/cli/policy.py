@@ -48,9 +48,9 @@ _COVERED: Final = (
 )
 
 
-@click.group("policy", short_help="Check a policy file, or see what recorded runs have exercised of it.")
+@click.group("policy", short_help="Check a policy file; see what runs exercised of it.")
 def command() -> None:
-    """Check a policy file, or see what recorded runs have exercised of it.
+    """Check a policy file; see what runs exercised of it.
 
     \b
     Examples:

@@ -13,14 +13,14 @@ from rich.text import Text
 
 from oao_harness.cli import preview
 from oao_harness.cli.console import clean, compact, one_line, print_paragraph, status_text, symbol
-from oao_harness.cli.timeline import Moment, Timeline, mapping, number, text, tokens_of
+from oao_harness.cli.timeline import Moment, Timeline, mapping, number, short_id, text, tokens_of
 from oao_harness.cli.units import count, duration, plural
 from oao_hookspecs import Json, Record
 
-__all__ = ["Column", "print_columns", "print_run", "print_timeline", "print_verdict"]
+__all__ = ["VERDICT_STYLES", "Column", "print_columns", "print_run", "print_timeline", "print_verdict"]
 
 _KIND_STYLES: Final[Mapping[str, str]] = {"model": "cyan", "tool": "magenta"}
-_VERDICT_STYLES: Final[Mapping[str, str]] = {"allow": "green", "modify": "yellow", "ask": "yellow", "deny": "bold red"}
+VERDICT_STYLES: Final[Mapping[str, str]] = {"allow": "green", "modify": "yellow", "ask": "yellow", "deny": "bold red"}
 _LIMITS: Final[Mapping[str, str]] = {
     "max_steps": "step",
     "max_model_calls": "model call",
@@ -33,6 +33,7 @@ _TOTALS: Final[Mapping[str, str]] = {
     "tool_calls": "tool call",
     "tokens": "token",
 }
+_WOULD: Final[Mapping[str, str]] = {"deny": "denied", "ask": "held for approval"}
 _GAP: Final = 2
 _LEAST_NAME: Final = 12
 # A timeline without details that is longer than this shows its first and last calls only.
@@ -185,15 +186,17 @@ def _call_cells(on: Console, moment: Moment) -> list[Text]:
         Text(text(record, "n"), style="dim"),
         Text(kind, style=_KIND_STYLES.get(kind, "")),
         Text(branch + one_line(text(record, "name"))),
-        _decision_text(decision),
+        _decision_text(decision, approved=bool(record.get("approvals"))),
         Text(f"{estimated}{count(tokens)}" if tokens else ""),
         _took(outcome, denied=text(decision, "verdict") == "deny"),
     ]
 
 
-def _decision_text(decision: Mapping[str, Json]) -> Text:
+def _decision_text(decision: Mapping[str, Json], *, approved: bool) -> Text:
     verdict, rule = text(decision, "verdict"), one_line(text(decision, "rule"))
-    styled = Text(verdict, style=_VERDICT_STYLES.get(verdict, ""))
+    if approved:
+        return Text(f"{verdict} {rule}, approved", style="green")
+    styled = Text(verdict, style=VERDICT_STYLES.get(verdict, ""))
     return styled if rule in {"", "default"} else Text.assemble(styled, " ", (rule, styled.style))
 
 
@@ -249,7 +252,10 @@ def print_verdict(on: Console, timeline: Timeline) -> None:
             line.append(f"{dot}{plural(totals.get(key, 0), noun)}")
     print_paragraph(on, line)
     if finished is None:
-        print_paragraph(on, Text("no end was journaled: it is still running, or its process died", style="yellow"))
+        if timeline.suspended is not None:
+            _print_questions(on, timeline)
+        else:
+            print_paragraph(on, Text("no end was journaled: it is still running, or its process died", style="yellow"))
     elif violation is not None:
         where = f", call #{text(violation, 'n')}" if violation.get("n") is not None else ""
         rule = f"{one_line(text(violation, 'rule'))} ({one_line(text(violation, 'plugin'))}{where})"
@@ -259,12 +265,33 @@ def print_verdict(on: Console, timeline: Timeline) -> None:
             print_paragraph(on, Text(detail, style="dim"))
     elif finished.get("error"):
         print_paragraph(on, Text(clean(text(finished, "error")), style="red"))
+    for record in timeline.observed:
+        print_paragraph(on, Text(_observed(record), style="yellow"))
     for what in timeline.ungoverned:
         print_paragraph(on, Text(f"ungoverned: {one_line(what)}", style="yellow"))
     output = None if finished is None else finished.get("output")
     if output is not None:
         on.print()
         print_paragraph(on, _output(output))
+
+
+def _observed(record: Record) -> str:
+    decision = mapping(record, "decision")
+    what = f"{text(record, 'kind')} {one_line(text(record, 'name'))} #{text(record, 'n')}"
+    rule, reason = one_line(text(decision, "rule")), one_line(text(decision, "reason"))
+    return f"observed: {what} would be {_WOULD[text(decision, 'would')]}: {rule}: {reason}"
+
+
+def _print_questions(on: Console, timeline: Timeline) -> None:
+    """Print what a person must answer, and how."""
+    held = mapping({"questions": timeline.suspended or {}}, "questions").get("approvals")
+    for id_ in held if isinstance(held, Sequence) and not isinstance(held, str) else ():
+        asked = timeline.questions.get(str(id_), {})
+        call = f"{one_line(text(asked, 'tool'))} {compact(asked.get('arguments'))}"
+        print_paragraph(on, Text.assemble((f"held: {call}", "yellow")))
+        by = one_line(text(asked, "rule")) + (f" ({text(asked, 'source')})" if text(asked, "source") else "")
+        print_paragraph(on, Text(f"by {by}: {one_line(text(asked, 'reason'))}", style="dim"), indent=3)
+        print_paragraph(on, Text(f"oao approve {short_id(str(id_))}", style="dim"), indent=3)
 
 
 def _output(output: Json) -> str:

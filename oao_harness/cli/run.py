@@ -12,6 +12,8 @@ import click
 
 from oao_harness.cli.console import console, print_json
 from oao_harness.cli.loading import import_module, is_factory, load_agent, prefer_working_folder
+from oao_harness.cli.outcome import EXIT_CODES
+from oao_harness.cli.principals import principal_of, principal_options
 from oao_harness.cli.progress import Progress
 from oao_harness.cli.render import print_run
 from oao_harness.cli.stores import store_option, store_url
@@ -38,6 +40,7 @@ __all__ = ["command"]
 )
 @store_option
 @click.option("--framework", metavar="NAME", help="Which adapter drives the agent; found by itself by default.")
+@principal_options
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on standard output, nothing else.")
 @click.pass_context
 def command(
@@ -49,13 +52,16 @@ def command(
     policies: Sequence[str],
     store: str,
     framework: str | None,
+    who: str | None,
+    roles: Sequence[str],
+    tenant: str,
     as_json: bool,
 ) -> None:
     """Run an agent under governance and report.
 
     MODULE:AGENT names a function, an object with invoke() or ainvoke(), or an agent of a supported framework;
     the working folder is searched first. Exit code: 0 where the run succeeded, 1 where it failed, 2 where
-    the command is wrong.
+    the command is wrong, 3 where a call is held until a person answers (oao approvals).
 
     \b
     Examples:
@@ -81,7 +87,14 @@ def command(
         orchestrator = Orchestrator(named, store_url(store), plugins=[] if as_json else [progress])
         try:
             execution_id = str(uuid.uuid4())
-            report = orchestrator.run(found, asked, framework=framework, execution_id=execution_id)
+            report = orchestrator.run(
+                found,
+                asked,
+                framework=framework,
+                execution_id=execution_id,
+                principal=principal_of(who, roles, tenant),
+                origin={"agent": agent, "policy": list(named)},
+            )
             timeline = Timeline.of(orchestrator.store.read(execution_id))
         finally:
             orchestrator.store.close()
@@ -90,7 +103,7 @@ def command(
         print_json(json.loads(report.json()), indent=2)
     else:
         print_run(on, timeline, details=False, policy_from=origin)
-    ctx.exit(0 if report.status == "SUCCESS" else 1)
+    ctx.exit(EXIT_CODES[report.status])
 
 
 def _policies(given: Sequence[str]) -> tuple[list[str], str]:

@@ -8,7 +8,7 @@ from typing import cast
 
 from oao_hookspecs import Json, Record
 
-__all__ = ["Moment", "Timeline", "mapping", "number", "text", "tokens_of"]
+__all__ = ["Moment", "Timeline", "mapping", "number", "short_id", "text", "tokens_of"]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -32,6 +32,12 @@ class Timeline:
     """States, framework steps and calls."""
     violation: Record | None = None
     ungoverned: list[str] = field(default_factory=list[str])
+    observed: list[Record] = field(default_factory=list[Record])
+    """Calls that a policy would have stopped if it did not only observe."""
+    suspended: Record | None = None
+    """Set while the run waits for a person."""
+    questions: dict[str, Record] = field(default_factory=dict[str, Record])
+    """What a person was asked, by id."""
     finished: Record | None = None
     """None while the run is open, or for ever where its process died."""
 
@@ -51,6 +57,12 @@ class Timeline:
             moment = Moment(record=record, depth=0 if outer is None else outer.depth + 1)
             calls[int(number(record, "n"))] = moment
             self.moments.append(moment)
+            if text(mapping(record, "decision"), "would"):
+                self.observed.append(record)
+        elif kind in {"run.suspended", "run.resumed"}:
+            self.suspended = record if kind == "run.suspended" else None
+        elif kind == "approval.requested":
+            self.questions[text(record, "id")] = record
         elif kind in {"run.started", "state", "step"}:
             self.started = record if kind == "run.started" else self.started
             self.moments.append(Moment(record=record))
@@ -74,8 +86,10 @@ class Timeline:
 
     @property
     def status(self) -> str:
-        """RUNNING, SUCCESS or FAILED."""
-        return "RUNNING" if self.finished is None else text(self.finished, "status")
+        """RUNNING, SUSPENDED, SUCCESS or FAILED."""
+        if self.finished is not None:
+            return text(self.finished, "status")
+        return "RUNNING" if self.suspended is None else "SUSPENDED"
 
     @property
     def duration_s(self) -> float | None:
@@ -97,6 +111,12 @@ def tokens_of(moment: Moment) -> tuple[int, int]:
     """Return the input and output tokens of a call."""
     usage = mapping(moment.outcome or {}, "usage")
     return int(number(usage, "in")), int(number(usage, "out"))
+
+
+def short_id(question: str) -> str:
+    """Return the id of a question as it is shown and may be typed: the start of its run's id and its number."""
+    run, _, number = question.rpartition("-")
+    return f"{run[:8].rstrip('-')}-{number}"
 
 
 def text(record: Mapping[str, Json], key: str) -> str:

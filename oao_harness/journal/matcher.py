@@ -46,7 +46,7 @@ class Matcher:
             if event.parent is not None:
                 self._children[event.parent].append(event)
 
-    def serve(self, call: Call, run_name: str) -> Served | str:
+    def serve(self, call: Call, run_name: str) -> Served | str | None:
         """Return the recorded outcome, or how the call diverges; see `Replay.serve`."""
         request = request_of(call)
         with self._lock:
@@ -57,7 +57,15 @@ class Matcher:
             if event is not None:
                 waiting.remove(event)
                 return self._take(event)
-            return self._explain(call, request, key)
+            return None if self._may_be_new() else self._explain(call, request, key)
+
+    def holds(self, call: Call) -> bool:
+        """Return False: whoever plays another run's recording asks its questions again; see `Replay.holds`."""
+        return False
+
+    def _may_be_new(self) -> bool:
+        """Return True where a call that nobody recorded may be made."""
+        return False
 
     def unplayed(self) -> list[RecordedEvent]:
         """Return the recorded calls that nobody asked for, in recorded order."""

@@ -33,7 +33,7 @@ from oao_harness.errors import RecordingError
 from oao_harness.journal.codec import holds_opaque
 from oao_harness.journal.document import fold, pretty, unfold
 from oao_harness.journal.records import error_from_json, key_of, usage_from_json, usage_to_json
-from oao_hookspecs import Call, ErrorInfo, Json, ModelCall, Record, ToolCall, Usage
+from oao_hookspecs import Call, Effect, ErrorInfo, Json, ModelCall, Record, ToolCall, Usage
 
 __all__ = ["FORMAT", "RecordedEvent", "Recording"]
 
@@ -79,6 +79,9 @@ class RecordedEvent:
     batch: int | None = None
     """Number of the model event whose answer asked for this call together with others."""
     scope: str = ""
+    effect: Effect | None = field(default=None, compare=False)
+    call_n: int = field(default=0, compare=False)
+    """Number of the call in the journal of its run; 0 where the recording is a file."""
 
     @property
     def call(self) -> Call:
@@ -311,6 +314,8 @@ class _Builder:
             call_id=cast("str | None", call.get("call_id")),
             batch=cast("int | None", call["batch"]),
             scope=str(call.get("scope", "")),
+            effect=cast("Effect | None", call.get("effect")),
+            call_n=cast("int", call["n"]),
         )
 
 

@@ -1,19 +1,28 @@
 """Journal records: what each type holds, and how calls and outcomes become JSON. Pure, version 1.
 
 ```text
-run.started    execution_id, agent, task [, parent, parent_call]
+run.started    execution_id, agent, task [, input, principal, origin, parent, parent_call]
+plan           adapter, policy, limits, fingerprints, oao
+child          execution_id [, n]
 state          state
 step           index, name
-call           n, kind, name, req, decision [, call_id, scope, effect, parent, given]
+call           n, kind, name, req, decision [, call_id, scope, effect, access, parent, given, approvals]
+again          n
 retry          n, attempt, delay_s, error
-outcome        n, res | error, duration_s [, usage, batch, attempts, replayed, late]
+outcome        n, res | error, duration_s [, usage, batch, attempts, replayed, late, abandoned]
+approval.*     see `questions`
+run.suspended  reason, approvals, totals [, inside]
+run.resumed    agent, adapter, policy, limits, fingerprints, oao
 violation      rule, plugin, reason [, n]
 ungoverned     what
 run.finished   status, error, output, totals
 ```
 
-`given` is the request as the agent made it, present where a policy modified it. `batch` holds the ids of the tool calls
-that one answer of a model asks for together. `usage` is
+`input` is the task where `task` does not bring it back. `child` names a run that was started inside of call `n`.
+`again` says that a call in doubt is made once more. `abandoned` marks a call that was allowed and then never made.
+`inside` are the calls whose bodies wait for a person. `given` is the request as the agent made it, present where a
+policy modified it; `approvals` are the questions whose approval let the call pass. `batch` holds the ids of the tool
+calls that one answer of a model asks for together. `usage` is
 `{"in": ..., "out": ..., "estimated": ...}` in tokens. Every record also has `v`, `seq`, `type` and `at` (Unix seconds).
 """
 
@@ -24,7 +33,7 @@ import json
 from collections.abc import Mapping
 from typing import Final, cast
 
-from oao_hookspecs import Call, Decision, ErrorInfo, Json, Outcome, ToolCall, Usage
+from oao_hookspecs import Allow, Call, Decision, ErrorInfo, Json, Outcome, ToolCall, Usage
 
 __all__ = [
     "VERSION",
@@ -63,6 +72,10 @@ def call_fields(call: Call, decision: Decision, *, n: int, parent: int | None, g
     verdict: dict[str, Json] = {"verdict": decision.verdict, "rule": decision.rule, "plugin": decision.plugin}
     if decision.reason:
         verdict["reason"] = decision.reason
+    if decision.source:
+        verdict["source"] = decision.source
+    if isinstance(decision, Allow) and decision.would:
+        verdict["would"] = decision.would
     fields: dict[str, Json] = {
         "n": n,
         "kind": call.kind,
@@ -76,6 +89,8 @@ def call_fields(call: Call, decision: Decision, *, n: int, parent: int | None, g
         fields["scope"] = call.scope
     if isinstance(call, ToolCall) and call.effect is not None:
         fields["effect"] = call.effect
+    if isinstance(call, ToolCall) and call.access is not None:
+        fields["access"] = call.access
     if parent is not None:
         fields["parent"] = parent
     if given is not None:

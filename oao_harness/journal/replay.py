@@ -20,16 +20,26 @@ class Served:
     """Calls that happened inside of it when it was recorded, and their tokens."""
     decision: str = "allow"
     """The recorded verdict and rule; where it is a denial there is no outcome to serve."""
+    n: int | None = None
+    """The call's number in the journal that the run itself continues; None where another run is played."""
+    known: bool = False
+    """True where that journal holds the outcome: it is neither written nor told again."""
+    again: bool = False
+    """True where the call began, has no outcome, and may be made again: there is nothing to serve."""
 
 
 class Replay(Protocol):
     """Answers calls from a recording."""
 
-    def serve(self, call: Call, run_name: str) -> Served | str:
+    def serve(self, call: Call, run_name: str) -> Served | str | None:
         """Return the recorded outcome, or a text that says how the call diverges; its first line stands alone.
 
-        Called once per call, from any thread, before the policies are asked.
+        None: the call is new, and may be made. Called once per call, from any thread, before the policies are asked.
         """
+        ...
+
+    def holds(self, call: Call) -> bool:
+        """Return True where a proposed call was made after all, so that nobody needs to be asked about it again."""
         ...
 
     def unplayed_text(self) -> str | None:

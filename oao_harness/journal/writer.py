@@ -35,6 +35,10 @@ class Writer:
         self._seq = 0
         self._lock = threading.Lock()
 
+    def continue_after(self, seq: int) -> None:
+        """Number the next record after one that the journal holds already."""
+        self._seq = seq
+
     def append(self, type: str, fields: dict[str, Json]) -> None:
         """Write one record.
 

@@ -19,7 +19,12 @@ from oao_hookspecs import PROJECT, decide, observe, provide
 __all__ = ["BUNDLED", "hook_names", "make_manager", "undecided"]
 
 # Bundled plugins are loaded by dotted name: the core imports none of them.
-BUNDLED: Final = ("oao_harness.policy.named", "oao_harness.adapters.registry", "oao_harness.stores.registry")
+BUNDLED: Final = (
+    "oao_harness.policy.named",
+    "oao_harness.policy.prices",
+    "oao_harness.adapters.registry",
+    "oao_harness.stores.registry",
+)
 
 _PREFIX: Final = f"{PROJECT}_"
 _DECIDE: Final = tuple(name for name in vars(decide) if name.startswith(_PREFIX))

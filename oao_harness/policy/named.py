@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 
 from oao_harness.policy.strict import StrictPolicy
-from oao_hookspecs import Limits, RunFinished, RunView, hookimpl
+from oao_hookspecs import Allow, Limits, RunView, hookimpl
 
 __all__ = ["ObservePolicy", "OffPolicy", "oao_policies"]
-
-_log = logging.getLogger("oao.policy")
 
 
 class OffPolicy:
@@ -25,7 +22,7 @@ class OffPolicy:
 
 
 class ObservePolicy:
-    """Judges by the limits of `strict` and reports in the log what it would have stopped; never stops anything."""
+    """Judges each call by the limits of `strict` and says in the report what it would have stopped; stops nothing."""
 
     name = "observe"
 
@@ -33,16 +30,21 @@ class ObservePolicy:
         self._strict = StrictPolicy()
 
     @hookimpl
-    def oao_run_finished(self, event: RunFinished, run: RunView) -> None:
-        """Log each limit that the run passed."""
-        strict = self._strict
-        for rule, limit, spent in (
-            ("max_steps", strict.max_steps, run.steps),
-            ("max_tool_calls", strict.max_tool_calls, run.tool_calls),
-            ("max_tokens", strict.max_tokens, run.total_tokens),
-        ):
-            if limit is not None and spent > limit:
-                _log.warning("observe: run %s passed %s of strict: %d > %d", event.execution_id, rule, spent, limit)
+    def oao_decide_model_call(self, run: RunView) -> Allow | None:
+        """Say which limit the call would pass."""
+        return self._would(("max_steps", run.steps + 1), ("max_tokens", run.total_tokens + 1))
+
+    @hookimpl
+    def oao_decide_tool_call(self, run: RunView) -> Allow | None:
+        """Say which limit the call would pass."""
+        return self._would(("max_steps", run.steps + 1), ("max_tool_calls", run.tool_calls + 1))
+
+    def _would(self, *spent: tuple[str, int]) -> Allow | None:
+        for rule, after in spent:
+            limit = getattr(self._strict, rule)
+            if limit is not None and after > limit:
+                return Allow(rule=rule, reason=f"{after}, and the limit of strict is {limit}", would="deny")
+        return None
 
 
 def _standard() -> StrictPolicy:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final, cast
 
 from oao_harness.errors import ConfigError
@@ -34,10 +34,13 @@ class StrictPolicy:
             (`exponential` or `fixed`). What is not named keeps its default; None means the defaults
             (2 retries after 1 s and 2 s). A violation is never retried, nor anything past the deadline.
         max_model_calls: Model calls, >= 0; None for no limit.
-        require_governed: True refuses an agent whose calls oao cannot see.
+        require_governed: True refuses an agent whose calls oao cannot see, and halts a run whose agent calls a model
+            provider or starts a process beside the gate.
+        process_tools: Names (globs) of the tools that may start processes where `require_governed` is set; None for
+            none, as far as this policy is concerned.
 
     Raises:
-        ConfigError: A value is not a number of the right kind, or is negative.
+        ConfigError: A value is not of the right kind, or is negative.
     """
 
     name = "StrictPolicy"
@@ -52,6 +55,7 @@ class StrictPolicy:
         *,
         max_model_calls: int | None = None,
         require_governed: bool = False,
+        process_tools: Collection[str] | None = None,
     ) -> None:
         self.max_tokens = _count("max_tokens", max_tokens)
         self.max_steps = _count("max_steps", max_steps)
@@ -60,6 +64,12 @@ class StrictPolicy:
         self.max_model_calls = _count("max_model_calls", max_model_calls)
         self.retry_config = _retry_config(retry_config)
         self.require_governed = require_governed
+        if isinstance(process_tools, str):
+            raise ConfigError(
+                f"StrictPolicy(process_tools={process_tools!r}): give a collection of names, "
+                f"for example [{process_tools!r}]"
+            )
+        self.process_tools = None if process_tools is None else tuple(process_tools)
 
     def __repr__(self) -> str:
         return (
@@ -83,6 +93,7 @@ class StrictPolicy:
                 backoff_factor=1.0 if config["strategy"] == "fixed" else cast("float", config["backoff_factor"]),
             ),
             require_governed=self.require_governed,
+            process_tools=self.process_tools,
         )
 
 

@@ -19,8 +19,21 @@ from oao_harness.errors import RunHalted
 if TYPE_CHECKING:
     from oao_harness.journal.writer import Tap
     from oao_harness.runtime.run import Run
+    from oao_hookspecs import Call
 
-__all__ = ["Frame", "Session", "closed", "current", "frame", "here", "is_possible", "opened", "session", "set_session"]
+__all__ = [
+    "Frame",
+    "Session",
+    "closed",
+    "current",
+    "frame",
+    "here",
+    "in_plugin",
+    "is_possible",
+    "opened",
+    "session",
+    "set_session",
+]
 
 
 class Session(Protocol):
@@ -54,9 +67,25 @@ class Frame(Protocol):
         """Its number in that run."""
         ...
 
+    @property
+    def outer(self) -> Frame | None:
+        """The call whose body made this one, of this run or of one that it is nested in."""
+        ...
+
+    @property
+    def call(self) -> Call:
+        """What was asked for, as the policies left it."""
+        ...
+
+    waits: bool
+    """True where its body waits for a person."""
+
 
 frame: Final[ContextVar[Frame | None]] = ContextVar("oao_frame", default=None)
 """The governed call whose body is running in this context; what the body starts belongs to it."""
+
+in_plugin: Final[ContextVar[bool]] = ContextVar("oao_in_plugin", default=False)
+"""True while a policy or a listener runs: what it does by itself is not done by the agent."""
 
 
 class _Registry:

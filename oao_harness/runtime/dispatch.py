@@ -7,22 +7,55 @@ every hook is sync nothing is yielded, nothing is awaited and no thread is cross
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import logging
+import sys
 import time
 from collections.abc import Awaitable, Collection, Generator, Iterable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar, cast
 
 import pluggy
 
 from oao_harness.errors import RunHalted
 from oao_harness.journal.codec import error_line
-from oao_harness.runtime.frozen import freeze_call
+from oao_harness.runtime.context import in_plugin
+from oao_harness.runtime.frozen import freeze, freeze_call
 from oao_harness.runtime.portal import settled, wait
-from oao_hookspecs import Allow, Ask, Call, Decision, Deny, ModelCall, Modify, ToolCall, combine
+from oao_hookspecs import (
+    Allow,
+    ApprovalAnswer,
+    ApprovalRequest,
+    Approve,
+    Ask,
+    Call,
+    Decision,
+    Deny,
+    Json,
+    ModelCall,
+    Modify,
+    Principal,
+    Reject,
+    RunView,
+    ToolCall,
+    combine,
+)
 
-__all__ = ["ALLOWED", "HookImpl", "Hooks", "Steps", "decide", "drive", "drive_async", "observe"]
+__all__ = [
+    "ALLOWED",
+    "HookImpl",
+    "Hooks",
+    "Steps",
+    "answers",
+    "decide",
+    "decisions",
+    "drive",
+    "drive_async",
+    "observe",
+    "redact",
+]
 
 _log = logging.getLogger("oao")
 
@@ -43,6 +76,24 @@ class HookImpl:
     plugin: str
     function: Any
     argnames: tuple[str, ...]
+
+    @property
+    def source(self) -> str:
+        """Where the implementation is written, as `file:line`."""
+        code = getattr(inspect.unwrap(self.function), "__code__", None)
+        return "" if code is None else f"{_shown(code.co_filename)}:{code.co_firstlineno}"
+
+
+@functools.cache
+def _shown(filename: str) -> str:
+    """Return a file's name from the working folder on, or from its package on: the same on every machine."""
+    path = Path(filename)
+    if path.is_relative_to(Path.cwd()):
+        return path.relative_to(Path.cwd()).as_posix()
+    for folder in map(Path, sorted(filter(None, sys.path), key=len, reverse=True)):
+        if path.is_relative_to(folder):
+            return path.relative_to(folder).as_posix()
+    return path.name
 
 
 class Hooks:
@@ -112,7 +163,18 @@ class Hooks:
 
 
 def decide(hooks: Hooks, hook: str, arguments: dict[str, object]) -> Steps[Decision]:
-    """Ask every policy and return the strictest answer; a Deny ends the asking.
+    """Ask every policy and return the strictest answer; see `decisions`."""
+    if not hooks.get(hook):
+        return ALLOWED
+    decision = combine((yield from decisions(hooks, hook, arguments)))
+    if isinstance(decision, Modify):
+        # The last of several modifications holds them all: each policy saw the one before.
+        decision = replace(decision, call=cast("Call", arguments["call"]))
+    return decision
+
+
+def decisions(hooks: Hooks, hook: str, arguments: dict[str, object]) -> Steps[list[Decision]]:
+    """Ask every policy and return what they answered; a Deny ends the asking.
 
     Fails closed: an exception, a timeout and an answer that is not a decision are a Deny that says so.
 
@@ -121,11 +183,8 @@ def decide(hooks: Hooks, hook: str, arguments: dict[str, object]) -> Steps[Decis
         hook: Name of the hook.
         arguments: By name; `call` is replaced where a policy modifies it.
     """
-    impls = hooks.get(hook)
-    if not impls:
-        return ALLOWED
     answers: list[Decision] = []
-    for impl in impls:
+    for impl in hooks.get(hook):
         answer = yield from _ask(impl, hook, arguments, hooks.timeout_s)
         if answer is None:
             continue
@@ -134,11 +193,7 @@ def decide(hooks: Hooks, hook: str, arguments: dict[str, object]) -> Steps[Decis
             break
         if isinstance(answer, Modify):
             arguments["call"] = freeze_call(answer.call)
-    decision = combine(answers)
-    if isinstance(decision, Modify):
-        # The last of several modifications holds them all: each policy saw the one before.
-        decision = replace(decision, call=cast("Call", arguments["call"]))
-    return decision
+    return answers
 
 
 def _ask(impl: HookImpl, hook: str, arguments: dict[str, object], timeout_s: float) -> Steps[Decision | None]:
@@ -164,12 +219,15 @@ def _ask(impl: HookImpl, hook: str, arguments: dict[str, object], timeout_s: flo
 
 
 def _called(impl: HookImpl, arguments: Mapping[str, object]) -> object:
+    token = in_plugin.set(True)
     try:
         return impl.function(*[arguments[name] for name in impl.argnames])
     except (asyncio.CancelledError, GeneratorExit) as error:
         # Nobody can cancel or close a plain call: this is the implementation's own, and it must not look like the
         # caller's, which is passed on.
         raise RuntimeError(error_line(error)) from error
+    finally:
+        in_plugin.reset(token)
 
 
 def _checked(impl: HookImpl, answer: object, arguments: dict[str, object]) -> Decision:
@@ -180,11 +238,57 @@ def _checked(impl: HookImpl, answer: object, arguments: dict[str, object]) -> De
         new = answer.call
         if not isinstance(call, ModelCall | ToolCall) or type(new) is not type(call) or new.name != call.name:
             return _failed(impl, f"modified the call into {new!r:.200}; kind and name must stay the same")
-    return answer if answer.plugin else replace(answer, plugin=impl.plugin)
+    if answer.plugin and answer.source:
+        return answer
+    return replace(answer, plugin=answer.plugin or impl.plugin, source=answer.source or impl.source)
 
 
 def _failed(impl: HookImpl, what: str) -> Deny:
     return Deny(rule="policy-error", plugin=impl.plugin, reason=f"policy {impl.plugin!r} {what}; an error is a denial")
+
+
+def answers(hooks: Hooks, request: ApprovalRequest, run: RunView) -> Steps[list[ApprovalAnswer]]:
+    """Ask every plugin for its answer to a held call; an error, and a foreign value, is a rejection.
+
+    Nobody is hurried: who waits for a person in plain code may take the time that needs, and who is still waiting
+    when the awaiting times out has not answered.
+    """
+    found: list[ApprovalAnswer] = []
+    for impl in hooks.get("oao_answer_approval"):
+        try:
+            answer = _called(impl, {"request": request, "run": run})
+            if answer is not None and inspect.isawaitable(answer):
+                answer = yield answer
+        except TimeoutError:
+            continue
+        except _NOT_ITS_OWN:
+            raise
+        except BaseException as error:  # noqa: BLE001 - fail closed
+            answer = Reject(by=Principal(id=f"plugin:{impl.plugin}"), note=f"it raised {error_line(error)}")
+        if answer is None:
+            continue
+        if not isinstance(answer, Approve | Reject):
+            note = f"it answered {answer!r:.200}, which is neither Approve nor Reject"
+            answer = Reject(by=Principal(id=f"plugin:{impl.plugin}"), note=note)
+        found.append(answer)
+        if isinstance(answer, Reject):
+            break
+    return found
+
+
+def redact(hooks: Hooks, call: Call, value: Json, run: RunView) -> Steps[Json | Deny]:
+    """Hand a result through every redactor; where one fails, nothing of the result may be seen."""
+    for impl in hooks.get("oao_redact_result"):
+        try:
+            answer = _called(impl, {"call": call, "value": freeze(value), "run": run})
+            if inspect.isawaitable(answer):
+                answer = yield answer
+        except _NOT_ITS_OWN:
+            raise
+        except BaseException as error:  # noqa: BLE001 - fail closed
+            return _failed(impl, f"could not redact the result of tool {call.name}: {error_line(error)}")
+        value = cast("Json", answer)
+    return value
 
 
 def observe(hooks: Hooks, hook: str, arguments: dict[str, object]) -> Steps[None]:

@@ -48,7 +48,7 @@ def execute(run: Run, body: Callable[[], object], *, in_thread: bool = False) ->
         KeyboardInterrupt: The user interrupted; the run is halted.
     """
     ending = Ending()
-    if run.deadline is None and not in_thread:
+    if run.deadline is None and run.call_timeout_s is None and not in_thread:
         _run_body(run, body, ending)
     else:
         _wait(run, _start(run, body, ending, None), ending)
@@ -98,7 +98,7 @@ def _wait(run: Run, wake: threading.Event, ending: Ending) -> None:
                 return
             wake.clear()
             if run.halted is not None:
-                wake.wait(_CANCEL_S if run.halted.rule == "timeout" else _UNWIND_S)
+                wake.wait(_CANCEL_S if run.halted.rule in {"timeout", "call_timeout"} else _UNWIND_S)
                 return
     except KeyboardInterrupt:
         run.latch(RunHalted("interrupted from the keyboard", rule="interrupted", plugin="oao"))

@@ -7,11 +7,13 @@ import hashlib
 import inspect
 import types
 from collections.abc import Hashable, Iterable, Sequence
-from typing import cast
+from typing import Final, cast
 
 from oao_hookspecs import Json
 
-__all__ = ["digest", "fingerprints"]
+__all__ = ["digest", "fingerprints", "version_of_policies"]
+
+_PLAIN: Final = (str, int, float, bool, tuple, frozenset, type(None))
 
 
 def digest(parts: Iterable[str]) -> str:
@@ -34,6 +36,28 @@ def fingerprints(agent: object, tools: Sequence[object]) -> dict[str, Json]:
         "agent": _fingerprint(agent),
         "tools": {_name(item): _fingerprint(item) for item in tools},
     }
+
+
+def version_of_policies(policies: Sequence[object]) -> str:
+    """Return a digest of policies: their code, and the plain values that they hold.
+
+    Args:
+        policies: As objects. One whose `repr` is its own is taken at its word; a policy file's names its content.
+    """
+    parts: list[str] = []
+    for policy in policies:
+        cls = type(policy)
+        parts += [cls.__module__, cls.__qualname__]
+        parts += [_of_code(value.__code__) for value in vars(cls).values() if inspect.isfunction(value)]
+        if cls.__repr__ is not object.__repr__:
+            parts.append(repr(policy))
+        parts += [f"{key}={_stable(value)}" for key, value in sorted(_plain(policy).items())]
+    return digest(parts)
+
+
+def _plain(policy: object) -> dict[str, object]:
+    found = getattr(policy, "__dict__", {})
+    return {key: value for key, value in found.items() if isinstance(value, _PLAIN)}
 
 
 def _name(item: object) -> str:

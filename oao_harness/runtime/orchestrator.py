@@ -7,24 +7,30 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from oao_harness.errors import AgentError, ConfigError, RunHalted
+from oao_harness.journal.inbox import answer_question, questions_of_runs
 from oao_harness.journal.matcher import Matcher
+from oao_harness.journal.questions import Questions, principal_from_json
 from oao_harness.journal.recording import Recording
 from oao_harness.journal.writer import Writer
 from oao_harness.plugins.manager import hook_names, make_manager, undecided
 from oao_harness.runtime import context, phases
+from oao_harness.runtime.approvals import Approver, CallbackApprover
 from oao_harness.runtime.budget import Budget
+from oao_harness.runtime.catalog import Catalog
 from oao_harness.runtime.clock import SystemClock
 from oao_harness.runtime.dispatch import Hooks, Steps, drive, drive_async
 from oao_harness.runtime.execute import Ending, execute, execute_async
 from oao_harness.runtime.leaves import install_when_imported
 from oao_harness.runtime.report import ExecutionReport
+from oao_harness.runtime.resuming import decode_task, reopen, reopen_nested, require_same_code, resumable
 from oao_harness.runtime.run import Run
-from oao_hookspecs import Adapter, Clock, Limits, Store
+from oao_harness.runtime.shared_budget import SharedBudget
+from oao_hookspecs import Adapter, ApprovalRequest, Approve, Clock, Json, Limits, Principal, Record, Reject, Store
 
 __all__ = ["Orchestrator"]
 
@@ -39,6 +45,9 @@ class Orchestrator:
         plugins: Further plugin objects, or names of installed plugins that may decide.
         policy_timeout_s: Seconds one policy may take for one answer, > 0.
         clock: Where time is read; the system's clocks by default.
+        approver: Answers held calls at once: is given the question and returns `Approve`, `Reject` or None, which
+            leaves it to a person and suspends the run. It may take its time, and may be async.
+        budget: What the runs may spend together with all others, in any process, that name the same budget.
 
     Raises:
         ConfigError: A policy, a plugin or a store is unknown or unusable.
@@ -53,9 +62,12 @@ class Orchestrator:
         *,
         policy_timeout_s: float = 5.0,
         clock: Clock | None = None,
+        approver: Approver | None = None,
+        budget: SharedBudget | None = None,
     ) -> None:
         policies = _as_list(policy)
-        self._manager, self._policies = make_manager(policies, plugins)
+        asked = [] if approver is None else [CallbackApprover(approver)]
+        self._manager, self._policies = make_manager(policies, [*plugins, *asked])
         trusted = [plugin for plugin in plugins if isinstance(plugin, str)]
         names = hook_names()
         self._hooks = Hooks.of(
@@ -68,7 +80,15 @@ class Orchestrator:
         self._adapters: list[Adapter] = [adapter for found in self._manager.hook.oao_adapters() for adapter in found]
         self._clock: Clock = clock or SystemClock()
         install_when_imported(leaf for found in self._manager.hook.oao_leaves() for leaf in found)
+        self._catalog = Catalog(self._manager)
+        self._budget = budget
+        self._has_store = store is not None
         self.store: Store = self._open_store(store) if store is None or isinstance(store, str) else store
+
+    @property
+    def policies(self) -> Sequence[object]:
+        """The policies in force, as objects, in the order they are asked."""
+        return tuple(self._policies)
 
     def _open_store(self, url: str | None) -> Store:
         opened = self._manager.hook.oao_open_store(url=url or "memory:")
@@ -85,6 +105,8 @@ class Orchestrator:
         framework: str | None = None,
         execution_id: str | None = None,
         agent_name: str | None = None,
+        principal: Principal | None = None,
+        origin: Mapping[str, Json] | None = None,
     ) -> ExecutionReport:
         """Run an agent on a task and wait for the report; a failed run is a report that says why.
 
@@ -97,12 +119,15 @@ class Orchestrator:
             framework: Name of the adapter to use; found by itself by default.
             execution_id: Id of the run; a new one by default.
             agent_name: Name in the report; the agent's `name`, function name or class name by default.
+            principal: Who the run acts for; the caller vouches for it. That of the outer run by default.
+            origin: Where agent and policy can be found again, for who resumes the run elsewhere; kept as it is.
 
         Raises:
             AgentError: There is no way to run this agent.
         """
         adapter = self._adapter_for(agent, framework)
-        return self._run(adapter, self._make_run(agent_name or _name_of(agent), task, execution_id), agent, tools)
+        run = self._make_run(agent_name or _name_of(agent), task, execution_id, principal=principal, origin=origin)
+        return self._run(adapter, run, agent, tools)
 
     def _run(self, adapter: Adapter, run: Run, agent: object, tools: Sequence[object]) -> ExecutionReport:
         timeout_s, task = run.hooks.timeout_s, run.task
@@ -132,11 +157,16 @@ class Orchestrator:
         framework: str | None = None,
         execution_id: str | None = None,
         agent_name: str | None = None,
+        principal: Principal | None = None,
+        origin: Mapping[str, Json] | None = None,
     ) -> ExecutionReport:
         """Run an agent on a task and return the report; see `run`. A sync agent runs in a thread of its own."""
         adapter = self._adapter_for(agent, framework)
-        run = self._make_run(agent_name or _name_of(agent), task, execution_id)
-        timeout_s = run.hooks.timeout_s
+        run = self._make_run(agent_name or _name_of(agent), task, execution_id, principal=principal, origin=origin)
+        return await self._run_async(adapter, run, agent, tools)
+
+    async def _run_async(self, adapter: Adapter, run: Run, agent: object, tools: Sequence[object]) -> ExecutionReport:
+        timeout_s, task = run.hooks.timeout_s, run.task
         try:
             ending: Ending | None = None
             if await drive_async(self._planning(run, adapter, agent, tools), timeout_s):
@@ -180,6 +210,84 @@ class Orchestrator:
         run.replay = run.must_play = Matcher(loaded)
         return self._run(adapter, run, agent, tools)
 
+    def resume(
+        self,
+        execution_id: str,
+        agent: object,
+        *,
+        tools: Sequence[object] = (),
+        framework: str | None = None,
+        task: object = None,
+        allow_changes: bool = False,
+    ) -> ExecutionReport:
+        """Go on with a run that was suspended or interrupted, from its journal.
+
+        The agent's code runs again from the start: its finished calls are served, the next one is made. While a
+        question of the run is open nothing is started, and the report says SUSPENDED.
+
+        Args:
+            execution_id: The run; not one that is nested in another.
+            agent: The same agent.
+            tools: See `run`.
+            framework: See `run`.
+            task: The task, where it is no plain JSON and so is not in the journal.
+            allow_changes: True goes on although the agent's or a tool's code is not the one that was interrupted.
+
+        Raises:
+            UsageError: The run is unknown or over, or its code has changed.
+        """
+        records = resumable(self.store, execution_id)
+        adapter = self._adapter_for(agent, framework)
+        run = self._resumed_run(records, task)
+        if run.questions.pending(self._clock.time()):
+            return phases.suspended_report(run)
+        self._reopen(run, records, agent, tools, allow_changes=allow_changes)
+        return self._run(adapter, run, agent, tools)
+
+    async def resume_async(
+        self,
+        execution_id: str,
+        agent: object,
+        *,
+        tools: Sequence[object] = (),
+        framework: str | None = None,
+        task: object = None,
+        allow_changes: bool = False,
+    ) -> ExecutionReport:
+        """Go on with a run; see `resume`."""
+        records = resumable(self.store, execution_id)
+        adapter = self._adapter_for(agent, framework)
+        run = self._resumed_run(records, task)
+        if run.questions.pending(self._clock.time()):
+            return phases.suspended_report(run)
+        self._reopen(run, records, agent, tools, allow_changes=allow_changes)
+        return await self._run_async(adapter, run, agent, tools)
+
+    def approvals(self) -> list[ApprovalRequest]:
+        """Return the open questions of all suspended runs in the store, the oldest first."""
+        now = self._clock.time()
+        return [question.request for _, question, state in questions_of_runs(self.store, now) if state == "pending"]
+
+    def approve(
+        self, question: str, *, by: Principal, arguments: Mapping[str, Json] | None = None, note: str = ""
+    ) -> ApprovalRequest:
+        """Let a held call happen, once; `resume` makes it.
+
+        Args:
+            question: Its id, or the unique start of one.
+            by: Who approves; the caller vouches for it.
+            arguments: Replaces those asked about; the policies judge the call again with them.
+            note: Kept in the journal.
+
+        Raises:
+            UsageError: There is no such question, it is answered or expired, or `by` may not answer it.
+        """
+        return answer_question(self.store, question, Approve(by=by, arguments=arguments, note=note), self._clock)
+
+    def reject(self, question: str, *, by: Principal, note: str = "") -> ApprovalRequest:
+        """Refuse a held call: the run fails when it is resumed; see `approve`."""
+        return answer_question(self.store, question, Reject(by=by, note=note), self._clock)
+
     def open_run(self, agent_name: str, task: object = None) -> Run:
         """Open a run whose agent somebody else calls, and take it to EXECUTE.
 
@@ -219,22 +327,68 @@ class Orchestrator:
             return False
         return True
 
-    def _make_run(self, agent_name: str, task: object, execution_id: str | None, *, ambient: bool = False) -> Run:
+    def _make_run(
+        self,
+        agent_name: str,
+        task: object,
+        execution_id: str | None,
+        *,
+        ambient: bool = False,
+        principal: Principal | None = None,
+        origin: Mapping[str, Json] | None = None,
+    ) -> Run:
+        parent = None if ambient else _open_parent()
+        outer = context.frame.get()
+        parent_call = outer.n if outer is not None and parent is not None and outer.run is parent else None
+        earlier = parent.resumption.child(parent_call) if parent is not None and parent.resumption is not None else None
+        run = self._bare_run(earlier or execution_id or str(uuid.uuid4()), agent_name, task, parent, principal)
+        run.parent_call = parent_call
+        run.origin = dict(origin or {})
+        if parent is not None and parent.resumption is None:
+            run.replay = parent.replay
+        session = context.session()
+        tap = session.adopt(run) if session is not None else None
+        run.writer = Writer(run.store, run.execution_id, self._clock, tap)
+        if earlier is not None:
+            reopen_nested(run)
+        return run
+
+    def _bare_run(
+        self, execution_id: str, agent_name: str, task: object, parent: Run | None, principal: Principal | None
+    ) -> Run:
+        # A nested run whose orchestrator has no store of its own is kept beside the run that it belongs to.
+        store = parent.store if parent is not None and not self._has_store else self.store
         run = Run(
-            execution_id=execution_id or str(uuid.uuid4()),
+            execution_id=execution_id,
             agent_name=agent_name,
             task=task,
             hooks=self._hooks,
             clock=self._clock,
-            parent=None if ambient else _open_parent(),
+            store=store,
+            parent=parent,
+            principal=principal,
         )
-        run.budget = Budget(self._limits(run))
-        if run.parent is not None:
-            run.replay = run.parent.replay
-        session = context.session()
-        tap = session.adopt(run) if session is not None else None
-        run.writer = Writer(self.store, run.execution_id, self._clock, tap)
+        run.catalog = self._catalog
+        run.shared = self._budget
+        run.budget = Budget(self._limits(run), self._catalog.price)
         return run
+
+    def _resumed_run(self, records: Sequence[Record], task: object) -> Run:
+        started = records[0]
+        found = decode_task(started, task)
+        principal = principal_from_json(started.get("principal"))
+        run = self._bare_run(str(started["execution_id"]), str(started["agent"]), found, None, principal)
+        run.questions = Questions(records)
+        return run
+
+    def _reopen(
+        self, run: Run, records: Sequence[Record], agent: object, tools: Sequence[object], *, allow_changes: bool
+    ) -> None:
+        if not allow_changes:
+            require_same_code(records, agent, tools)
+        run.writer = Writer(self.store, run.execution_id, self._clock)
+        # Read again: who answered or wrote until now has been heard, and who comes later is refused.
+        reopen(run, resumable(self.store, run.execution_id))
 
     def _limits(self, run: Run) -> Limits:
         limits = Limits()

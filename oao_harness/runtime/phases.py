@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Final, Literal, cast
 
-from oao_harness.errors import ReplayDiverged, RunHalted
-from oao_harness.journal.codec import error_line
+from oao_harness.errors import ReplayDiverged, RunHalted, RunSuspended
+from oao_harness.journal.codec import encode, error_line, opaque
+from oao_harness.journal.questions import principal_to_json, request_fields
 from oao_harness.runtime import context
 from oao_harness.runtime.dispatch import Steps, decide, observe
 from oao_harness.runtime.execute import Ending
-from oao_harness.runtime.fingerprint import digest, fingerprints
+from oao_harness.runtime.fingerprint import digest, fingerprints, version_of_policies
 from oao_harness.runtime.frozen import freeze
 from oao_harness.runtime.judging import as_denial
 from oao_harness.runtime.plain import as_json, as_text
@@ -21,7 +22,7 @@ from oao_harness.runtime.report import ExecutionReport
 from oao_harness.runtime.run import Run
 from oao_hookspecs import Adapter, Allow, Deny, Json, Limits, RunFinished, RunStarted
 
-__all__ = ["abort", "execute_phase", "plan", "refuse_unseen", "review"]
+__all__ = ["abort", "execute_phase", "plan", "refuse_unseen", "review", "suspended_report"]
 
 
 _ONLY: Final = "can only be allowed or denied here"
@@ -49,32 +50,60 @@ def plan(
     """
     context.opened(run)
     task = as_json(run.task)
-    started: dict[str, Json] = {"execution_id": run.execution_id, "agent": run.agent_name, "task": task}
-    if run.parent is not None:
-        started["parent"] = run.parent.execution_id
-        outer = context.frame.get()
-        if outer is not None and outer.run is run.parent:
-            started["parent_call"] = outer.n
-    run.write("run.started", started)
-    if run.hooks.heard("oao_run_started"):
-        event = RunStarted(execution_id=run.execution_id, agent_name=run.agent_name, task=freeze(task))
-        yield from observe(run.hooks, "oao_run_started", {"event": event, "run": run})
-    yield from run.entering("PLAN")
+    described = [_describe(policy) for policy in policies]
+    run.policy_version = version_of_policies(policies)
     made_of: dict[str, Json] = {
         "adapter": adapter,
-        "policy": [_describe(policy) for policy in policies],
+        "policy": described,
         "limits": _limits_to_json(run.limits),
         "fingerprints": fingerprints(agent, tools),
         "oao": _version(),
     }
     run.fingerprint = digest([str(made_of), str(task)])
-    run.write("plan", made_of)
+    if run.resumption is not None:
+        run.write("run.resumed", {"agent": run.agent_name, **made_of})
+        yield from run.entering("PLAN")
+    else:
+        yield from _opening(run, task)
+        yield from run.entering("PLAN")
+        run.write("plan", made_of)
     for member in run.lineage:
         decision = yield from decide(member.hooks, "oao_decide_run", {"run": run})
         if not isinstance(decision, Allow):
             yield from run.refusing(as_denial(decision, f"a task {_ONLY}"), n=None, by=member)
             return False
     return True
+
+
+def _opening(run: Run, task: Json) -> Steps[None]:
+    """Write the first record of a run, and in the run that it is nested in that it began."""
+    started: dict[str, Json] = {"execution_id": run.execution_id, "agent": run.agent_name, "task": task}
+    given = _whole(run.task)
+    if given != task:
+        started["input"] = given
+    if run.principal is not None:
+        started["principal"] = principal_to_json(run.principal)
+    if run.origin:
+        started["origin"] = run.origin
+    if run.parent is not None:
+        started["parent"] = run.parent.execution_id
+        child: dict[str, Json] = {"execution_id": run.execution_id}
+        if run.parent_call is not None:
+            started["parent_call"] = child["n"] = run.parent_call
+        if not run.parent.closed:
+            run.parent.write("child", child)
+    run.write("run.started", started)
+    if run.hooks.heard("oao_run_started"):
+        event = RunStarted(execution_id=run.execution_id, agent_name=run.agent_name, task=freeze(task))
+        yield from observe(run.hooks, "oao_run_started", {"event": event, "run": run})
+
+
+def _whole(task: object) -> Json:
+    """Return a task so that it comes back as the object it was, as far as a journal can hold it."""
+    try:
+        return encode(task)
+    except Exception:  # noqa: BLE001 - a user's own code; the task is journaled for reading in any case
+        return opaque(type(task), "a task that cannot be written")
 
 
 def refuse_unseen(run: Run, adapter: Adapter, agent: object, tools: Sequence[object]) -> Steps[bool]:
@@ -105,6 +134,10 @@ def execute_phase(run: Run) -> Steps[None]:
     if run.limits.timeout_s is not None:
         deadlines.append(run.clock.monotonic() + run.limits.timeout_s)
     run.deadline = min(deadlines, default=None)
+    run.call_timeout_s = min(
+        (member.limits.call_timeout_s for member in run.lineage if member.limits.call_timeout_s is not None),
+        default=None,
+    )
 
 
 def review(run: Run, ending: Ending | None, adapter: Adapter | None) -> Steps[ExecutionReport]:
@@ -115,6 +148,8 @@ def review(run: Run, ending: Ending | None, adapter: Adapter | None) -> Steps[Ex
         ending: How the agent's code ended; None where it never ran.
         adapter: Finds the output in what the agent returned; None takes the result itself.
     """
+    if isinstance(run.halted, RunSuspended):
+        return _suspended(run)
     output: Json = None
     error: str | None = None
     if run.lifecycle.state == "INIT":
@@ -125,6 +160,8 @@ def review(run: Run, ending: Ending | None, adapter: Adapter | None) -> Steps[Ex
         if ending is not None and isinstance(ending.error, RunHalted):
             # Raised by the agent itself, or by an outer run: a halt is a halt.
             yield from run.halting(ending.error)
+            if isinstance(run.halted, RunSuspended):
+                return _suspended(run)
         if run.halted is None and ending is not None:
             error = _error_text(ending)
             unplayed = run.must_play.unplayed_text() if run.must_play is not None and error is None else None
@@ -152,6 +189,30 @@ def review(run: Run, ending: Ending | None, adapter: Adapter | None) -> Steps[Ex
     return report.model_copy(update=late)
 
 
+def _suspended(run: Run) -> ExecutionReport:
+    """Leave the run open: it waits for a person, and its journal says for what."""
+    context.closed(run)
+    pending = run.questions.pending(run.clock.time())
+    suspended: dict[str, Json] = {
+        "reason": run.require_halt().reason,
+        "approvals": [question.request.id for question in pending],
+        "totals": cast("dict[str, Json]", dict(run.budget.snapshot())),
+    }
+    if run.waiting:
+        suspended["inside"] = list(run.waiting)
+    run.write_if_possible("run.suspended", suspended)
+    run.close()
+    if run.unwritten is not None:
+        return _report(run, None, _halt_text(run.unwritten))
+    return _report(run, None, None, status="SUSPENDED")
+
+
+def suspended_report(run: Run) -> ExecutionReport:
+    """Return the report of a run that still waits: nothing of it was started."""
+    run.halted = RunSuspended("held for approval")
+    return _report(run, None, None, status="SUSPENDED")
+
+
 def _judge_output(run: Run, output: Json) -> Steps[None]:
     for member in run.lineage:
         if not member.hooks.heard("oao_decide_output"):
@@ -162,7 +223,7 @@ def _judge_output(run: Run, output: Json) -> Steps[None]:
             return
 
 
-def _finished(run: Run, status: Literal["SUCCESS", "FAILED"], error: str | None, output: Json) -> Steps[None]:
+def _finished(run: Run, status: str, error: str | None, output: Json) -> Steps[None]:
     context.closed(run)
     totals = cast("dict[str, Json]", dict(run.budget.snapshot()))
     run.write_if_possible("run.finished", {"status": status, "error": error, "output": output, "totals": totals})
@@ -195,17 +256,19 @@ def _halt_text(halt: RunHalted) -> str:
     return f"{halt.rule}: {line}" if halt.rule and not line.startswith(halt.rule) else line
 
 
-def _report(run: Run, output: Json, error: str | None) -> ExecutionReport:
+def _report(
+    run: Run, output: Json, error: str | None, *, status: Literal["SUCCESS", "FAILED", "SUSPENDED"] | None = None
+) -> ExecutionReport:
     totals, halt = run.budget.totals, run.halted
     violation: dict[str, object] | None = None
-    if halt is not None:
+    if halt is not None and status != "SUSPENDED":
         violation = {"rule": halt.rule, "plugin": halt.plugin, "reason": halt.reason}
         if halt.n is not None:
             violation["n"] = halt.n
     return ExecutionReport(
         execution_id=run.execution_id,
         agent_name=run.agent_name,
-        status="SUCCESS" if error is None else "FAILED",
+        status=status or ("SUCCESS" if error is None else "FAILED"),
         error=error,
         violation=violation,
         total_tokens=totals.tokens,
@@ -214,7 +277,12 @@ def _report(run: Run, output: Json, error: str | None) -> ExecutionReport:
         tokens_estimated=totals.estimated,
         total_steps=totals.steps,
         model_calls=totals.model_calls,
+        cost_usd=None if totals.cost is None else totals.cost_usd,
         tool_calls=totals.tool_calls,
+        state_history=list(run.lifecycle.history),
+        approvals=[request_fields(one.request) for one in run.questions.pending(run.clock.time())],
+        observed=list(run.observed),
+        ungoverned=list(run.ungoverned),
         tool_usage=dict(totals.tool_usage),
         execution_time_seconds=max(0.0, run.clock.monotonic() - run.started),
         final_output=output,
@@ -231,14 +299,5 @@ def _describe(policy: object) -> str:
 
 
 def _limits_to_json(limits: Limits) -> Mapping[str, Json]:
-    fields: dict[str, Json] = {
-        "max_steps": limits.max_steps,
-        "max_model_calls": limits.max_model_calls,
-        "max_tool_calls": limits.max_tool_calls,
-        "max_tokens": limits.max_tokens,
-        "timeout_s": limits.timeout_s,
-        "require_governed": limits.require_governed,
-    }
-    if limits.retry is not None:
-        fields["max_retries"] = limits.retry.max_retries
-    return {key: value for key, value in fields.items() if value is not None and value is not False}
+    fields = cast("dict[str, Json]", as_json({key: getattr(limits, key) for key in Limits.__slots__}))
+    return {key: value for key, value in fields.items() if value is not None and value is not False and value != {}}

@@ -9,6 +9,8 @@ import os
 import threading
 from collections.abc import Awaitable
 
+from oao_harness.runtime.context import in_plugin
+
 __all__ = ["settled", "wait"]
 
 _starting = threading.Lock()
@@ -27,11 +29,12 @@ if hasattr(os, "register_at_fork"):
 
 
 async def settled(awaitable: Awaitable[object]) -> tuple[object, BaseException | None]:
-    """Return what an awaitable returns, or what it raises, as a value; only its caller's cancellation is raised.
+    """Return what a plugin's awaitable returns, or raises, as a value; only its caller's cancellation is raised.
 
     A task that raises SystemExit or KeyboardInterrupt stops its whole loop, one that raises StopIteration is never
     done, and one that raises CancelledError looks as if its caller was cancelled.
     """
+    token = in_plugin.set(True)
     try:
         return await awaitable, None
     except asyncio.CancelledError as error:
@@ -43,6 +46,8 @@ async def settled(awaitable: Awaitable[object]) -> tuple[object, BaseException |
         return None, RuntimeError(f"{type(error).__name__} of its own")
     except BaseException as error:  # noqa: BLE001 - a value now
         return None, error
+    finally:
+        in_plugin.reset(token)
 
 
 async def _await(awaitable: Awaitable[object], timeout_s: float) -> tuple[object, BaseException | None]:

@@ -18,7 +18,8 @@ class ExecutionReport(BaseModel):
     execution_id: str
     """Id of the run, unique."""
     agent_name: str
-    status: Literal["SUCCESS", "FAILED"]
+    status: Literal["SUCCESS", "FAILED", "SUSPENDED"]
+    """SUSPENDED: a call is held for approval; the run goes on with `Orchestrator.resume` once it is answered."""
     error: str | None = None
     """Why the run failed, one line; None for a success."""
     violation: dict[str, Any] | None = None
@@ -27,6 +28,8 @@ class ExecutionReport(BaseModel):
     """Input and output tokens of all model calls."""
     input_tokens: int = 0
     output_tokens: int = 0
+    cost_usd: float | None = None
+    """US dollars of all model calls whose price was asked for; None where no policy limits money."""
     tokens_estimated: bool = False
     """True where a provider reported no usage and a part of the tokens was estimated from characters."""
     total_steps: int = 0
@@ -39,6 +42,10 @@ class ExecutionReport(BaseModel):
     state_history: list[str] = Field(default_factory=list[str])
     final_output: Any = None
     """The agent's answer, as JSON; None where the run failed."""
+    approvals: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
+    """The open questions of a suspended run: `id`, `tool`, `arguments`, `rule`, `reason`, `expires_at` ..."""
+    observed: list[str] = Field(default_factory=list[str])
+    """What a policy that only observes would have stopped, one line each."""
     ungoverned: list[str] = Field(default_factory=list[str])
     """What could not be governed, one line each."""
     timestamp: datetime

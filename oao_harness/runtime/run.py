@@ -3,22 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from oao_harness.errors import OaoError, PolicyViolation, RunHalted
+from oao_harness.errors import OaoError, PolicyViolation, RunHalted, RunSuspended
 from oao_harness.journal.codec import error_line
+from oao_harness.journal.questions import Questions
 from oao_harness.runtime.budget import Budget
 from oao_harness.runtime.dispatch import Hooks, Steps, drive, observe
 from oao_harness.runtime.lifecycle import Lifecycle, State
-from oao_hookspecs import Clock, Deny, Json, Limits, Principal, StateEntered, StepStarted, ViolationFound
+from oao_hookspecs import (
+    Allow,
+    Call,
+    Clock,
+    Deny,
+    Json,
+    Limits,
+    Principal,
+    StateEntered,
+    StepStarted,
+    Store,
+    ToolCall,
+    ViolationFound,
+)
 
 if TYPE_CHECKING:
     from oao_harness.journal.replay import Replay
+    from oao_harness.journal.resumption import Resumption
     from oao_harness.journal.writer import Writer
+    from oao_harness.runtime.catalog import Catalog
+    from oao_harness.runtime.shared_budget import SharedBudget
 
 __all__ = ["Run"]
 
@@ -37,9 +56,36 @@ class Run:
         task: The task as it was given.
         hooks: Who decides and observes.
         clock: Where time is read.
+        store: Where its journal is kept.
         parent: The run whose tool started this one; its policies and budget hold here too.
         principal: Who it acts for; the parent's principal by default.
     """
+
+    # What the orchestrator and the phases fill in
+    writer: Writer | None = None
+    replay: Replay | None = None
+    must_play: Replay | None = None
+    """The recording that this run alone must play to its end."""
+    halted: RunHalted | None = None
+    unwritten: RunHalted | None = None
+    """Why the journal lacks a record."""
+    closed: bool = False
+    deadline: float | None = None
+    """On the clock's monotonic scale."""
+    fingerprint: str = ""
+    shared: SharedBudget | None = None
+    """The budget that this run's orchestrator shares with other processes."""
+    catalog: Catalog | None = None
+    policy_version: str = ""
+    """Digest of the policies: what an approval was given under."""
+    parent_call: int | None = None
+    """Number of the outer run's call whose body started this run."""
+    call_timeout_s: float | None = None
+    """The least limit on single calls, of this run and those it is nested in."""
+    resumption: Resumption | None = None
+    """What the run did before it was interrupted; None where it began in this process."""
+    muted: bool = False
+    """True where the journal is complete already: nothing is written to it again."""
 
     def __init__(
         self,
@@ -49,6 +95,7 @@ class Run:
         task: object,
         hooks: Hooks,
         clock: Clock,
+        store: Store,
         parent: Run | None = None,
         principal: Principal | None = None,
     ) -> None:
@@ -57,26 +104,22 @@ class Run:
         self.task = task
         self.hooks = hooks
         self.clock = clock
+        self.store = store
         self.parent = parent
         self.principal: Principal | None = principal or (parent.principal if parent is not None else None)
         self.lineage: tuple[Run, ...] = (self, *(parent.lineage if parent is not None else ()))
         self.budget = Budget(Limits())
+        self.questions = Questions()
+        self.origin: dict[str, Json] = {}
+        """Where the agent and the policy can be found again, for who resumes the run in another process."""
+        self.waiting: list[int] = []
+        """Numbers of the calls whose bodies wait for a person."""
         self.lifecycle = Lifecycle()
-        self.writer: Writer | None = None
-        self.replay: Replay | None = None
-        self.must_play: Replay | None = None
-        """The recording that this run alone must play to its end."""
-        self.halted: RunHalted | None = None
-        self.unwritten: RunHalted | None = None
-        """Why the journal lacks a record."""
-        self.closed = False
-        self.deadline: float | None = None
-        """On the clock's monotonic scale."""
         self.halt_event = threading.Event()
         self.ungoverned: list[str] = []
+        self.observed: list[str] = []
         self.calls: list[tuple[str, str]] = []
         """Kind and name of the calls made so far, for the execution hash."""
-        self.fingerprint = ""
         self.started = clock.monotonic()
         self.started_at = clock.time()
         self._numbers = itertools.count(1)
@@ -145,14 +188,36 @@ class Run:
         """True where outcomes come from a recording."""
         return self.replay is not None
 
+    @functools.cached_property
+    def shared_budgets(self) -> tuple[tuple[SharedBudget, Run], ...]:
+        """The budgets of the lineage that other processes draw from, each once, and the run that named it."""
+        found = {(one.shared.name, id(one.shared.ledger)): (one.shared, one) for one in self.lineage if one.shared}
+        return tuple(found.values())
+
     # What the machine does with it
 
     def next_number(self) -> int:
         """Return the number of the next call, from 1."""
         return next(self._numbers)
 
+    def continue_after(self, n: int) -> None:
+        """Number the next call after those that the run's journal holds."""
+        self._numbers = itertools.count(n + 1)
+
+    def described(self, call: Call) -> Call:
+        """Return a call with what is declared about its tool; what the tool's own author said is stronger."""
+        if not isinstance(call, ToolCall):
+            return call
+        for run in self.lineage:
+            traits = run.catalog.traits(call.name) if run.catalog is not None else None
+            if traits is not None and (call.effect is None or call.access is None):
+                call = replace(call, effect=call.effect or traits.effect, access=call.access or traits.access)
+        return call
+
     def write(self, type: str, fields: dict[str, Json]) -> None:
         """Append a record to the run's journal; a journal that fails halts the run."""
+        if self.muted:
+            return
         if self.writer is None:
             raise OaoError(f"run {self.execution_id!r} has no journal yet")
         try:
@@ -181,9 +246,16 @@ class Run:
             self.ungoverned.append(what)
         self.write("ungoverned", {"what": what})
 
+    def note_observed(self, call: Call, decision: Allow) -> None:
+        """Say in the report what a policy that only observes would have said."""
+        with self._lock:
+            self.observed.append(f"{call.kind} {call.name}: would {decision.would}: {decision.rule}: {decision.reason}")
+
     def entering(self, state: State) -> Steps[None]:
         """Move the lifecycle, write it, tell the observers."""
         self.lifecycle.enter(state)
+        if self.resumption is not None and state in {"PLAN", "EXECUTE"}:
+            return
         write = self.write if state in {"PLAN", "EXECUTE"} else self.write_if_possible
         write("state", {"state": state})
         if self.hooks.heard("oao_state_entered"):
@@ -238,6 +310,8 @@ class Run:
     def halting(self, halt: RunHalted) -> Steps[None]:
         """Halt the run: latch, journal, observers, cancel scope. Only the first reason counts."""
         if not self.latch(halt):
+            return
+        if isinstance(halt, RunSuspended):
             return
         violation: dict[str, Json] = {"rule": halt.rule, "plugin": halt.plugin, "reason": halt.reason}
         if halt.n is not None:

@@ -7,7 +7,7 @@ from typing import Final, cast
 
 from oao_hookspecs import Json, ModelCall, Usage
 
-__all__ = ["estimate_input_tokens", "estimate_tokens", "read_usage"]
+__all__ = ["declared_output_tokens", "estimate_input_tokens", "estimate_tokens", "read_usage"]
 
 # Source: the providers' rule of thumb for English text, about four characters a token.
 _CHARS_PER_TOKEN: Final = 4
@@ -21,6 +21,7 @@ _OUTPUT_KEYS: Final = (
     "outputTokens",
 )
 _TOTAL_KEYS: Final = ("total_tokens", "total_token_count", "totalTokenCount", "totalTokens")
+_BOUND_KEYS: Final = ("max_completion_tokens", "max_output_tokens", "max_tokens", "max_tokens_to_sample")
 _HOLDERS: Final = ("usage_metadata", "usage", "token_usage", "usageMetadata", "response_metadata", "llm_output")
 
 
@@ -80,6 +81,14 @@ def estimate_tokens(values: Iterable[Json]) -> int:
 def estimate_input_tokens(call: ModelCall) -> int:
     """Return about how many tokens a request will cost before the model answers."""
     return estimate_tokens((*call.messages, *call.tools))
+
+
+def declared_output_tokens(call: ModelCall) -> int | None:
+    """Return how many tokens a request lets the model answer at most, or None where it names no bound."""
+    bounds = [_first_count(call.params, (key,)) for key in _BOUND_KEYS]
+    bound = next((found for found in bounds if found is not None), None)
+    answers = _first_count(call.params, ("n",)) or 1
+    return None if bound is None else bound * answers
 
 
 def _chars(value: Json) -> int:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator, Sequence
 
 from oao_harness.errors import FencedError, StoreError
-from oao_harness.stores.summaries import opened, settled
+from oao_harness.stores.summaries import MOVES, moved, opened, settled
 from oao_hookspecs import Record, RunSummary
 
 __all__ = ["MemoryStore"]
@@ -47,6 +47,8 @@ class MemoryStore:
             type_ = record["type"]
             if type_ == "run.started":
                 self._summaries[execution_id] = opened(execution_id, record)
+            elif type_ in MOVES and execution_id in self._summaries:
+                self._summaries[execution_id] = moved(self._summaries[execution_id], record)
             elif type_ == "run.finished" and execution_id in self._summaries:
                 self._summaries[execution_id] = settled(self._summaries[execution_id], record)
                 self._finished[execution_id] = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Final, cast
 
 from oao_harness.errors import FencedError, StoreError
-from oao_harness.stores.summaries import opened, settled
+from oao_harness.stores.summaries import MOVES, moved, opened, settled
 from oao_hookspecs import Json, Record, RunSummary
 
 __all__ = ["SQLiteStore"]
@@ -47,6 +48,7 @@ class SQLiteStore:
         self._path = Path(path)
         self._lock = threading.Lock()
         self._closed = False
+        self._pid = os.getpid()
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(
@@ -86,6 +88,7 @@ class SQLiteStore:
             "insert into runs (execution_id, epoch, last_seq) values (?, 1, 0) "
             "on conflict (execution_id) do update set epoch = epoch + 1 returning epoch"
         )
+        self._require_same_process()
         with self._lock:
             return int(self._execute(sql, (execution_id,)).fetchall()[0][0])
 
@@ -93,6 +96,7 @@ class SQLiteStore:
         """Append one record; see `Store.append`."""
         # ASCII: a model's answer may hold half of a surrogate pair, which UTF-8 cannot.
         body = json.dumps(record, separators=(",", ":"))
+        self._require_same_process()
         self._require_file()
         seq = record["seq"]
         with self._lock:
@@ -110,6 +114,11 @@ class SQLiteStore:
                     self._db.execute("rollback")
                 raise
 
+    def _require_same_process(self) -> None:
+        """A connection that was carried over a fork loses what is written through it."""
+        if os.getpid() != self._pid:
+            raise StoreError(f"the store {str(self._path)!r} was opened before this process was forked; open it anew")
+
     def _require_file(self) -> None:
         """SQLite goes on writing into a file that was deleted or replaced: every record of it would be lost."""
         try:
@@ -124,6 +133,9 @@ class SQLiteStore:
             row = opened(execution_id, record)
             sql = "update runs set agent_name = ?, status = ?, started_at = ? where execution_id = ?"
             self._execute(sql, (row.agent_name, row.status, row.started_at, execution_id))
+        elif record["type"] in MOVES:
+            row = moved(RunSummary(execution_id=execution_id, agent_name="", status="", started_at=0), record)
+            self._execute("update runs set status = ? where execution_id = ?", (row.status, execution_id))
         elif record["type"] == "run.finished":
             row = settled(RunSummary(execution_id=execution_id, agent_name="", status="", started_at=0), record)
             sql = "update runs set status = ?, finished_at = ?, totals = ? where execution_id = ?"

@@ -8,7 +8,10 @@ from typing import cast
 
 from oao_hookspecs import Json, Record, RunSummary
 
-__all__ = ["opened", "settled"]
+__all__ = ["MOVES", "moved", "opened", "settled"]
+
+MOVES = frozenset({"run.suspended", "run.resumed"})
+"""Records that change a run's status and leave it open."""
 
 
 def opened(execution_id: str, record: Record) -> RunSummary:
@@ -19,6 +22,11 @@ def opened(execution_id: str, record: Record) -> RunSummary:
         status="RUNNING",
         started_at=float(cast("float", record["at"])),
     )
+
+
+def moved(summary: RunSummary, record: Record) -> RunSummary:
+    """Return the row of a run that was suspended or resumed."""
+    return replace(summary, status="SUSPENDED" if record["type"] == "run.suspended" else "RUNNING")
 
 
 def settled(summary: RunSummary, record: Record) -> RunSummary:

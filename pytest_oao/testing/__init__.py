@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pytest_oao.testing.cassette_server import CassetteServer
+    from pytest_oao.testing.ledger import LedgerConformance
     from pytest_oao.testing.openai_server import (
         ErrorReply,
         OpenAIServer,
@@ -18,12 +19,15 @@ if TYPE_CHECKING:
         ToolCall,
         ToolCallReply,
     )
+    from pytest_oao.testing.redis_server import RedisServer
     from pytest_oao.testing.usage import TokenUsage
 
 __all__ = [
     "CassetteServer",
     "ErrorReply",
+    "LedgerConformance",
     "OpenAIServer",
+    "RedisServer",
     "Reply",
     "TextReply",
     "TokenUsage",
@@ -31,14 +35,16 @@ __all__ = [
     "ToolCallReply",
 ]
 
+_MODULES = {
+    "CassetteServer": "cassette_server",
+    "LedgerConformance": "ledger",
+    "RedisServer": "redis_server",
+    "TokenUsage": "usage",
+}
+
 
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
-    if name == "CassetteServer":
-        module = "cassette_server"
-    elif name == "TokenUsage":
-        module = "usage"
-    else:
-        module = "openai_server"
+    module = _MODULES.get(name, "openai_server")
     return getattr(import_module(f"{__name__}.{module}"), name)

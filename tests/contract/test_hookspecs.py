@@ -71,6 +71,28 @@ def test_limits_tighten_field_by_field() -> None:
         assert combined.require_governed
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "both"),
+    [
+        (None, None, None),
+        (("git",), None, ("git",)),
+        ((), None, ()),
+        (("git", "make"), ("make", "sh"), ("make",)),
+        (("git",), ("sh",), ()),
+        (("git_*",), ("git_log",), ("git_log",)),
+        (("git_*", "sh"), ("git_l*", "*"), ("git_*", "git_l*", "sh")),
+        (("a*",), ("a?",), ("a?",)),
+        (("?b",), ("a*",), ()),
+    ],
+)
+def test_only_tools_that_both_sides_name_may_start_processes(one: Any, other: Any, both: Any) -> None:
+    """None gives way; a glob stays where the other side covers it for certain."""
+    limits = [Limits(process_tools=one), Limits(process_tools=other)]
+
+    assert limits[0].tightened(limits[1]).process_tools == both
+    assert limits[1].tightened(limits[0]).process_tools == both
+
+
 def test_values_cannot_be_changed() -> None:
     """A policy is handed values, not handles."""
     with pytest.raises(AttributeError):

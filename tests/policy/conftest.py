@@ -11,6 +11,7 @@ from oao_harness import FilePolicy
 from oao_harness.runtime.clock import SystemClock
 from oao_harness.runtime.dispatch import Hooks
 from oao_harness.runtime.run import Run
+from oao_harness.stores.memory import MemoryStore
 from oao_hookspecs import Decision, ErrorInfo, Outcome, Principal, ToolCall
 
 Ask = Callable[..., str]
@@ -55,7 +56,7 @@ def make_run(
     """Return a run that is not part of any orchestrator."""
     return Run(
         execution_id="run-1", agent_name=agent, task=task, hooks=hooks or Hooks({}, 5.0), clock=SystemClock(),
-        principal=principal,
+        store=MemoryStore(), principal=principal,
     )  # fmt: skip
 
 

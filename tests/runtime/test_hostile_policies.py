@@ -183,7 +183,7 @@ def test_what_runs_is_what_was_judged() -> None:
 
 
 def test_a_question_about_one_call_of_a_batch_keeps_its_siblings_from_starting() -> None:
-    """Where nobody can be asked a question is a denial, for a batch too."""
+    """The whole batch waits for the person who is asked about one call of it."""
     ran: list[str] = []
 
     class Asks:
@@ -204,7 +204,8 @@ def test_a_question_about_one_call_of_a_batch_keeps_its_siblings_from_starting()
         mail()
 
     report = Orchestrator(Asks()).run(agent, "t")
-    assert (report.violation or {}).get("rule") == "approval"
+    assert report.status == "SUSPENDED"
+    assert [question["tool"] for question in report.approvals] == ["pay"]
     assert ran == []
 
 

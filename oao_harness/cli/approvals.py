@@ -1,0 +1,80 @@
+"""`oao approvals`: the calls that wait for a person."""
+
+from __future__ import annotations
+
+import time
+
+import click
+from rich.text import Text
+
+from oao_harness.cli.console import compact, console, one_line, print_json
+from oao_harness.cli.render import Column, print_columns
+from oao_harness.cli.stores import DEFAULT_STORE, kept, open_store, store_option
+from oao_harness.cli.timeline import short_id
+from oao_harness.cli.units import ago, duration, plural
+from oao_harness.journal.inbox import questions_of_runs
+from oao_harness.journal.questions import Question, State, request_fields
+from oao_hookspecs import Json
+
+__all__ = ["command"]
+
+_COLUMNS = (
+    Column(title="id"),
+    Column(title="agent", optional=True),
+    Column(title="call", shrinks=True),
+    Column(title="rule"),
+    Column(title="asked"),
+    Column(title="answers"),
+    Column(title="expires"),
+)
+_STYLES = {"pending": "yellow", "approved": "green", "rejected": "red", "expired": "dim"}
+
+
+@click.command("approvals", short_help="List the calls that wait for a person.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list on standard output.")
+@store_option
+def command(as_json: bool, store: str) -> None:
+    """List the calls that wait for a person, the oldest first.
+
+    \b
+    Examples:
+      oao approvals
+      oao approvals --json | jq '.[].arguments'
+    """  # noqa: D301 - click reads the control character as "do not wrap"
+    now = time.time()
+    found: list[tuple[Question, State]] = []
+    if kept(store):
+        with open_store(store) as opened:
+            found = [(question, state) for _, question, state in questions_of_runs(opened, now)]
+    if as_json:
+        print_json([_as_json(question, state) for question, state in found], indent=2)
+        return
+    on = console()
+    if not found:
+        on.print("Nothing waits for an answer.")
+        return
+    print_columns(on, _COLUMNS, [_cells(question, state, now) for question, state in found])
+    where = "" if store == DEFAULT_STORE else f" --store {store}"
+    on.print()
+    hint = f" {plural(len(found), 'question')}; oao approve ID{where} or oao reject ID --reason TEXT{where} answers one"
+    on.print(Text(hint, style="dim"), soft_wrap=True)
+
+
+def _cells(question: Question, state: State, now: float) -> list[Text]:
+    request = question.request
+    left_s = request.expires_at - now
+    answered = state if request.needed == 1 or state != "pending" else f"{len(question.answers)} of {request.needed}"
+    return [
+        Text(short_id(request.id), style="bold"),
+        Text(one_line(request.agent_name)),
+        Text(f"{one_line(request.tool)} {compact(request.arguments)}"),
+        Text(one_line(request.rule)),
+        Text(ago(now - request.requested_at)),
+        Text(answered, style=_STYLES[state]),
+        Text(f"in {duration(left_s)}" if left_s > 0 else "expired"),
+    ]
+
+
+def _as_json(question: Question, state: State) -> dict[str, Json]:
+    answers: list[Json] = [{"by": answer.by.id, "verdict": answer.verdict} for answer in question.answers]
+    return {**request_fields(question.request), "state": state, "answers": answers}

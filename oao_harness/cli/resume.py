@@ -1,0 +1,85 @@
+"""`oao resume`: go on with a run that was suspended or interrupted."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Sequence
+
+import click
+
+from oao_harness.cli.console import console, print_json
+from oao_harness.cli.loading import import_module, load_agent, prefer_working_folder
+from oao_harness.cli.outcome import EXIT_CODES
+from oao_harness.cli.progress import Progress
+from oao_harness.cli.render import print_run
+from oao_harness.cli.stores import find_run, kept, open_store, store_option, store_url
+from oao_harness.cli.timeline import Timeline, mapping, text
+from oao_harness.errors import UsageError
+from oao_harness.runtime.orchestrator import Orchestrator
+
+__all__ = ["command"]
+
+
+@click.command("resume", short_help="Go on with a run that was suspended or interrupted.")
+@click.argument("id", metavar="[ID]", default="last")
+@click.argument("agent", metavar="[MODULE:AGENT]", required=False)
+@click.option(
+    "--policy", "policies", multiple=True, metavar="NAME", help="As in `oao run`; that of the run by default."
+)
+@click.option("--framework", metavar="NAME", help="Which adapter drives the agent; found by itself by default.")
+@click.option("--allow-changes", is_flag=True, help="Go on although the code is not the one that was interrupted.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on standard output, nothing else.")
+@store_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    *,
+    id: str,
+    agent: str | None,
+    policies: Sequence[str],
+    framework: str | None,
+    allow_changes: bool,
+    as_json: bool,
+    store: str,
+) -> None:
+    """Go on with a run that was suspended or interrupted, from its journal.
+
+    Its finished calls are served, the next one is made. Agent and policy are those that `oao run` was given. Exit
+    code: 0 success, 1 failed, 2 wrong command, 3 still waiting for a person.
+
+    \b
+    Examples:
+      oao resume 3f2a
+      oao resume last my_agents:support --policy strict
+    """  # noqa: D301 - click reads the control character as "do not wrap"
+    if not kept(store):
+        raise UsageError("no run is journaled here yet; make one with: oao run module:agent TASK")
+    with open_store(store) as opened:
+        started = find_run(opened, id)[0]
+    origin = mapping(started, "origin")
+    where = agent or text(origin, "agent")
+    if not where:
+        raise UsageError(f"the journal does not say where the agent is; write: oao resume {id} module:agent")
+    named = origin.get("policy")
+    names = list(policies) or [str(name) for name in (named if isinstance(named, list) else [])]
+    prefer_working_folder()
+    on = console()
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext(), Progress(on) as progress:
+        found = load_agent(where)
+        for name in names:
+            if ":" in name and not name.endswith(".toml"):
+                import_module(name.partition(":")[0])
+        orchestrator = Orchestrator(names, store_url(store), plugins=[] if as_json else [progress])
+        try:
+            execution_id = text(started, "execution_id")
+            report = orchestrator.resume(execution_id, found, framework=framework, allow_changes=allow_changes)
+            timeline = Timeline.of(orchestrator.store.read(execution_id))
+        finally:
+            orchestrator.store.close()
+    if as_json:
+        print_json(json.loads(report.json()), indent=2)
+    else:
+        print_run(on, timeline, details=False)
+    ctx.exit(EXIT_CODES[report.status])

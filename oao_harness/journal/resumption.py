@@ -1,0 +1,115 @@
+"""Answers the calls of a resumed run from its own journal; what the journal does not hold is new, and is made.
+
+The agent's code runs again from the start. A finished call is served. A call that began and has no outcome is in
+doubt: it is made again only where its tool says that this is safe, or where its own body waited for a person.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+from oao_harness.journal.matcher import Matcher
+from oao_harness.journal.recording import RecordedEvent, Recording
+from oao_harness.journal.replay import Served
+from oao_hookspecs import Call, Outcome, Record
+
+__all__ = ["Resumption"]
+
+
+class Resumption(Matcher):
+    """Serves what the run did before, and lets what is new pass.
+
+    Args:
+        records: The run's journal.
+    """
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self.last_number = max((cast("int", one["n"]) for one in records if one["type"] == "call"), default=0)
+        records = _without_abandoned(records)
+        super().__init__(Recording.from_records(records))
+        self.is_over = any(record["type"] == "run.finished" for record in records)
+        """True where the run had ended: all of it is served, nothing of it is written again."""
+        self._waiting = _waiting(records)
+        """Calls whose own body waited for a person."""
+        self._before = _ended_before_the_break(records)
+        self._played: set[int] = set()
+        """Numbers of the calls served so far."""
+        self._runs_of: dict[int | None, list[str]] = {}
+        for record in records:
+            if record["type"] == "child":
+                self._runs_of.setdefault(cast("int | None", record.get("n")), []).append(str(record["execution_id"]))
+
+    def child(self, parent_call: int | None) -> str | None:
+        """Return the id of the next run that a call's body started before, in the order they started.
+
+        Args:
+            parent_call: Number of the call; None for runs that the agent itself started.
+        """
+        with self._lock:
+            started = self._runs_of.get(parent_call)
+            return started.pop(0) if started else None
+
+    def holds(self, call: Call) -> bool:
+        """Return True where the proposed call was made before, so that nobody is asked about it again."""
+        return call.call_id is not None and any(event.call_id == call.call_id for event in self._events)
+
+    def _may_be_new(self) -> bool:
+        return not self.is_over and self._before <= self._played
+
+    def _take(self, event: RecordedEvent) -> Served | str:
+        self._served.add(event.n)
+        self._played.add(event.call_n)
+        if not event.finished:
+            if event.kind == "model" or event.effect in {"pure", "idempotent"} or event.call_n in self._waiting:
+                return Served(outcome=Outcome(), decision=event.decision, n=event.call_n, again=True)
+            return (
+                f"tool {event.name} (#{event.call_n}) is in doubt: it began before the run was interrupted, and nobody "
+                "knows whether it happened; a tool declared idempotent or pure would be called again"
+            )
+        children = list(self._descendants(event))
+        self._served.update(child.n for child in children)
+        self._played.update(child.call_n for child in children)
+        return Served(
+            outcome=Outcome(
+                value=event.value, error=event.error, usage=event.usage, attempts=event.attempts, replayed=True
+            ),
+            children=[(child.call, child.usage) for child in children],
+            decision=event.decision,
+            n=event.call_n,
+            known=True,
+        )
+
+
+def _without_abandoned(records: Sequence[Record]) -> list[Record]:
+    """Return the records without the calls that were allowed and then never made: they are made anew."""
+    never_made = {cast("int", one["n"]) for one in records if one["type"] == "outcome" and one.get("abandoned")}
+    return [one for one in records if one["type"] not in {"call", "outcome"} or one["n"] not in never_made]
+
+
+def _waiting(records: Sequence[Record]) -> frozenset[int]:
+    """Return the numbers of the calls inside of which the run was suspended last."""
+    suspended = [one for one in records if one["type"] == "run.suspended"]
+    return frozenset(cast("Sequence[int]", suspended[-1].get("inside") or ())) if suspended else frozenset()
+
+
+def _ended_before_the_break(records: Sequence[Record]) -> set[int]:
+    """Return the calls that had ended before the earliest one that never did: without them nothing new may happen."""
+    began: dict[int, int] = {}
+    ended: dict[int, int] = {}
+    asked: dict[str, int] = {}
+    break_at: list[int] = []
+    for record in records:
+        seq = cast("int", record["seq"])
+        if record["type"] == "call":
+            began[cast("int", record["n"])] = seq
+        elif record["type"] == "outcome":
+            ended[cast("int", record["n"])] = seq
+        elif record["type"] == "approval.requested":
+            asked[str(record["id"])] = seq
+        elif record["type"] == "run.suspended":
+            held = cast("Sequence[str]", record.get("approvals") or ())
+            break_at = [asked[id_] for id_ in held if id_ in asked]
+    break_at += [seq for n, seq in began.items() if n not in ended]
+    horizon = min(break_at, default=None)
+    return {n for n, seq in ended.items() if horizon is None or seq < horizon}

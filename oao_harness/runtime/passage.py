@@ -1,0 +1,363 @@
+"""The logic of the gate: all that is before a call's effect (`begin`) and after it (`finish`).
+
+Computations without I/O of their own; `gate` drives them around the effect. In replay only the acting differs:
+the recorded outcome is served.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+from oao_harness.errors import PolicyViolation, ReplayDiverged, RunHalted, RunSuspended
+from oao_harness.journal.codec import encode_error, error_line, opaque
+from oao_harness.journal.questions import Question
+from oao_harness.journal.records import call_fields, outcome_fields
+from oao_harness.journal.replay import Served
+from oao_harness.runtime.approvals import hold, suspend
+from oao_harness.runtime.context import Frame, frame
+from oao_harness.runtime.dispatch import Steps, observe
+from oao_harness.runtime.frozen import freeze_call, freeze_outcome
+from oao_harness.runtime.judging import (
+    NOTHING,
+    Reservation,
+    judge_batch,
+    judge_call,
+    judge_outcome,
+    redacted,
+    reserve,
+    settle,
+)
+from oao_harness.runtime.retry import delay_before_retry
+from oao_harness.runtime.run import Run
+from oao_harness.runtime.shapes import Answer
+from oao_harness.runtime.watchdog import Watch, watch_call
+from oao_hookspecs import (
+    Allow,
+    Call,
+    CallDecided,
+    CallFinished,
+    CallRetried,
+    Decision,
+    Deny,
+    Outcome,
+    ProposedCall,
+    Usage,
+)
+
+__all__ = ["Ticket", "abandon", "begin", "diverging", "finish", "must_redact", "redacting", "retrying"]
+
+
+@dataclass(slots=True, kw_only=True)
+class Ticket:
+    """A call on its way through the gate."""
+
+    run: Run
+    n: int
+    request: Call
+    """As the agent made it: what its body is given where no policy modified it."""
+    call: Call
+    """As it is judged, written and shown."""
+    parent: int | None
+    served: Served | None = None
+    reserved: Reservation = NOTHING
+    granted: list[Question] = field(default_factory=list[Question])
+    """The approvals that it uses."""
+    written: bool = False
+    """True where the journal says that the call is allowed, and waits for its outcome."""
+    watch: Watch | None = None
+    started: float = 0.0
+    attempts: int = 1
+    inner: int = 0
+    """Calls judged that a served outcome stands for."""
+    outer: Frame | None = None
+    """The call whose body made this one, of this run or of one that it is nested in."""
+    waits: bool = False
+    """True where its body waits for a person."""
+    changed: bool = False
+    """True where a policy or an approval put other arguments in place of the agent's."""
+
+    @property
+    def acting(self) -> Call:
+        """What the body is given: the agent's own request, or what the policies made of it."""
+        return self.call if self.changed else self.request
+
+    @property
+    def is_known(self) -> bool:
+        """True where the run's own journal holds the call's outcome: it was written, and told, before."""
+        return self.served is not None and self.served.known
+
+
+def begin(run: Run, request: Call) -> Steps[Ticket]:
+    """Latch, match, decide, hold, reserve, write: everything before the effect.
+
+    Raises:
+        RunHalted: The call must not happen.
+    """
+    run.refuse_if_over()
+    outer = frame.get()
+    parent = outer.n if outer is not None and outer.run is run else None
+    call, served = yield from _match(run, request)
+    n = served.n if served is not None and served.n is not None else run.next_number()
+    ticket = Ticket(run=run, n=n, request=request, call=call, parent=parent, served=served, outer=outer)
+    try:
+        decision, by = yield from _judge(ticket)
+        if not isinstance(decision, Deny):
+            ticket.reserved, denial, by = reserve(run, ticket.call, spends=served is None or served.again)
+            decision = denial or decision
+        recorded = served.decision if served is not None else decision.verdict
+        if not isinstance(decision, Deny) and recorded.partition(" ")[0] != decision.verdict:
+            reason = f"{call.kind} {call.name}: {recorded} when recorded, {decision.verdict} now (replay diverged)"
+            yield from diverging(run, reason, n)
+            raise run.require_halt()
+        run.calls.append((call.kind, call.name))
+        if not ticket.is_known or isinstance(decision, Deny):
+            yield from _write_call(ticket, decision)
+        if isinstance(decision, Deny):
+            yield from run.refusing(decision, n=n, by=by)
+            raise run.require_halt()
+        if served is not None:
+            for child, usage in served.children:
+                yield from _judge_inner(ticket, child, usage)
+            if served.again:
+                ticket.served = None
+        run.refuse_if_over()
+    except (RunHalted, GeneratorExit, asyncio.CancelledError) as error:
+        abandon(ticket, error)
+        raise
+    except BaseException as error:
+        # Whatever breaks the judging breaks the run: an unjudged call must not be tried again.
+        yield from run.halting(PolicyViolation(f"the gate failed: {error_line(error)}", rule="gate", plugin="oao", n=n))
+        abandon(ticket, error)
+        raise
+    ticket.started = run.clock.monotonic()
+    if run.call_timeout_s is not None and ticket.served is None:
+        ticket.watch = watch_call(run, n, f"{call.kind} {call.name}")
+    return ticket
+
+
+def _judge(ticket: Ticket) -> Steps[tuple[Decision, Run]]:
+    """Ask the policies, and where one of them wants a person to decide, that person."""
+    run, unique = ticket.run, f"{ticket.run.execution_id}#{ticket.n}"
+    while True:
+        judged = yield from judge_call(run, ticket.call, unique)
+        ticket.changed = ticket.changed or judged.call is not ticket.call
+        ticket.call = judged.call
+        if not judged.asks or (ticket.served is not None and ticket.served.known):
+            return judged.decision, judged.by
+        held = yield from hold(run, judged.call, judged.asks)
+        if held.denial is not None:
+            return held.denial
+        if held.pending:
+            yield from suspend(run, held.pending, n=ticket.n)
+            raise run.require_halt()
+        # Not yet used: an approval with other arguments is used by the call that has them.
+        if held.edited is not None:
+            ticket.call, ticket.changed = held.edited, True
+            continue
+        for question in held.granted:
+            if not run.questions.take(question):
+                break
+            ticket.granted.append(question)
+        else:
+            return judged.decision, judged.by
+
+
+def _write_call(ticket: Ticket, decision: Decision) -> Steps[None]:
+    """Journal the request and the decision, then tell the observers."""
+    run, served = ticket.run, ticket.served
+    if isinstance(decision, Allow) and decision.would:
+        run.note_observed(ticket.call, decision)
+    if served is not None and served.again and not isinstance(decision, Deny):
+        run.write("again", {"n": ticket.n})
+    else:
+        given = ticket.request if ticket.changed else None
+        fields = call_fields(ticket.call, decision, n=ticket.n, parent=ticket.parent, given=given)
+        if ticket.granted:
+            fields["approvals"] = [question.request.id for question in ticket.granted]
+        run.write("call", fields)
+    ticket.written = not isinstance(decision, Deny)
+    if run.hooks.heard("oao_call_decided"):
+        shown = freeze_call(ticket.call, unique=f"{run.execution_id}#{ticket.n}")
+        event = CallDecided(execution_id=run.execution_id, n=ticket.n, call=shown, decision=decision)
+        yield from observe(run.hooks, "oao_call_decided", {"event": event, "run": run})
+
+
+def _judge_inner(ticket: Ticket, call: Call, usage: Usage | None) -> Steps[None]:
+    """Judge and count a call that a served outcome stands for: it is not made again, but it must still be allowed."""
+    run = ticket.run
+    ticket.inner += 1
+    judged = yield from judge_call(run, run.described(call), f"{run.execution_id}#{ticket.n}.{ticket.inner}")
+    denial, by = (judged.decision, judged.by) if isinstance(judged.decision, Deny) else (None, run)
+    if denial is None and judged.asks and not ticket.is_known:
+        held = yield from hold(run, judged.call, judged.asks)
+        if held.pending:
+            yield from suspend(run, held.pending, n=ticket.n)
+            raise run.require_halt()
+        if held.denial is not None:
+            denial, by = held.denial
+        for question in held.granted:
+            run.questions.take(question)
+    if denial is None:
+        reserved, denial, by = reserve(run, call, spends=False)
+        overspent = settle(run, reserved, usage)
+        if denial is None and overspent is not None:
+            denial, by = overspent
+    if denial is not None:
+        yield from run.refusing(denial, n=ticket.n, by=by)
+        raise run.require_halt()
+
+
+def abandon(ticket: Ticket, error: BaseException) -> None:
+    """Settle a call that will not happen after all, and say so where the journal has it as allowed."""
+    _settle(ticket, None)
+    if ticket.written:
+        with suppress(RunHalted):  # a journal that fails has halted the run
+            fields = outcome_fields(Outcome(error=encode_error(error)), n=ticket.n, late=ticket.run.closed)
+            ticket.run.write("outcome", {**fields, "abandoned": True})
+
+
+def _settle(ticket: Ticket, usage: Usage | None) -> tuple[Deny, Run] | None:
+    """Settle the call's reservations; once, however it ends."""
+    if ticket.watch is not None:
+        ticket.watch.stop()
+    reserved, ticket.reserved = ticket.reserved, NOTHING
+    return settle(ticket.run, reserved, usage)
+
+
+def _match(run: Run, request: Call) -> Steps[tuple[Call, Served | None]]:
+    """Return the call with what is declared about its tool, and what a recording holds for it, if it holds anything."""
+    try:
+        call = run.described(request)
+        served = run.replay.serve(call, run.agent_name) if run.replay is not None else None
+    except Exception as error:
+        reason = f"the gate failed: {error_line(error)}"
+        yield from run.halting(PolicyViolation(reason, rule="gate", plugin="oao"))
+        raise
+    if isinstance(served, str):
+        yield from diverging(run, served, run.next_number())
+        raise run.require_halt()
+    return call, served
+
+
+def diverging(run: Run, reason: str, n: int | None) -> Steps[None]:
+    """Halt every run that plays the same recording: after a divergence none of its answers means anything."""
+    for member in run.lineage:
+        if member.replay is run.replay:
+            yield from member.halting(
+                ReplayDiverged(reason, rule="replay", plugin="oao", n=n if member is run else None)
+            )
+
+
+def finish(ticket: Ticket, answer: Answer | None, error: BaseException | None) -> Steps[None]:
+    """Settle, write, judge the outcome and the batch it proposes: everything after the effect.
+
+    Raises:
+        RunHalted: The outcome was refused, or the run was halted meanwhile.
+    """
+    run = ticket.run
+    if ticket.served is not None:
+        served = ticket.served.outcome
+        outcome = Outcome(
+            value=served.value,
+            error=served.error,
+            usage=served.usage,
+            proposed=answer.proposed if answer is not None else (),
+            attempts=served.attempts,
+            duration_s=served.duration_s,
+            replayed=True,
+        )
+    else:
+        outcome = Outcome(
+            value=answer.value if answer is not None else None,
+            error=encode_error(error) if error is not None else None,
+            usage=answer.usage if answer is not None else None,
+            proposed=answer.proposed if answer is not None else (),
+            attempts=ticket.attempts,
+            duration_s=run.clock.monotonic() - ticket.started,
+        )
+    overspent = _settle(ticket, outcome.usage)
+    interrupted = isinstance(error, asyncio.CancelledError) and isinstance(run.halted, RunSuspended)
+    if ticket.waits or interrupted:
+        # Its body waits for a person, or was cancelled because another one does: this is not how it ended.
+        raise run.require_halt()
+    if not ticket.is_known:
+        run.write("outcome", outcome_fields(outcome, n=ticket.n, late=run.closed))
+    if isinstance(error, PolicyViolation):
+        # Raised by the body: a denial is a denial, also where the agent catches it.
+        yield from run.halting(error)
+    unique = f"{run.execution_id}#{ticket.n}"
+    if run.hooks.heard("oao_call_finished") and not ticket.is_known:
+        shown = freeze_call(ticket.call, unique=unique)
+        event = CallFinished(execution_id=run.execution_id, n=ticket.n, call=shown, outcome=freeze_outcome(outcome))
+        yield from observe(run.hooks, "oao_call_finished", {"event": event, "run": run})
+    run.refuse_if_over()
+    refusal = overspent
+    if refusal is None and (len(run.lineage) > 1 or run.hooks.heard("oao_decide_outcome")):
+        refusal = yield from judge_outcome(run, replace(ticket.call, id=unique), outcome)
+    if refusal is None and len(outcome.proposed) > 1:
+        refusal = yield from _hold_batch(ticket, outcome.proposed)
+    if refusal is not None:
+        yield from run.refusing(refusal[0], n=ticket.n, by=refusal[1])
+        raise run.require_halt()
+
+
+def _hold_batch(ticket: Ticket, batch: Sequence[ProposedCall]) -> Steps[tuple[Deny, Run] | None]:
+    """Judge a batch before any of it starts; where a person must be asked, all of it waits."""
+    run = ticket.run
+    judged = yield from judge_batch(run, batch, ticket.call.scope, spends=ticket.served is None)
+    if judged.denial is not None:
+        return judged.denial
+    pending: list[Question] = []
+    for call, asks in judged.held:
+        if ticket.served is not None and run.replay is not None and run.replay.holds(call):
+            continue
+        held = yield from hold(run, call, asks)
+        if held.denial is not None:
+            return held.denial
+        pending += held.pending
+    if pending:
+        yield from suspend(run, pending, n=None)
+        raise run.require_halt()
+    return None
+
+
+def redacting(ticket: Ticket, answer: Answer) -> Steps[Answer]:
+    """Return what the redactors leave of a tool's result.
+
+    Raises:
+        RunHalted: One failed; the result is withheld from the agent and from the journal.
+    """
+    run = ticket.run
+    value, refusal = yield from redacted(run, ticket.call, answer.value)
+    if refusal is None:
+        return Answer(value, answer.usage, answer.proposed)
+    yield from finish(ticket, Answer(opaque(type(answer.value), "withheld: it could not be redacted")), None)
+    yield from run.refusing(refusal[0], n=ticket.n, by=refusal[1])
+    raise run.require_halt()
+
+
+def must_redact(ticket: Ticket) -> bool:
+    """Return True where somebody must see a tool's result before the agent does."""
+    return ticket.call.kind == "tool" and any(one.hooks.heard("oao_redact_result") for one in ticket.run.lineage)
+
+
+def retrying(ticket: Ticket, error: BaseException, *, began: bool = False) -> Steps[float | None]:
+    """Return the seconds to wait before another try, written and observed, or None where there is none."""
+    run = ticket.run
+    if began or ticket.served is not None or not isinstance(error, Exception) or run.halted is not None or run.closed:
+        return None
+    left_s = None if run.deadline is None else run.deadline - run.clock.monotonic()
+    delay_s = delay_before_retry(run.limits.retry, ticket.call, error, ticket.attempts, left_s)
+    if delay_s is None:
+        return None
+    text = error_line(error)
+    run.write("retry", {"n": ticket.n, "attempt": ticket.attempts, "delay_s": delay_s, "error": text})
+    if run.hooks.heard("oao_call_retried"):
+        event = CallRetried(
+            execution_id=run.execution_id, n=ticket.n, attempt=ticket.attempts, delay_s=delay_s, error=text
+        )
+        yield from observe(run.hooks, "oao_call_retried", {"event": event, "run": run})
+    return delay_s

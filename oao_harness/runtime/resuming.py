@@ -1,0 +1,114 @@
+"""What it takes to go on with a run from its journal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from oao_harness.errors import RunHalted, UsageError
+from oao_harness.journal.codec import decode, holds_opaque
+from oao_harness.journal.questions import Questions
+from oao_harness.journal.resumption import Resumption
+from oao_harness.runtime.fingerprint import fingerprints
+from oao_harness.runtime.run import Run
+from oao_hookspecs import Json, Record, Store
+
+__all__ = ["decode_task", "reopen", "reopen_nested", "require_same_code", "resumable"]
+
+
+def resumable(store: Store, execution_id: str) -> list[Record]:
+    """Return the journal of a run that can be resumed.
+
+    Raises:
+        UsageError: There is no such run, it is over, or it is nested in another one.
+    """
+    records = list(store.read(execution_id))
+    if not records:
+        raise UsageError(f"there is no run {execution_id!r} in this store; `oao runs` lists them")
+    over = next((record for record in records if record["type"] == "run.finished"), None)
+    if over is not None:
+        raise UsageError(
+            f"run {execution_id!r} is over ({over['status']}); only a suspended or interrupted run goes on"
+        )
+    parent = records[0].get("parent")
+    if parent is not None:
+        raise UsageError(f"run {execution_id!r} is nested in run {parent!r}; resume that one")
+    return records
+
+
+def decode_task(started: Record, task: object) -> object:
+    """Return the task of a run as it was given.
+
+    Args:
+        started: The run's first record.
+        task: What the caller says the task is; None takes the recorded one.
+
+    Raises:
+        UsageError: It is not in the journal, and was not given.
+    """
+    if task is not None:
+        return task
+    recorded = started.get("input", started["task"])
+    if holds_opaque(recorded):
+        raise UsageError("the task of this run is no plain data, so its journal does not hold it; give it as task=")
+    return decode(recorded)
+
+
+def require_same_code(records: Sequence[Record], agent: object, tools: Sequence[object]) -> None:
+    """Refuse to go on with other code: what it calls is not what was judged and written.
+
+    Raises:
+        UsageError: The agent's or a tool's code has changed.
+    """
+    planned = next((record for record in records if record["type"] == "plan"), None)
+    if planned is None:
+        return
+    before = cast("Mapping[str, Json]", planned["fingerprints"])
+    now = fingerprints(agent, tools)
+    tools_before = cast("Mapping[str, Json]", before["tools"])
+    tools_now = cast("Mapping[str, Json]", now["tools"])
+    changed = [
+        f"tool {name}" for name in {**tools_before, **tools_now} if tools_before.get(name) != tools_now.get(name)
+    ]
+    if before["agent"] != now["agent"]:
+        changed.insert(0, "the agent")
+    if changed:
+        raise UsageError(
+            f"the code of {', '.join(changed)} is not the one that was interrupted; resume with that code, or say "
+            "allow_changes=True (--allow-changes)"
+        )
+
+
+def reopen_nested(run: Run) -> None:
+    """Let a nested run continue the journal that it left when its outer run was interrupted.
+
+    Raises:
+        RunHalted: That journal is not where this run's is: what it did would be done twice.
+    """
+    records = list(run.store.read(run.execution_id))
+    if records:
+        reopen(run, records)
+        return
+    reason = (
+        f"run {run.execution_id} was nested in this one, and its journal is not in this store; give the inner "
+        "orchestrator the store that it had, or none, so that its runs are kept beside the outer one"
+    )
+    outer = run.parent or run
+    outer.halt_now(RunHalted(reason, rule="resume", plugin="oao"))
+    raise outer.require_halt()
+
+
+def reopen(run: Run, records: Sequence[Record]) -> None:
+    """Let a run continue the journal that it has: serve what it did, number on, know its questions.
+
+    Args:
+        run: Not yet planned; its writer has claimed the journal.
+        records: The journal.
+    """
+    resumption = Resumption(records)
+    run.resumption = run.replay = run.must_play = resumption
+    run.questions = Questions(records)
+    run.continue_after(resumption.last_number)
+    run.muted = resumption.is_over
+    if run.writer is not None:
+        run.writer.continue_after(len(records))

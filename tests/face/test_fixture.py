@@ -1,0 +1,165 @@
+"""The `oao` fixture: answers in a person's place, expected violations, what the run did."""
+
+from __future__ import annotations
+
+import pytest
+
+AGENT = '''
+import pytest
+from oao_harness import tool, PolicyViolation
+from oao_hookspecs import Ask, Deny, hookimpl
+
+RAN = []
+
+@tool
+def look(account: str) -> int:
+    RAN.append("look")
+    return 100
+
+@tool
+def pay(to: str, amount: int = 1) -> str:
+    RAN.append(("pay", to, amount))
+    return f"paid {to}"
+
+def agent(task):
+    look("mine")
+    return pay(task)
+
+class Holds:
+    name = "holds"
+    @hookimpl
+    def oao_decide_tool_call(self, call):
+        if call.name == "pay" and call.arguments["to"] == "eve":
+            return Deny(rule="no-eve", reason="never eve")
+        return Ask(rule="big", reason="look at it", approvers=("manager",)) if call.name == "pay" else None
+
+class OnceOnly:
+    """A rule over the calls of a run."""
+    name = "one_look"
+    @hookimpl
+    def oao_decide_tool_call(self, call): return None
+    def broken_by(self, calls):
+        looks = [name for kind, name, arguments, ok in calls if name == "look"]
+        return None if len(looks) <= 1 else f"{len(looks)} looks"
+'''
+
+
+def run(pytester: pytest.Pytester, test: str, *options: str) -> pytest.RunResult:
+    pytester.makepyfile(my_agent=AGENT)
+    pytester.makepyfile("from my_agent import *\n" + test)
+    return pytester.runpytest_subprocess("-p", "no:randomly", "--oao-record=once", *options)
+
+
+def test_a_held_call_fails_the_test_and_says_how_to_answer(pytester: pytest.Pytester) -> None:
+    """Nobody answers in a test unless the test does."""
+    result = run(pytester, "@pytest.mark.oao(policy=Holds())\ndef test_it():\n    agent('bob')\n")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*tool pay is held for approval: look at it*", "*rule big; *oao.approve()*"])
+
+
+def test_an_approval_lets_the_call_pass_in_recording_and_in_replay(pytester: pytest.Pytester) -> None:
+    """With roles and with other arguments; the recording replays with the same answer and not without it."""
+    test = """
+import os
+@pytest.mark.oao(policy=Holds())
+def test_it(oao):
+    if not os.environ.get("NOBODY"):
+        oao.approve("pay", by="alice", roles=["manager"], arguments={"to": "bob", "amount": 2})
+    RAN.clear()
+    assert agent("bob") == "paid bob"
+    assert oao.run.tools == ["look", "pay"]
+    assert oao.run.usage["tool_calls"] == 2
+    print("RAN", RAN)
+"""
+    result = run(pytester, test, "-s")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*RAN [[]*pay*bob*, 2)]*"])
+    again = pytester.runpytest_subprocess("-p", "no:randomly", "--oao-record=none", "-s")
+    again.assert_outcomes(passed=1)
+    again.stdout.fnmatch_lines(["*RAN [[]]*"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NOBODY", "1")
+        pytester.runpytest_subprocess("-p", "no:randomly", "--oao-record=none").assert_outcomes(failed=1)
+
+
+def test_an_approval_by_somebody_without_the_role_does_not_count(pytester: pytest.Pytester) -> None:
+    """The rule wants a manager."""
+    test = """
+@pytest.mark.oao(policy=Holds())
+def test_it(oao):
+    oao.approve()
+    agent("bob")
+"""
+    run(pytester, test).assert_outcomes(failed=1)
+
+
+def test_an_expected_violation_passes_the_test(pytester: pytest.Pytester) -> None:
+    """By name or glob, raised or swallowed; another rule, and none at all, fail it."""
+    test = """
+@pytest.mark.oao(policy=Holds())
+@pytest.mark.parametrize("rule", ["no-eve", "no-*", "*"])
+def test_right(oao, rule):
+    with oao.expect_violation(rule) as violation:
+        agent("eve")
+    assert (violation.rule, violation.reason) == ("no-eve", "never eve")
+
+@pytest.mark.oao(policy=Holds())
+def test_swallowed(oao):
+    with oao.expect_violation():
+        try:
+            agent("eve")
+        except BaseException:
+            pass
+
+@pytest.mark.oao(policy=Holds())
+def test_other_rule(oao):
+    with oao.expect_violation("max_steps"):
+        agent("eve")
+
+@pytest.mark.oao(policy=Holds())
+def test_none(oao):
+    with oao.expect_violation():
+        look("x")
+
+@pytest.mark.oao(policy=Holds())
+def test_own_error(oao):
+    with oao.expect_violation():
+        raise KeyError("x")
+"""
+    result = run(pytester, test)
+    result.assert_outcomes(passed=4, failed=3)
+    result.stdout.fnmatch_lines(
+        ["*expected a violation of 'max_steps', found no-eve: never eve*", "*no rule was broken; expected '[*]'*"]
+    )
+    pytester.runpytest_subprocess("-p", "no:randomly", "-k", "right or swallowed").assert_outcomes(passed=4)
+
+
+def test_a_run_obeys_the_rules_of_the_policies_in_force(pytester: pytest.Pytester) -> None:
+    """By name, or a rule object; an unknown name says which there are."""
+    test = """
+@pytest.mark.oao(policy=OnceOnly())
+def test_good(oao):
+    look("a")
+    assert oao.run.obeys("one_look")
+
+@pytest.mark.oao(policy=OnceOnly())
+def test_bad(oao):
+    look("a"); look("b")
+    assert oao.run.obeys(OnceOnly())
+
+@pytest.mark.oao(policy=OnceOnly())
+def test_unknown(oao):
+    look("a")
+    oao.run.obeys("nothing")
+"""
+    result = run(pytester, test)
+    result.assert_outcomes(passed=1, failed=2)
+    result.stdout.fnmatch_lines(["*breaks 'one_look': 2 looks*", "*has a sequence rule 'nothing'; known: one_look*"])
+
+
+def test_the_fixture_needs_a_governed_test(pytester: pytest.Pytester) -> None:
+    """Without an option or a marker there is no run to speak of."""
+    pytester.makepyfile("def test_it(oao): pass\n")
+    result = pytester.runpytest_subprocess("-p", "no:randomly")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*the fixture `oao` needs a governed test*"])
