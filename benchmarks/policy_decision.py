@@ -38,7 +38,8 @@ def microseconds(once: Callable[[], object]) -> float:
 def policy_of(text: str) -> Callable[[], object]:
     policy = FilePolicy.from_text(text)
     run = Run(
-        execution_id="r", agent_name="bank", task="pay GB29", hooks=Hooks({}, 5.0), clock=SystemClock(), store=MemoryStore(),
+        execution_id="r", agent_name="bank", task="pay GB29", hooks=Hooks({}, 5.0), clock=SystemClock(),
+        store=MemoryStore(),
         principal=Principal(id="ann", roles=("teller",)),
     )  # fmt: skip
     return lambda: policy.oao_decide_tool_call(CALL, run)
