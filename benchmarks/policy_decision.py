@@ -14,7 +14,7 @@ import cel
 from rich.console import Console
 from rich.table import Table
 
-from oao_harness import FilePolicy
+from oao_harness import FilePolicy, MemoryStore
 from oao_harness.runtime.clock import SystemClock
 from oao_harness.runtime.dispatch import Hooks
 from oao_harness.runtime.run import Run
@@ -39,6 +39,7 @@ def policy_of(text: str) -> Callable[[], object]:
     policy = FilePolicy.from_text(text)
     run = Run(
         execution_id="r", agent_name="bank", task="pay GB29", hooks=Hooks({}, 5.0), clock=SystemClock(),
+        store=MemoryStore(),
         principal=Principal(id="ann", roles=("teller",)),
     )  # fmt: skip
     return lambda: policy.oao_decide_tool_call(CALL, run)

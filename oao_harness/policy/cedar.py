@@ -5,6 +5,7 @@ Cedar passes over a `forbid` whose condition fails and may then allow; here ever
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -55,6 +56,9 @@ class CedarPolicy:
         self.name = name
         text = _text_of(policies)
         self._given = {_identity(entity.get("uid")) for entity in entities}
+        parts = json.dumps([text, [dict(entity) for entity in entities], schema], sort_keys=True, default=str)
+        self.digest: str = hashlib.sha256(parts.encode("utf-8", "surrogatepass")).hexdigest()
+        """Of policies, entities and schema: 64 hex digits."""
         given: Any = json.dumps(schema) if isinstance(schema, Mapping) else schema
         try:
             self._policies: Any = _cedarpy.PolicySet.from_str(text)
@@ -66,6 +70,9 @@ class CedarPolicy:
         if checked is not None and not checked.validation_passed:
             found = "; ".join(str(mistake.error) for mistake in checked.errors)
             raise ConfigError(f"policy {name!r}: it does not fit its schema: {found}")
+
+    def __repr__(self) -> str:
+        return f"CedarPolicy({self.name!r}, digest={self.digest[:12]!r})"
 
     @hookimpl
     def oao_decide_run(self, run: RunView) -> Decision:

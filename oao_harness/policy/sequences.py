@@ -30,7 +30,14 @@ class SequencePolicy:
         self._then = then
 
     def __repr__(self) -> str:
-        return f"SequencePolicy({self.rule.name!r})"
+        # All of it: an approval is good for the policies under which it was asked for, and this is how they are told.
+        rule = self.rule
+        what = {
+            "never": f"{rule.second.patterns} never after {rule.first.patterns}",
+            "only": f"{rule.second.patterns} only after {rule.first.patterns}",
+            "at_most": f"{rule.first.patterns} at most {rule.limit}",
+        }[rule.form]
+        return f"SequencePolicy({rule.name!r}: {what}, then={self._then!r})"
 
     def broken_by(self, calls: Iterable[tuple[str, str, Json, bool] | Step]) -> str | None:
         """Return how a run breaks the rule, or None; see `SequenceRule.broken_by`."""

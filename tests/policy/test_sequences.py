@@ -320,6 +320,9 @@ def test_rules_made_in_python_are_checked_and_judge_batches(desk: Any) -> None:
     ):
         with pytest.raises(ConfigError, match="give"):
             wrong()
+    made = [never_after("a", "b", name="x"), never_after("b", "a", name="x"), only_after("b", "a", name="x"),
+            at_most(1, "a", name="x"), at_most(2, "a", name="x"), at_most(2, "a", name="x", then="ask")]  # fmt: skip
+    assert len({repr(policy) for policy in made}) == len(made), "what it says is part of its version"
     asked = desk(never_after("read", "send", name="quiet", then="ask"))
     assert asked.batch("read", "send").rule == "quiet"
     assert asked.batch("send", "send") is None
