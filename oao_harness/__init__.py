@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         StoreError,
         UsageError,
     )
+    from oao_harness.policy.file import FilePolicy, load_policy
     from oao_harness.policy.strict import StrictPolicy
     from oao_harness.policy.tools import ToolPolicy
     from oao_harness.runtime.orchestrator import Orchestrator
@@ -36,6 +37,7 @@ __all__ = [
     "ConfigError",
     "ExecutionReport",
     "FencedError",
+    "FilePolicy",
     "FrameworkError",
     "IllegalTransition",
     "MemoryStore",
@@ -51,6 +53,7 @@ __all__ = [
     "StrictPolicy",
     "ToolPolicy",
     "UsageError",
+    "load_policy",
     "model",
     "tool",
 ]
@@ -73,6 +76,8 @@ _HOMES: Final = {
     "RunHalted": "oao_harness.errors",
     "StoreError": "oao_harness.errors",
     "UsageError": "oao_harness.errors",
+    "FilePolicy": "oao_harness.policy.file",
+    "load_policy": "oao_harness.policy.file",
     "StrictPolicy": "oao_harness.policy.strict",
     "ToolPolicy": "oao_harness.policy.tools",
     "Orchestrator": "oao_harness.runtime.orchestrator",

@@ -11,6 +11,7 @@ import pytest
 
 from oao_harness import StrictPolicy, ToolPolicy
 from oao_harness.errors import UsageError
+from oao_harness.policy.project import find_project_policy
 from oao_harness.runtime.orchestrator import Orchestrator
 
 __all__ = ["Network", "Settings", "check_marker", "policies_of", "recording_name"]
@@ -31,7 +32,9 @@ class Settings:
     """The options of one pytest session."""
 
     policy: str
-    """Name of the policy; "" where none was named."""
+    """Name or file of the policy; "" where none was named."""
+    policy_from: str
+    """Where pyproject.toml names it, as `file:line`; "" where an option does."""
     record: Literal["none", "once"]
     network: Network
 
@@ -42,9 +45,17 @@ class Settings:
         Raises:
             pytest.UsageError: The policy is unknown, or an ini value is none of its choices.
         """
-        policy = _option(config, "oao_policy")
+        policy, policy_from = _option(config, "oao_policy"), ""
+        if not policy:
+            try:
+                project = find_project_policy(config.invocation_params.dir)
+            except UsageError as error:
+                raise pytest.UsageError(f"oao: {error}") from error
+            if project is not None:
+                policy, policy_from = project.policy, project.source
         settings = cls(
             policy=policy,
+            policy_from=policy_from,
             record=cast("Literal['none', 'once']", _option(config, "oao_record") or "none"),
             network=cast("Network", _option(config, "oao_network") or "loopback"),
         )
@@ -66,7 +77,8 @@ class Settings:
         """Return the line for the head of the test session."""
         mode = "replay" if self.record == "none" else "replay, record what has no recording"
         network = {"closed": "closed", "loopback": "loopback only", "open": "open"}[self.network]
-        return f"oao: policy {self.policy or 'none'} | {mode} | network in replay: {network}"
+        origin = f" (from {self.policy_from})" if self.policy_from else ""
+        return f"oao: policy {self.policy or 'none'}{origin} | {mode} | network in replay: {network}"
 
 
 def _option(config: pytest.Config, name: str) -> str:

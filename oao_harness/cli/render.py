@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, cast
@@ -93,22 +94,23 @@ def _joined(row: Sequence[Text], used: Sequence[int], widths: Mapping[int, int],
     return line
 
 
-def print_run(on: Console, timeline: Timeline, *, details: bool) -> None:
+def print_run(on: Console, timeline: Timeline, *, details: bool, policy_from: str = "") -> None:
     """Print a whole run: head, timeline, verdict, output.
 
     Args:
         on: Where to.
         timeline: The run.
         details: True adds states, steps, and previews of what was asked and answered.
+        policy_from: Where the policy is named, as `file:line`, where no option names it.
     """
-    _print_head(on, timeline)
+    _print_head(on, timeline, policy_from)
     on.print()
     print_timeline(on, timeline, details=details)
     on.print()
     print_verdict(on, timeline)
 
 
-def _print_head(on: Console, timeline: Timeline) -> None:
+def _print_head(on: Console, timeline: Timeline, policy_from: str) -> None:
     started = timeline.started
     on.print(Text(f" {one_line(text(started, 'agent'))}", style="bold"), no_wrap=True, overflow="ellipsis")
     for label, value in (
@@ -116,6 +118,7 @@ def _print_head(on: Console, timeline: Timeline) -> None:
         ("inside", text(started, "parent")),
         ("task", "" if started.get("task") is None else compact(started["task"])),
         ("policy", _policy(timeline.plan)),
+        ("from", policy_from),
     ):
         if value:
             line = Text.assemble((f" {label:<8}", "dim"), one_line(value))
@@ -126,7 +129,7 @@ def _policy(plan: Record) -> str:
     """Return the names of the policies, and what they allow to be spent together."""
     policies = plan.get("policy")
     described = policies if isinstance(policies, Sequence) and not isinstance(policies, str) else ()
-    names = ", ".join(str(policy).partition("(")[0] for policy in described)
+    names = ", ".join(_policy_name(str(policy)) for policy in described)
     limits = mapping(plan, "limits")
     allowed = [
         plural(int(number(limits, key)), noun) for key, noun in _LIMITS.items() if isinstance(limits.get(key), int)
@@ -134,6 +137,12 @@ def _policy(plan: Record) -> str:
     if "timeout_s" in limits:
         allowed.append(duration(number(limits, "timeout_s")))
     return ": ".join(part for part in (names, f"at most {', '.join(allowed)}" if allowed else "") if part)
+
+
+def _policy_name(described: str) -> str:
+    """Return how a person calls a policy: its class, or the file it was read from."""
+    found = re.match(r"FilePolicy\('([^']*)'", described)
+    return found[1] if found else described.partition("(")[0]
 
 
 def print_timeline(on: Console, timeline: Timeline, *, details: bool) -> None:

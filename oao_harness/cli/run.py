@@ -17,6 +17,7 @@ from oao_harness.cli.render import print_run
 from oao_harness.cli.stores import store_option, store_url
 from oao_harness.cli.timeline import Timeline
 from oao_harness.errors import AgentError, UsageError
+from oao_harness.policy.project import find_project_policy
 from oao_harness.runtime.orchestrator import Orchestrator
 from oao_harness.runtime.report import ExecutionReport
 
@@ -31,10 +32,9 @@ __all__ = ["command"]
     "--policy",
     "policies",
     multiple=True,
-    default=["standard"],
-    show_default=True,
-    metavar="NAME",
-    help="off, observe, standard, strict, an installed one, or module:attribute; may be given more than once.",
+    metavar="NAME|FILE",
+    help="off, observe, standard, strict, an installed one, a .toml file, or module:attribute; may be given more than "
+    "once. By default the policy that pyproject.toml names under [tool.oao], else standard.",
 )
 @store_option
 @click.option("--framework", metavar="NAME", help="Which adapter drives the agent; found by itself by default.")
@@ -74,10 +74,11 @@ def command(
                 f"{agent!r} takes no argument, so it cannot be given a task; if it makes an agent, add a line such "
                 f"as `agent = {agent.partition(':')[2]}()` and run that, else leave the task out"
             )
-        for policy in policies:
-            if ":" in policy:
+        named, origin = _policies(policies)
+        for policy in named:
+            if ":" in policy and not policy.endswith(".toml"):
                 import_module(policy.partition(":")[0])
-        orchestrator = Orchestrator(list(policies), store_url(store), plugins=[] if as_json else [progress])
+        orchestrator = Orchestrator(named, store_url(store), plugins=[] if as_json else [progress])
         try:
             execution_id = str(uuid.uuid4())
             report = orchestrator.run(found, asked, framework=framework, execution_id=execution_id)
@@ -88,8 +89,16 @@ def command(
     if as_json:
         print_json(json.loads(report.json()), indent=2)
     else:
-        print_run(on, timeline, details=False)
+        print_run(on, timeline, details=False, policy_from=origin)
     ctx.exit(0 if report.status == "SUCCESS" else 1)
+
+
+def _policies(given: Sequence[str]) -> tuple[list[str], str]:
+    """Return the policies that were named, or the project's, and where that is written."""
+    project = None if given else find_project_policy()
+    if project is not None:
+        return [project.policy], project.source
+    return list(given) or ["standard"], ""
 
 
 def _task(task: str | None, task_json: str | None) -> object:

@@ -44,23 +44,29 @@ class PolicyRegistry:
 
 
 def resolve_policy(name: str, offered: Mapping[str, Callable[[], object]]) -> object:
-    """Return a new policy for a name, or the object that `module:attribute` names.
+    """Return a new policy for a name, the policy of a TOML file, or the object that `module:attribute` names.
 
     Args:
-        name: What the user wrote.
+        name: What the user wrote; what ends in `.toml` or holds a slash is the path of a policy file.
         offered: Factories by name, from plugins.
 
     Raises:
-        ConfigError: The name is unknown; the message lists the known ones.
+        ConfigError: The name is unknown, with the known ones; or the file has mistakes, a line for each.
     """
     known = {**offered, **PolicyRegistry.registered()}
     if name in known:
         return known[name]()
+    if name.endswith(".toml") or "/" in name or "\\" in name:
+        from oao_harness.policy.file import load_policy  # noqa: PLC0415 - pydantic models, only where there is a file
+
+        return load_policy(name)
     if ":" in name:
         return _import(name)
     close = difflib.get_close_matches(name, known, n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
-    raise ConfigError(f"unknown policy {name!r}{hint}; known: {', '.join(sorted(known))}, or module:attribute")
+    raise ConfigError(
+        f"unknown policy {name!r}{hint}; known: {', '.join(sorted(known))}, a .toml file, or module:attribute"
+    )
 
 
 def _import(path: str) -> object:

@@ -1,0 +1,83 @@
+"""Which policy a project uses where nobody names one: `[tool.oao] policy` in the nearest pyproject.toml."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from oao_harness.errors import ConfigError
+from oao_harness.policy.lines import LineMap, error_line_of
+from oao_harness.policy.reading import close_to, read_text, table_in
+
+__all__ = ["ProjectPolicy", "find_project_policy"]
+
+_KNOWN: Final = ("policy",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProjectPolicy:
+    """What a project's pyproject.toml names."""
+
+    policy: str
+    """A name, or the path of a file."""
+    source: str
+    """Where that is written, as `file:line`."""
+
+
+def find_project_policy(start: Path | None = None) -> ProjectPolicy | None:
+    """Return the policy of the project that a folder is in, or None where it names none.
+
+    The first pyproject.toml upwards that has a table `[tool.oao]` counts; the search ends at the folder with `.git`.
+
+    Args:
+        start: The folder; the working folder by default.
+
+    Raises:
+        ConfigError: The file is no TOML, or its `[tool.oao]` says something unknown.
+    """
+    here = (start or Path.cwd()).resolve()
+    for folder in (here, *here.parents):
+        path = folder / "pyproject.toml"
+        if path.is_file():
+            found = _policy_in(path, _shown(path))
+            if found is not None:
+                return found
+        if (folder / ".git").exists():
+            break
+    return None
+
+
+def _policy_in(path: Path, shown: str) -> ProjectPolicy | None:
+    text = read_text(path, shown)
+    try:
+        tools = table_in(tomllib.loads(text).get("tool")) or {}
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{shown}:{error_line_of(error, text)}: this is not TOML: {error}") from error
+    if "oao" not in tools:
+        return None
+    lines = LineMap(text)
+    table = table_in(tools["oao"])
+    if table is None:
+        raise ConfigError(f"{shown}:{lines.line(('tool', 'oao'))}: [tool.oao] is no table")
+    for key in table:
+        if key not in _KNOWN:
+            at = lines.line(("tool", "oao", key))
+            raise ConfigError(f"{shown}:{at}: [tool.oao]: unknown key {key!r}{close_to(key, _KNOWN)}")
+    policy = table.get("policy")
+    if policy is None:
+        return None
+    source = f"{shown}:{lines.line(('tool', 'oao', 'policy'))}"
+    if isinstance(policy, dict):
+        return ProjectPolicy(policy=str(path), source=source)
+    if not isinstance(policy, str) or not policy:
+        raise ConfigError(f"{source}: policy is {policy!r:.80}; give a name, the path of a file, or a table")
+    is_path = policy.endswith(".toml") or "/" in policy or "\\" in policy
+    return ProjectPolicy(policy=_shown(path.parent / policy) if is_path else policy, source=source)
+
+
+def _shown(path: Path) -> str:
+    """Return a path as short as it can be said in the working folder."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
