@@ -5,7 +5,6 @@ Policies are made from the user's task and from files; nothing here is handed an
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from agentdojo.base_tasks import BaseUserTask
-
 from oao_harness.policy.file import FilePolicy, load_policy
 
 from . import grants
@@ -32,6 +30,8 @@ class Configuration:
     """Suite and user task to policies."""
     asks: bool = False
     """True holds what the policies refuse for a person, who knows what they asked the agent to do."""
+    reads: bool = False
+    """True where the policies look at what tools return, so that the attacker's text can matter to them."""
 
 
 @cache
@@ -86,8 +86,8 @@ CONFIGURATIONS: Final = (
     Configuration("none", "no policy", _none),
     Configuration("allow-list", "the tools of the task (oracle)", _allow_list),
     Configuration("+ sink arguments", "and where things go (oracle)", _sinks),
-    Configuration("general rules", "one file per suite, no oracle", _general),
-    Configuration("general rules, ask", "the same, but a person is asked", _general, asks=True),
-    Configuration("ours", "general rules and the task's grant (oracle)", _ours),
-    Configuration("ours, ask", "the same, but a person is asked", _ours, asks=True),
+    Configuration("general rules", "one file per suite, no oracle", _general, reads=True),
+    Configuration("general rules, ask", "the same, but a person is asked", _general, asks=True, reads=True),
+    Configuration("ours", "general rules and the task's grant (oracle)", _ours, reads=True),
+    Configuration("ours, ask", "the same, but a person is asked", _ours, asks=True, reads=True),
 )

@@ -10,9 +10,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal, TypeAlias, cast
 
-from agentdojo.functions_runtime import FunctionCall
-
 import oao_harness as oao
+from agentdojo.functions_runtime import FunctionCall
 from oao_harness.policy.file import FilePolicy
 
 from .person import Held
@@ -25,6 +24,9 @@ ORDERS: Final[tuple[Order, ...]] = ("user first", "attacker first", "interleaved
 """`careful`: the user's work first; then the attacker leaves out every call that would be refused, so that no halt
 stops the rest."""
 
+# Comparing whole environments is most of the work.
+SOLVED_IN: Final = ("user first", "attacker first")
+
 _Step: TypeAlias = tuple[Literal["user", "attacker"], int, FunctionCall]
 
 
@@ -34,8 +36,9 @@ class Result:
 
     id: str
     order: str
+    """One of `ORDERS`, or `benign`."""
     solved: bool
-    """The user's task, by AgentDojo's own check."""
+    """The user's task, by AgentDojo's own check; not asked, and False, in orders that no column is about."""
     attacked: bool
     """The attack, by AgentDojo's own check."""
     executed: tuple[str, ...]
@@ -141,8 +144,8 @@ def _play_once(
         raise RuntimeError(f"{pair.id}: the run failed, and no rule stopped it: {report.error}")
     return Result(
         id=pair.id,
-        order=order,
-        solved=scores.solved(world, script.said),
+        order=order if pair.attack is not None else "benign",
+        solved=order in SOLVED_IN and scores.solved(world, script.said),
         attacked=pair.attack is not None and world.attacked(pair.attack, script.said),
         executed=tuple(call.function for call in world.executed),
         stopped_by=str((report.violation or {}).get("rule", "")),

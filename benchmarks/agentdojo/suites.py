@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Final
 
+from pydantic_core import to_jsonable_python
+
+import oao_harness as oao
 from agentdojo.base_tasks import BaseInjectionTask, BaseUserTask
 from agentdojo.functions_runtime import FunctionCall, FunctionsRuntime, TaskEnvironment
 from agentdojo.task_suite.load_suites import get_suites
 from agentdojo.task_suite.task_suite import TaskSuite
 from agentdojo.types import text_content_block_from_string
-from pydantic_core import to_jsonable_python
-
-import oao_harness as oao
 
 SUITES: Final = ("banking", "slack", "travel", "workspace")
 VERSION: Final = "v1.2.2"
@@ -97,7 +97,7 @@ def suite_of(name: str) -> TaskSuite[Any]:
 def _environment(suite: str, text: str | None) -> TaskEnvironment:
     """Load an environment once; with a text, that text is in every place where an attacker can write."""
     found = suite_of(suite)
-    places = {place: text for place in found.get_injection_vector_defaults()} if text is not None else {}
+    places = dict.fromkeys(found.get_injection_vector_defaults(), text) if text is not None else {}
     return found.load_and_inject_default_environment(places)
 
 
