@@ -82,12 +82,12 @@ def rows_table(rows: Sequence[Row], title: str) -> Table:
         asks = row.configuration in asking
         table.add_row(
             row.configuration,
-            f"{row.benign_solved}/{row.benign}",
+            "" if row.injected else f"{row.benign_solved}/{row.benign}",
             *(str(row.attacks.get(order, "-")) for order in ORDERS),
             f"{row.worst}/{row.pairs} ({row.worst / max(row.pairs, 1):.1%})",
             f"{row.solved_under_attack['user first']}/{row.pairs}",
             f"{row.solved_under_attack['attacker first']}/{row.pairs}",
-            f"{row.benign_questions} in {row.benign_runs_asked}" if asks else "",
+            f"{row.benign_questions} in {row.benign_runs_asked}" if asks and not row.injected else "",
             f"{row.attacked_questions} in {row.attacked_runs_asked}" if asks else "",
         )
     return table

@@ -60,7 +60,7 @@ def test_the_benchmark_has_the_known_size() -> None:
 
 def test_the_bar_holds_on_a_suite_twice_the_same() -> None:
     """Banking: all benign tasks solved, no attack, all user tasks solved before the attack is stopped."""
-    jobs = jobs_of(["banking"], ["ours"], injected=(False,))
+    jobs = jobs_of(["banking"], ["ours"], orders=("user first", "interleaved"), injected=(False,))
     first = played(jobs)
     row = row_of("ours", False, first)
 
