@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from oao_harness.policy.file import FilePolicy, load_policy
+    from oao_harness.policy.sequences import at_most, never_after, only_after
     from oao_harness.policy.strict import StrictPolicy
     from oao_harness.policy.tools import ToolPolicy
     from oao_harness.runtime.orchestrator import Orchestrator
@@ -53,8 +54,11 @@ __all__ = [
     "StrictPolicy",
     "ToolPolicy",
     "UsageError",
+    "at_most",
     "load_policy",
     "model",
+    "never_after",
+    "only_after",
     "tool",
 ]
 
@@ -78,6 +82,9 @@ _HOMES: Final = {
     "UsageError": "oao_harness.errors",
     "FilePolicy": "oao_harness.policy.file",
     "load_policy": "oao_harness.policy.file",
+    "at_most": "oao_harness.policy.sequences",
+    "never_after": "oao_harness.policy.sequences",
+    "only_after": "oao_harness.policy.sequences",
     "StrictPolicy": "oao_harness.policy.strict",
     "ToolPolicy": "oao_harness.policy.tools",
     "Orchestrator": "oao_harness.runtime.orchestrator",

@@ -28,7 +28,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--oao-policy",
         metavar="NAME",
-        help="policy for every agent run: off, observe, standard, strict, a .toml file, or module:attribute; by default what pyproject.toml names under [tool.oao]",
+        help="policy for every agent run: off, observe, standard, strict, a .toml file, or module:attribute; "
+        "by default what pyproject.toml names under [tool.oao]",
     )
     group.addoption(
         "--oao-record",

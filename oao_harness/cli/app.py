@@ -17,6 +17,7 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS: Final = {
     "demo": "See in ten seconds what oao does; needs no key and no server.",
     "hooks": "Print every hook that a plugin can implement.",
+    "policy": "Check a policy file, or see what recorded runs have exercised of it.",
     "run": "Run an agent under governance and report.",
     "runs": "List the journaled runs, newest first.",
     "show": "Show what happened in one run, call by call.",

@@ -12,7 +12,7 @@ from oao_harness.policy.reading import Problems, Source, close_to
 from oao_harness.policy.redaction import Redaction
 from oao_harness.policy.rules import Rule
 from oao_harness.policy.ruleset import Approvals, Label, Role, Ruleset, Sequenced, ToolList
-from oao_harness.policy.ruling import Item
+from oao_harness.policy.ruling import Item, Verdict
 from oao_harness.policy.schema import PolicyDocument, RedactTable, RuleTable, SequenceTable
 from oao_harness.policy.sequence import SequenceRule
 from oao_harness.policy.sources import Index
@@ -204,8 +204,9 @@ class _File:
             for i, source in enumerate(sources):
                 self._check_source((*path, "values_from", argument, i), source)
         tools = _EVERY if table.tools is None and table.models is None else None
+        item = self._item("rule", table.name, path)
         return Rule(
-            item=self._item("rule", table.name, path),
+            item=item,
             tools=tools if table.tools is None else Names(table.tools),
             models=None if table.models is None else Names(table.models),
             access=table.access,
@@ -217,6 +218,7 @@ class _File:
             roles=frozenset(table.roles or ()),
             otherwise=table.otherwise or "deny",
             reason=table.reason,
+            allowed=Verdict(verdict="allow", item=item, reason=table.reason),
         )
 
     def _check_source(self, path: Path, source: str) -> None:

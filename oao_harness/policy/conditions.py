@@ -9,14 +9,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
-import cel
-from cel.stdlib import STDLIB_FUNCTIONS
-
+from oao_harness.policy.cel_library import STDLIB_FUNCTIONS, cel
 from oao_harness.policy.facts import CALL_FIELDS, RUN_FIELDS, VARIABLES, Needs
 from oao_harness.policy.reading import close_to
 from oao_harness.policy.ruling import ConditionError
 
-__all__ = ["Condition", "context_of"]
+__all__ = ["Condition"]
 
 _MOST_CHARACTERS: Final = 10_000
 # Source: the CEL specification, as far as the library implements it; a test calls each of them.
@@ -32,7 +30,9 @@ _FUNCTIONS: Final[Mapping[str, Any]] = {name: made for name, made in STDLIB_FUNC
 _STRING: Final = re.compile(r"""[rRbB]{0,2}(?:'{3}.*?'{3}|"{3}.*?"{3}|'(?:\\.|[^'\\\n])*'|"(?:\\.|[^"\\\n])*")""", re.S)
 _COMMENT: Final = re.compile(r"//[^\n]*")
 _BOUND: Final = re.compile(r"\.\s*(?:all|exists|exists_one|map|filter)\s*\(\s*(\w+)\s*,")
-_FIELD: Final = re.compile(r"(?<![\w.])({})\b\s*(?:\.\s*(\w+)(?!\s*\()|\[\s*'(\w*)'\s*\])?".format("|".join(VARIABLES)))
+_FIELD: Final = re.compile(
+    r"(?<![\w.])({})\b\s*(?:\.\s*(\w+)\b(?!\s*\()|\[\s*'(\w*)'\s*\])?".format("|".join(VARIABLES))
+)
 
 
 class Condition:
@@ -100,24 +100,24 @@ class Condition:
             return answer
         raise ConditionError(f"{self.where} failed: it answered {answer!r:.80}, neither true nor false")
 
+    @staticmethod
+    def context_of(variables: Mapping[str, Any], functions: Mapping[str, Any]) -> cel.Context:
+        """Return what conditions are judged in; one for all conditions about a call, because making it is what costs.
 
-def context_of(variables: Mapping[str, Any], functions: Mapping[str, Any]) -> cel.Context:
-    """Return what conditions are judged in.
+        Args:
+            variables: From `variables_of`.
+            functions: From the conditions.
 
-    Args:
-        variables: From `variables_of`.
-        functions: From the conditions.
-
-    Raises:
-        ConditionError: A value has no form in CEL, for example half of a surrogate pair.
-    """
-    try:
-        context = cel.Context(variables=cast("dict[str, Any]", variables))
-        for name, made in functions.items():
-            context.add_function(name, made)
-    except Exception as error:
-        raise ConditionError(f"the values cannot be judged: {_said(error)}") from error
-    return context
+        Raises:
+            ConditionError: A value has no form in CEL, for example half of a surrogate pair.
+        """
+        try:
+            context = cel.Context(variables=cast("dict[str, Any]", variables))
+            for name, made in functions.items():
+                context.add_function(name, made)
+        except Exception as error:
+            raise ConditionError(f"the values cannot be judged: {_said(error)}") from error
+        return context
 
 
 def _keep_keys(found: re.Match[str]) -> str:
@@ -155,7 +155,7 @@ def _syntax_error(message: str) -> str:
 
 def _said(error: Exception) -> str:
     if isinstance(error, KeyError):
-        return f"no such key {error.args[0] if error.args else ''}"
+        return f"no such key {error.args[0] if error.args else ''!r}"
     first = str(error).partition(". ")[0].partition("\n")[0]
     if first.startswith("No such overload"):
         return "its values are of types that do not go together (a missing or null value, or a text for a number)"

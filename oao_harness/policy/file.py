@@ -16,6 +16,7 @@ from oao_harness.policy.redaction import redacted
 from oao_harness.policy.ruleset import Plan, Ruleset, Seen
 from oao_harness.policy.ruling import ConditionError, Item, Trace, Verdict
 from oao_harness.policy.schema import PolicyDocument
+from oao_harness.policy.sequence import SequenceRule
 from oao_harness.policy.spending import limits_of, passed_by
 from oao_hookspecs import (
     Allow,
@@ -63,7 +64,8 @@ class FilePolicy:
     def __init__(self, files: Sequence[tuple[Source, PolicyDocument] | str]) -> None:
         self._documents = [one for one in files if not isinstance(one, str)]
         self._bases = [oao_policies()[one]() for one in files if isinstance(one, str)]
-        self.source, document = self._documents[0]
+        self.source, self.document = self._documents[0]
+        document = self.document
         self.name: str = document.name or Path(self.source.name).stem
         self.mode: Literal["enforce", "observe"] = document.mode
         self.rules: Ruleset = compile_documents(self._documents)
@@ -71,6 +73,8 @@ class FilePolicy:
         self.digest: str = hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass")).hexdigest()
         """Of everything that the policy is made of: 64 hex digits."""
         self._unused = self._unused_hooks()
+        self._allows: dict[int, Allow] = {}
+        """By the item's identity: the usual answer is made once."""
 
     @classmethod
     def from_text(cls, text: str, name: str = "policy.toml") -> FilePolicy:
@@ -115,6 +119,11 @@ class FilePolicy:
             # The named policies look at no run.
             found = found.tightened(cast("Any", base).oao_limits(run=None))
         return found
+
+    @property
+    def sequences(self) -> Mapping[str, SequenceRule]:
+        """The sequence rules by name, for asserts over a run."""
+        return {one.item.name: one.rule for one in self.rules.sequences}
 
     # Hooks
 
@@ -280,7 +289,11 @@ class FilePolicy:
             return None
         item: Item = verdict.item
         if verdict.verdict == "allow":
-            return Allow(rule=item.rule, source=item.source, reason=verdict.reason)
+            found = self._allows.get(id(item))
+            if found is None:
+                found = Allow(rule=item.rule, source=item.source, reason=verdict.reason)
+                self._allows[id(item)] = found
+            return found
         if self.mode == "observe":
             return Allow(rule=item.rule, source=item.source, reason=verdict.reason, would=verdict.verdict)
         if verdict.verdict == "deny":

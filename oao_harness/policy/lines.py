@@ -68,7 +68,8 @@ class LineMap:
             keys.append(key)
             if tuple(keys) in self._last and not isinstance(node, list):
                 keys.append(self._last[tuple(keys)])
-        self._lines.setdefault(tuple(keys), line)
+        for end in range(1, len(keys) + 1):
+            self._lines.setdefault(tuple(keys[:end]), line)
         return tuple(keys)
 
     def _note(self, prefix: Path, value: object, line: int, chunk: Sequence[str]) -> None:
@@ -77,9 +78,14 @@ class LineMap:
                 self._lines.setdefault((*prefix, key), line)
                 self._note((*prefix, key), item, line, chunk)
         elif isinstance(value, list):
+            items = cast("list[object]", value)
+            # Tables that stand on lines of their own.
+            begun = [i for i, text in enumerate(chunk) if text.lstrip().startswith("{")]
             at = 0
-            for index, item in enumerate(cast("list[object]", value)):
-                if isinstance(item, str):
+            for index, item in enumerate(items):
+                if len(begun) == len(items):
+                    at = begun[index]
+                elif isinstance(item, str):
                     written = (json.dumps(item, ensure_ascii=False), f"'{item}'")
                     at = next((i for i in range(at, len(chunk)) if any(w in chunk[i] for w in written)), at)
                 self._lines.setdefault((*prefix, index), line + at)

@@ -70,7 +70,7 @@ def _policy_in(path: Path, shown: str) -> ProjectPolicy | None:
         return None
     source = f"{shown}:{lines.line(('tool', 'oao', 'policy'))}"
     if isinstance(policy, dict):
-        return ProjectPolicy(policy=str(path), source=source)
+        return ProjectPolicy(policy=_shown(path), source=source)
     if not isinstance(policy, str) or not policy:
         raise ConfigError(f"{source}: policy is {policy!r:.80}; give a name, the path of a file, or a table")
     is_path = policy.endswith(".toml") or "/" in policy or "\\" in policy

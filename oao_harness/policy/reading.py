@@ -149,8 +149,13 @@ def read_document(text: str, name: str, *, in_pyproject: bool = False) -> tuple[
         return source, PolicyDocument.model_validate(table)
     except ValidationError as error:
         problems = Problems(source)
+        told: set[Path] = set()
         for mistake in error.errors(include_url=False):
-            problems.add(*_said(mistake["loc"], mistake["type"], mistake.get("ctx") or {}, mistake["msg"], mistake))
+            path, what = _said(mistake["loc"], mistake["type"], mistake.get("ctx") or {}, mistake["msg"], mistake)
+            # Of a union of types each member complains; the first complaint is enough.
+            if path not in told:
+                problems.add(path, what)
+                told.add(path)
         problems.raise_if_any()
         raise
 

@@ -23,7 +23,7 @@ Finds = Callable[[str, "str | int | float"], bool]
 """Answers whether a source, as the file writes it, holds a value."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Question:
     """One call, and what rules need to judge it."""
 
@@ -55,6 +55,8 @@ class Rule:
     roles: frozenset[str]
     otherwise: Literal["deny", "ask"]
     reason: str
+    allowed: Verdict
+    """Its answer where it has no objection."""
 
     @property
     def conditions(self) -> list[Condition]:
@@ -90,12 +92,15 @@ class Rule:
             verdict = Verdict(verdict="deny", item=self.item, reason=f"{error}; an error is a denial")
         else:
             if self.then is not None:
-                verdict = Verdict(verdict=self.then, item=self.item, reason=self.reason or self._plainly(call))
+                reason = self.reason or self._plainly(call)
+                verdict = (
+                    self.allowed if self.then == "allow" else Verdict(verdict=self.then, item=self.item, reason=reason)
+                )
             elif missing is not None:
                 reason = f"{self.reason} ({missing})" if self.reason else missing
                 verdict = Verdict(verdict=self.otherwise, item=self.item, reason=reason)
             else:
-                verdict = Verdict(verdict="allow", item=self.item, reason=self.reason)
+                verdict = self.allowed
         if trace is not None:
             trace(self.item, "matched")
             if verdict.verdict != "allow":

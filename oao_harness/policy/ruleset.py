@@ -5,7 +5,7 @@ Holds no state of a run: what a run has done is handed in.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -18,7 +18,7 @@ from oao_harness.policy.ruling import ConditionError, Item, Trace, Verdict, stri
 from oao_harness.policy.schema import ToolTable
 from oao_harness.policy.sequence import SequenceRule
 from oao_harness.policy.sources import Index
-from oao_hookspecs import Call, Json, ModelCall, Outcome, RunView, ToolCall
+from oao_hookspecs import Call, ModelCall, Outcome, RunView, ToolCall
 
 if TYPE_CHECKING:
     import cel
@@ -87,7 +87,7 @@ class Approvals:
     expires_s: float = 86_400.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Seen:
     """What a call is judged against: its run, and what the policy has seen of it before the call."""
 
@@ -120,7 +120,8 @@ class Plan:
     labels: tuple[Label, ...] = ()
     sources: tuple[str, ...] = ()
     redactions: tuple[Redaction, ...] = ()
-    has_conditions: bool = False
+    context_of: Callable[[Mapping[str, Any], Mapping[str, Any]], cel.Context] | None = None
+    """Makes what conditions are judged in; None where there is none."""
     has_memory: bool = False
     reads_run: bool = False
     """True where a condition reads what a sibling of the same batch could change."""
@@ -193,7 +194,7 @@ class Ruleset:
         return self._made(model, rules, listed=None, access="write", uses_memory=False)
 
     def _tool_plan(self, tool: str) -> Plan:
-        listed = self._listed(tool)
+        listed = self.listed(tool)
         rules = [rule for rule in self.rules if rule.tools is not None and tool in rule.tools]
         restricting = [role for role in self.roles if tool in role.tools]
         files = sorted({role.file for role in restricting})
@@ -226,7 +227,7 @@ class Ruleset:
             rules=tuple(sorted(rules, key=lambda rule: -rule.rank(name))),
             needs=needs,
             functions={key: made for condition in conditions for key, made in condition.functions.items()},
-            has_conditions=bool(conditions),
+            context_of=conditions[0].context_of if conditions else None,
             has_memory=uses_memory or run is None or "labels" in run or any(rule.values_from for rule in rules),
             reads_run=run is None or bool(run & {"labels", "tool_calls", "steps", "tool_usage"}),
             **more,
@@ -237,7 +238,8 @@ class Ruleset:
         exact = [i for i in tables if self.tools[i].name == tool]
         return self.redactions[(exact or tables)[0]] if tables else ()
 
-    def _listed(self, tool: str) -> Verdict | None:
+    def listed(self, tool: str) -> Verdict | None:
+        """Return what the lists of `[tools]` say of a tool; None where they have no opinion."""
         for denied in self.deny:
             entry = denied.find(tool)
             if entry is not None:
@@ -307,7 +309,10 @@ class Ruleset:
     def _ruled(self, plan: Plan, call: Call, seen: Seen) -> Verdict | None:
         access = (call.access if isinstance(call, ToolCall) else None) or plan.access
         try:
-            context = _context(plan.needs, plan.functions, call, seen) if plan.has_conditions else None
+            context = None
+            if plan.context_of is not None:
+                variables = variables_of(plan.needs, call, seen.run, seen.labels)
+                context = plan.context_of(variables, plan.functions)
         except ConditionError as error:
             return Verdict(verdict="deny", item=plan.rules[0].item, reason=f"{error}; an error is a denial")
 
@@ -359,8 +364,8 @@ class Ruleset:
                 seen.trace(label.item, "asked")
             if label.when is not None and (ended is None or ended.error is None):
                 result = None if ended is None else ended.value
-                context = _context(label.when.needs, label.when.functions, call, seen, result)
-                if not label.when.holds(context):
+                variables = variables_of(label.when.needs, call, seen.run, seen.labels, result)
+                if not label.when.holds(label.when.context_of(variables, label.when.functions)):
                     continue
             if seen.trace is not None:
                 seen.trace(label.item, "matched")
@@ -371,12 +376,6 @@ class Ruleset:
         """Return the roles that may approve a held call."""
         own = [role.item.name for role in self.roles if tool in role.approve]
         return tuple(dict.fromkeys([*self.approvals.approvers, *own]))
-
-
-def _context(needs: Needs, functions: Mapping[str, Any], call: Call, seen: Seen, result: Json = None) -> cel.Context:
-    from oao_harness.policy.conditions import context_of  # noqa: PLC0415 - the optional library, where it is used
-
-    return context_of(variables_of(needs, call, seen.run, seen.labels, result), functions)
 
 
 def _without_role(roles: Sequence[Role], run: RunView, what: str, trace: Trace | None) -> Verdict | None:
