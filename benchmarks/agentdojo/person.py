@@ -6,13 +6,28 @@ from collections.abc import Callable
 from typing import Literal
 
 from oao_harness.policy.file import FilePolicy
-from oao_hookspecs import Ask, Decision, Deny, Outcome, RunView, ToolCall, hookimpl
+from oao_hookspecs import (
+    ApprovalAnswer,
+    ApprovalRequest,
+    Approve,
+    Ask,
+    Decision,
+    Deny,
+    Outcome,
+    Principal,
+    Reject,
+    RunView,
+    ToolCall,
+    hookimpl,
+)
 
 __all__ = ["Held"]
 
+_USER = Principal(id="the user")
+
 
 class Held:
-    """A policy file whose objections become questions. One object for one run.
+    """A policy file whose objections become questions, and the person who answers them. One object for one run.
 
     Args:
         policy: The policy file.
@@ -26,10 +41,14 @@ class Held:
         self._policy = policy
         self._approves = approves
         self._denials = denials
-        self.questions = 0
-        """How often the person was asked."""
+        self._asked: set[str] = set()
         self.first: Literal["", "ask", "deny"] = ""
         """What the file first objected with."""
+
+    @property
+    def questions(self) -> int:
+        """How many calls the person was asked about."""
+        return len(self._asked)
 
     @hookimpl
     def oao_decide_tool_call(self, call: ToolCall, run: RunView) -> Decision | None:
@@ -40,10 +59,13 @@ class Held:
         self.first = self.first or decision.verdict
         if isinstance(decision, Deny) and not self._denials:
             return decision
-        self.questions += 1
-        if self._approves():
-            return None
-        return Deny(rule=decision.rule, source=decision.source, reason=f"the person refused: {decision.reason}")
+        self._asked.add(call.id)
+        return Ask(rule=decision.rule, source=decision.source, reason=decision.reason, plugin=self._policy.name)
+
+    @hookimpl
+    def oao_answer_approval(self, request: ApprovalRequest) -> ApprovalAnswer:
+        """Answer for the person."""
+        return Approve(by=_USER) if self._approves() else Reject(by=_USER)
 
     @hookimpl
     def oao_decide_outcome(self, call: ToolCall, outcome: Outcome, run: RunView) -> Decision | None:
