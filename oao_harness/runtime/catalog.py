@@ -19,10 +19,12 @@ class Catalog:
         manager: Checked.
     """
 
-    __slots__ = ("_hook", "_prices", "_traits")
+    __slots__ = ("_hook", "_prices", "_traits", "describes")
 
     def __init__(self, manager: pluggy.PluginManager) -> None:
         self._hook = manager.hook
+        self.describes = bool(manager.hook.oao_describe_tool.get_hookimpls())
+        """True where some plugin declares what tools do."""
         self._prices: dict[str, Price | None] = {}
         self._traits: dict[str, ToolTraits | None] = {}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 from oao_harness.errors import PolicyViolation
 from oao_harness.journal.codec import alike
@@ -37,6 +37,7 @@ __all__ = [
     "Judgement",
     "Reservation",
     "as_denial",
+    "is_unjudged",
     "judge_batch",
     "judge_call",
     "judge_outcome",
@@ -63,6 +64,19 @@ class Judgement:
     """What a person must answer before the call may happen."""
 
 
+def _hook_of(call: Call) -> str:
+    return "oao_decide_model_call" if call.kind == "model" else "oao_decide_tool_call"
+
+
+def is_unjudged(run: Run, call: Call) -> bool:
+    """Return True where no policy of the run, or of one that it is nested in, cares for calls of this kind."""
+    hook = _hook_of(call)
+    for member in run.lineage:
+        if member.hooks.heard(hook):
+            return False
+    return True
+
+
 def judge_call(run: Run, call: Call, unique: str) -> Steps[Judgement]:
     """Ask the policies of the run, then those of the runs it is nested in; the first denial ends it.
 
@@ -74,9 +88,7 @@ def judge_call(run: Run, call: Call, unique: str) -> Steps[Judgement]:
         call: What the agent asks for.
         unique: Id of the call.
     """
-    hook = "oao_decide_model_call" if call.kind == "model" else "oao_decide_tool_call"
-    if len(run.lineage) == 1 and not run.hooks.heard(hook):
-        return Judgement(ALLOWED, run, call)
+    hook = _hook_of(call)
     shown = freeze_call(call, unique=unique)
     modified: Decision | None = None
     for _ in range(_MOST_ROUNDS):
@@ -114,8 +126,7 @@ def as_denial(decision: Decision, why: str) -> Deny:
     return Deny(rule=decision.rule or decision.verdict, plugin=decision.plugin, reason=reason)
 
 
-@dataclass(frozen=True, slots=True)
-class Reservation:
+class Reservation(NamedTuple):
     """What one call has reserved: in the budgets of its lineage, and in those that other processes share."""
 
     own: tuple[Hold, ...] = ()
@@ -137,6 +148,9 @@ def reserve(run: Run, call: Call, *, spends: bool) -> tuple[Reservation, Deny | 
     Returns:
         What `settle` needs; the denial, where a budget refused; and the run whose budget it was.
     """
+    if len(run.lineage) == 1 and run.shared is None:
+        only = run.budget.reserve(call)
+        return (NOTHING, only, run) if isinstance(only, Deny) else (Reservation((only,)), None, run)
     taken: list[Hold] = []
     shared: list[tuple[SharedBudget, SharedHold, Run]] = []
     denial: Deny | None = None

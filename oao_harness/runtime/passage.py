@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from oao_harness.errors import PolicyViolation, ReplayDiverged, RunHalted, RunSuspended
 from oao_harness.journal.codec import encode_error, error_line, opaque
@@ -18,11 +18,12 @@ from oao_harness.journal.records import call_fields, outcome_fields
 from oao_harness.journal.replay import Served
 from oao_harness.runtime.approvals import hold, suspend
 from oao_harness.runtime.context import Frame, frame
-from oao_harness.runtime.dispatch import Steps, observe
+from oao_harness.runtime.dispatch import ALLOWED, Steps, observe
 from oao_harness.runtime.frozen import freeze_call, freeze_outcome
 from oao_harness.runtime.judging import (
     NOTHING,
     Reservation,
+    is_unjudged,
     judge_batch,
     judge_call,
     judge_outcome,
@@ -63,7 +64,7 @@ class Ticket:
     parent: int | None
     served: Served | None = None
     reserved: Reservation = NOTHING
-    granted: list[Question] = field(default_factory=list[Question])
+    granted: tuple[Question, ...] = ()
     """The approvals that it uses."""
     written: bool = False
     """True where the journal says that the call is allowed, and waits for its outcome."""
@@ -99,11 +100,11 @@ def begin(run: Run, request: Call) -> Steps[Ticket]:
     run.refuse_if_over()
     outer = frame.get()
     parent = outer.n if outer is not None and outer.run is run else None
-    call, served = yield from _match(run, request)
+    call, served = (request, None) if run.is_plain else (yield from _match(run, request))
     n = served.n if served is not None and served.n is not None else run.next_number()
     ticket = Ticket(run=run, n=n, request=request, call=call, parent=parent, served=served, outer=outer)
     try:
-        decision, by = yield from _judge(ticket)
+        decision, by = (ALLOWED, run) if is_unjudged(run, call) else (yield from _judge(ticket))
         if not isinstance(decision, Deny):
             ticket.reserved, denial, by = reserve(run, ticket.call, spends=served is None or served.again)
             decision = denial or decision
@@ -114,7 +115,11 @@ def begin(run: Run, request: Call) -> Steps[Ticket]:
             raise run.require_halt()
         run.calls.append((call.kind, call.name))
         if not ticket.is_known or isinstance(decision, Deny):
-            yield from _write_call(ticket, decision)
+            _write_call(ticket, decision)
+            if run.hooks.heard("oao_call_decided"):
+                shown = freeze_call(ticket.call, unique=f"{run.execution_id}#{n}")
+                event = CallDecided(execution_id=run.execution_id, n=n, call=shown, decision=decision)
+                yield from observe(run.hooks, "oao_call_decided", {"event": event, "run": run})
         if isinstance(decision, Deny):
             yield from run.refusing(decision, n=n, by=by)
             raise run.require_halt()
@@ -140,7 +145,8 @@ def begin(run: Run, request: Call) -> Steps[Ticket]:
 
 def _judge(ticket: Ticket) -> Steps[tuple[Decision, Run]]:
     """Ask the policies, and where one of them wants a person to decide, that person."""
-    run, unique = ticket.run, f"{ticket.run.execution_id}#{ticket.n}"
+    run = ticket.run
+    unique = f"{run.execution_id}#{ticket.n}"
     while True:
         judged = yield from judge_call(run, ticket.call, unique)
         ticket.changed = ticket.changed or judged.call is not ticket.call
@@ -160,13 +166,13 @@ def _judge(ticket: Ticket) -> Steps[tuple[Decision, Run]]:
         for question in held.granted:
             if not run.questions.take(question):
                 break
-            ticket.granted.append(question)
+            ticket.granted = (*ticket.granted, question)
         else:
             return judged.decision, judged.by
 
 
-def _write_call(ticket: Ticket, decision: Decision) -> Steps[None]:
-    """Journal the request and the decision, then tell the observers."""
+def _write_call(ticket: Ticket, decision: Decision) -> None:
+    """Journal the request and the decision."""
     run, served = ticket.run, ticket.served
     if isinstance(decision, Allow) and decision.would:
         run.note_observed(ticket.call, decision)
@@ -179,10 +185,6 @@ def _write_call(ticket: Ticket, decision: Decision) -> Steps[None]:
             fields["approvals"] = [question.request.id for question in ticket.granted]
         run.write("call", fields)
     ticket.written = not isinstance(decision, Deny)
-    if run.hooks.heard("oao_call_decided"):
-        shown = freeze_call(ticket.call, unique=f"{run.execution_id}#{ticket.n}")
-        event = CallDecided(execution_id=run.execution_id, n=ticket.n, call=shown, decision=decision)
-        yield from observe(run.hooks, "oao_call_decided", {"event": event, "run": run})
 
 
 def _judge_inner(ticket: Ticket, call: Call, usage: Usage | None) -> Steps[None]:
@@ -288,15 +290,15 @@ def finish(ticket: Ticket, answer: Answer | None, error: BaseException | None) -
     if isinstance(error, PolicyViolation):
         # Raised by the body: a denial is a denial, also where the agent catches it.
         yield from run.halting(error)
-    unique = f"{run.execution_id}#{ticket.n}"
     if run.hooks.heard("oao_call_finished") and not ticket.is_known:
+        unique = f"{run.execution_id}#{ticket.n}"
         shown = freeze_call(ticket.call, unique=unique)
         event = CallFinished(execution_id=run.execution_id, n=ticket.n, call=shown, outcome=freeze_outcome(outcome))
         yield from observe(run.hooks, "oao_call_finished", {"event": event, "run": run})
     run.refuse_if_over()
     refusal = overspent
     if refusal is None and (len(run.lineage) > 1 or run.hooks.heard("oao_decide_outcome")):
-        refusal = yield from judge_outcome(run, replace(ticket.call, id=unique), outcome)
+        refusal = yield from judge_outcome(run, replace(ticket.call, id=f"{run.execution_id}#{ticket.n}"), outcome)
     if refusal is None and len(outcome.proposed) > 1:
         refusal = yield from _hold_batch(ticket, outcome.proposed)
     if refusal is not None:
@@ -341,7 +343,7 @@ def redacting(ticket: Ticket, answer: Answer) -> Steps[Answer]:
 
 def must_redact(ticket: Ticket) -> bool:
     """Return True where somebody must see a tool's result before the agent does."""
-    return ticket.call.kind == "tool" and any(one.hooks.heard("oao_redact_result") for one in ticket.run.lineage)
+    return ticket.run.redacts and ticket.call.kind == "tool"
 
 
 def retrying(ticket: Ticket, error: BaseException, *, began: bool = False) -> Steps[float | None]:

@@ -194,6 +194,20 @@ class Run:
         found = {(one.shared.name, id(one.shared.ledger)): (one.shared, one) for one in self.lineage if one.shared}
         return tuple(found.values())
 
+    @functools.cached_property
+    def redacts(self) -> bool:
+        """True where somebody must see a tool's result before the agent does."""
+        return any(run.hooks.heard("oao_redact_result") for run in self.lineage)
+
+    @property
+    def is_plain(self) -> bool:
+        """True where a call is what the agent made it: nothing is played, nothing is declared about its tool."""
+        return self.replay is None and not self._has_traits
+
+    @functools.cached_property
+    def _has_traits(self) -> bool:
+        return any(run.catalog is not None and run.catalog.describes for run in self.lineage)
+
     # What the machine does with it
 
     def next_number(self) -> int:
@@ -206,7 +220,7 @@ class Run:
 
     def described(self, call: Call) -> Call:
         """Return a call with what is declared about its tool; what the tool's own author said is stronger."""
-        if not isinstance(call, ToolCall):
+        if not self._has_traits or not isinstance(call, ToolCall):
             return call
         for run in self.lineage:
             traits = run.catalog.traits(call.name) if run.catalog is not None else None
