@@ -31,8 +31,8 @@ def command(
 ) -> None:
     """Let a held call happen, once. `oao resume` then goes on with the run.
 
-    ID is the id of a question (oao approvals), or the unique start of one, such as the id of its run. The approval is
-    good for exactly this call: agent, tool, arguments, principal and policy.
+    ID is the id of a question (oao approvals), the unique start of one, such as the id of its run, or `last`, the
+    newest one. The approval is good for exactly this call: agent, tool, arguments, principal and policy.
 
     \b
     Examples:

@@ -36,12 +36,14 @@ def find_question(store: Store, start: str) -> tuple[RunSummary, Question]:
 
     Args:
         store: Where the runs are.
-        start: Of the id, or of the id of the run.
+        start: Of the id, or of the id of the run; `last` for the newest question.
 
     Raises:
         UsageError: There is none, or more than one.
     """
     open_ = [(run, question) for run, question, _ in questions_of_runs(store, 0.0)]
+    if start == "last" and open_:
+        return open_[-1]
     exact = [item for item in open_ if item[1].request.id == start]
     close = exact or [item for item in open_ if _is_meant(item[1].request.id, start)]
     if not close:

@@ -71,10 +71,7 @@ def _hook_of(call: Call) -> str:
 def is_unjudged(run: Run, call: Call) -> bool:
     """Return True where no policy of the run, or of one that it is nested in, cares for calls of this kind."""
     hook = _hook_of(call)
-    for member in run.lineage:
-        if member.hooks.heard(hook):
-            return False
-    return True
+    return not run.hooks.heard(hook) and all(not outer.hooks.heard(hook) for outer in run.lineage[1:])
 
 
 def judge_call(run: Run, call: Call, unique: str) -> Steps[Judgement]:
