@@ -311,10 +311,11 @@ def _hold_batch(ticket: Ticket, batch: Sequence[ProposedCall]) -> Steps[tuple[De
     if judged.denial is not None:
         return judged.denial
     pending: list[Question] = []
+    asked: set[str] = set()
     for call, asks in judged.held:
         if ticket.served is not None and run.replay is not None and run.replay.holds(call):
             continue
-        held = yield from hold(run, call, asks)
+        held = yield from hold(run, call, asks, asked)
         if held.denial is not None:
             return held.denial
         pending += held.pending
