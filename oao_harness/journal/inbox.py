@@ -88,13 +88,12 @@ def answer_question(store: Store, start: str, answer: ApprovalAnswer, clock: Clo
     records = list(store.read(run.execution_id))
     questions = Questions(records)
     now = questions.now(clock.time())
-    state = next(one.state(now) for one in questions.all() if one.request.id == request.id)
+    current = next(one for one in questions.all() if one.request.id == request.id)
+    state = current.state(now)
     if state != "pending":
         raise UsageError(f"{request.id} is {state} already; nothing was written")
-    if any(
-        one.request.id == request.id and answer.by.id in {given.by.id for given in one.answers}
-        for one in questions.all()
-    ):
+    earlier = current.last_by(answer.by.id)
+    if isinstance(answer, Approve) and isinstance(earlier, Approve) and current.approves_same(answer, earlier):
         raise UsageError(f"{answer.by.id} has answered {request.id} already; {request.needed} different people must")
     writer.continue_after(len(records))
     writer.append("approval.answered", answer_fields(request, answer))

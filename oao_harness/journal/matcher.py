@@ -17,7 +17,7 @@ from oao_harness.journal.differences import details, headline
 from oao_harness.journal.recording import RecordedEvent, Recording
 from oao_harness.journal.records import key_of, request_of
 from oao_harness.journal.replay import Served
-from oao_hookspecs import Call, Json, Outcome, Usage
+from oao_hookspecs import Call, Json
 
 __all__ = ["Matcher"]
 
@@ -96,15 +96,12 @@ class Matcher:
 
     def _take(self, event: RecordedEvent) -> Served | str:
         self._served.add(event.n)
-        if not event.finished:
+        if event.outcome is None:
             return f"step {event.n} {event.kind} {event.name}: it never ended when it was recorded {_SUFFIX}"
         children = list(self._descendants(event))
         self._served.update(child.n for child in children)
-        outcome = Outcome(
-            value=event.value, error=event.error, usage=event.usage, attempts=event.attempts, replayed=True
-        )
-        inside: list[tuple[Call, Usage | None]] = [(child.call, child.usage) for child in children]
-        return Served(outcome=outcome, children=inside, decision=event.decision)
+        inside = [(child.call, child.outcome) for child in children]
+        return Served(outcome=event.outcome, children=inside, decision=event.decision)
 
     def _descendants(self, event: RecordedEvent) -> Iterator[RecordedEvent]:
         for child in self._children.get(event.n, ()):

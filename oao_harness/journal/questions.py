@@ -10,7 +10,7 @@ approval.answered    id, verdict, by [, arguments, note]
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, cast
 
@@ -70,17 +70,36 @@ class Question:
         """Return where the question stands; an approval of who is not entitled counts for nothing."""
         if any(isinstance(answer, Reject) for answer in self.answers):
             return "rejected"
-        counted = [answer for answer in self.answers if is_entitled(self.request, answer.by) is None]
         if now > self.request.expires_at:
             return "expired"
-        people = {answer.by.id for answer in counted}
-        return "approved" if len(people) >= self.request.needed else "pending"
+        return "approved" if self._agreed() else "pending"
 
     @property
     def edited(self) -> Mapping[str, Json] | None:
-        """The arguments that the last approval put in place of those asked about."""
-        edits = [answer.arguments for answer in self.answers if isinstance(answer, Approve)]
-        return next((arguments for arguments in reversed(edits) if arguments is not None), None)
+        """The arguments that enough people approved in place of those asked about."""
+        edits = (approval.arguments for approval in reversed(self._agreed()))
+        return next((arguments for arguments in edits if arguments is not None), None)
+
+    def last_by(self, person: str) -> ApprovalAnswer | None:
+        """Return what somebody answered last: a second approval with other arguments replaces the first."""
+        return next((answer for answer in reversed(self.answers) if answer.by.id == person), None)
+
+    def approves_same(self, one: Approve, other: Approve) -> bool:
+        """Return True where two approvals let the same arguments pass."""
+        asked = self.request.arguments
+        first, second = (asked if given.arguments is None else given.arguments for given in (one, other))
+        return alike(dict(first), dict(second))
+
+    def _agreed(self) -> list[Approve]:
+        """Return the approvals for whose arguments enough people are: what one of them edited, the others must see."""
+        latest = [
+            answer
+            for answer in self.answers
+            if isinstance(answer, Approve)
+            and answer is self.last_by(answer.by.id)
+            and is_entitled(self.request, answer.by) is None
+        ]
+        return [one for one in latest if sum(self.approves_same(one, other) for other in latest) >= self.request.needed]
 
     def why_rejected(self) -> str:
         """Return who rejected it and why, for the report."""
@@ -98,7 +117,10 @@ class Question:
             return False
         if (request.policy, request.principal) != (bound.policy, bound.principal):
             return False
-        if request.digest == bound.digest:
+        if (request.approvers, request.needed) != (tuple(ask.approvers), ask.needed):
+            return False
+        # The digest writes every value as text, which two values may share.
+        if request.digest == bound.digest and alike(dict(request.arguments), request_of(call)):
             return True
         if self.edited is not None and alike(self.edited, request_of(call)):
             return True
@@ -149,7 +171,9 @@ class Questions:
         """Return the questions that wait for a person."""
         return [one for one in self.all() if not one.used and one.state(self.now(time)) == "pending"]
 
-    def find(self, ask: Ask, call: Call, bound: Bound, time: float) -> Question | None:
+    def find(
+        self, ask: Ask, call: Call, bound: Bound, time: float, others: Collection[str] = frozenset()
+    ) -> Question | None:
         """Return the question that was asked about a call and still holds, or None.
 
         Args:
@@ -157,10 +181,13 @@ class Questions:
             call: The call.
             bound: What the question must have been bound to.
             time: Unix seconds.
+            others: Ids of questions that another policy asks about the call, or that belong to another call.
         """
         now = self.now(time)
         for question in self.all():
-            if not question.used and question.is_about(ask, call, bound) and question.state(now) != "expired":
+            if question.used or question.request.id in others:
+                continue
+            if question.is_about(ask, call, bound) and question.state(now) != "expired":
                 return question
         return None
 

@@ -33,7 +33,7 @@ from oao_harness.errors import RecordingError
 from oao_harness.journal.codec import holds_opaque
 from oao_harness.journal.document import fold, pretty, unfold
 from oao_harness.journal.records import error_from_json, key_of, usage_from_json, usage_to_json
-from oao_hookspecs import Call, Effect, ErrorInfo, Json, ModelCall, Record, ToolCall, Usage
+from oao_hookspecs import Call, Effect, ErrorInfo, Json, ModelCall, Outcome, Record, ToolCall, Usage
 
 __all__ = ["FORMAT", "RecordedEvent", "Recording"]
 
@@ -92,6 +92,13 @@ class RecordedEvent:
         messages = cast("Sequence[Mapping[str, Json]]", rest.pop("messages", ()))
         tools = cast("Sequence[Mapping[str, Json]]", rest.pop("tools", ()))
         return ModelCall(name=self.name, messages=messages, tools=tools, params=rest, scope=self.scope)
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How the call ended; None where nobody knows."""
+        if not self.finished:
+            return None
+        return Outcome(value=self.value, error=self.error, usage=self.usage, attempts=self.attempts, replayed=True)
 
     @property
     def denied(self) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from oao_hookspecs import Call, Outcome, Usage
+from oao_hookspecs import Call, Outcome
 
 __all__ = ["Replay", "Served"]
 
@@ -16,8 +16,8 @@ class Served:
     """A recorded outcome that answers a call."""
 
     outcome: Outcome
-    children: Sequence[tuple[Call, Usage | None]] = ()
-    """Calls that happened inside of it when it was recorded, and their tokens."""
+    children: Sequence[tuple[Call, Outcome | None]] = ()
+    """Calls that happened inside of it when it was recorded, also in runs nested in it, and how they ended, or None."""
     decision: str = "allow"
     """The recorded verdict and rule; where it is a denial there is no outcome to serve."""
     n: int | None = None

@@ -6,13 +6,14 @@ doubt: it is made again only where its tool says that this is safe, or where its
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
+from oao_harness.journal.codec import alike
 from oao_harness.journal.matcher import Matcher
 from oao_harness.journal.recording import RecordedEvent, Recording
 from oao_harness.journal.replay import Served
-from oao_hookspecs import Call, Outcome, Record
+from oao_hookspecs import Call, Json, Outcome, Record
 
 __all__ = ["Resumption"]
 
@@ -22,9 +23,11 @@ class Resumption(Matcher):
 
     Args:
         records: The run's journal.
+        read: Returns the journal of a run that was nested in it; nothing where it is not in the store.
     """
 
-    def __init__(self, records: Sequence[Record]) -> None:
+    def __init__(self, records: Sequence[Record], read: Callable[[str], Sequence[Record]]) -> None:
+        self._read = read
         self.last_number = max((cast("int", one["n"]) for one in records if one["type"] == "call"), default=0)
         records = _without_abandoned(records)
         super().__init__(Recording.from_records(records))
@@ -33,6 +36,9 @@ class Resumption(Matcher):
         self._waiting = _waiting(records)
         """Calls whose own body waited for a person."""
         self._before = _ended_before_the_break(records)
+        doubtful = (event for event in self._events if event.outcome is None and not self._may_be_made_again(event))
+        self._doubtful = next(doubtful, None)
+        """A call that nobody knows about and that must not be made again: then nothing new may happen."""
         self._played: set[int] = set()
         """Numbers of the calls served so far."""
         self._runs_of: dict[int | None, list[str]] = {}
@@ -40,45 +46,97 @@ class Resumption(Matcher):
             if record["type"] == "child":
                 self._runs_of.setdefault(cast("int | None", record.get("n")), []).append(str(record["execution_id"]))
 
-    def child(self, parent_call: int | None) -> str | None:
-        """Return the id of the next run that a call's body started before, in the order they started.
+    def child(self, parent_call: int | None, agent: str, task: Json) -> str | None:
+        """Return the id of the run that a call's body started before: of this agent with this task, else the next one.
 
         Args:
             parent_call: Number of the call; None for runs that the agent itself started.
+            agent: Name of the nested agent. Nested runs that overlapped may start in another order this time.
+            task: What it is asked.
         """
         with self._lock:
             started = self._runs_of.get(parent_call)
-            return started.pop(0) if started else None
+            if not started:
+                return None
+            index = next((i for i, nested in enumerate(started) if self._is_of(nested, agent, task)), 0)
+            return started.pop(index)
+
+    def _is_of(self, nested: str, agent: str, task: Json) -> bool:
+        first = next(iter(self._read(nested)), None)
+        return first is not None and first.get("agent") == agent and alike(first.get("task"), task)
 
     def holds(self, call: Call) -> bool:
         """Return True where the proposed call was made before, so that nobody is asked about it again."""
         return call.call_id is not None and any(event.call_id == call.call_id for event in self._events)
 
     def _may_be_new(self) -> bool:
-        return not self.is_over and self._before <= self._played
+        return not self.is_over and self._doubtful is None and self._before <= self._played
+
+    def _explain(self, call: Call, request: dict[str, Json], key: str) -> str:
+        if self._doubtful is not None and not self.is_over:
+            # Asked for in other words, it would be done twice.
+            return _in_doubt(self._doubtful)
+        return super()._explain(call, request, key)
+
+    def _may_be_made_again(self, event: RecordedEvent) -> bool:
+        """Return True for a call without an outcome that was denied, that repeats nothing, or that only waited."""
+        return (
+            event.denied
+            or event.kind == "model"
+            or event.effect in {"pure", "idempotent"}
+            or event.call_n in self._waiting
+        )
 
     def _take(self, event: RecordedEvent) -> Served | str:
         self._served.add(event.n)
         self._played.add(event.call_n)
-        if not event.finished:
-            if event.kind == "model" or event.effect in {"pure", "idempotent"} or event.call_n in self._waiting:
+        if event.outcome is None:
+            if self._may_be_made_again(event):
                 return Served(outcome=Outcome(), decision=event.decision, n=event.call_n, again=True)
-            return (
-                f"tool {event.name} (#{event.call_n}) is in doubt: it began before the run was interrupted, and nobody "
-                "knows whether it happened; a tool declared idempotent or pure would be called again"
-            )
+            return _in_doubt(event)
         children = list(self._descendants(event))
         self._served.update(child.n for child in children)
         self._played.update(child.call_n for child in children)
+        inside = [(child.call, child.outcome) for child in children]
+        for n in (event.call_n, *(child.call_n for child in children)):
+            for nested in self._runs_of.pop(n, ()):
+                found = self._calls_of(nested)
+                if isinstance(found, str):
+                    return found
+                inside += found
         return Served(
-            outcome=Outcome(
-                value=event.value, error=event.error, usage=event.usage, attempts=event.attempts, replayed=True
-            ),
-            children=[(child.call, child.usage) for child in children],
+            outcome=event.outcome,
+            children=inside,
             decision=event.decision,
             n=event.call_n,
             known=True,
         )
+
+    def _calls_of(self, nested: str) -> list[tuple[Call, Outcome | None]] | str:
+        """Return the calls of a nested run and of those nested in it, or why nobody knows them."""
+        records = self._read(nested)
+        if not records:
+            return (
+                f"run {nested} was nested in this one, and its journal is not in this store: nobody knows what it "
+                "spent and did; give the inner orchestrator the store that it had, or none, so that its runs are kept "
+                "beside the outer one"
+            )
+        events = Recording.from_records(_without_abandoned(records)).events
+        calls = [(event.call, event.outcome) for event in events if not event.denied]
+        for record in records:
+            if record["type"] == "child":
+                found = self._calls_of(str(record["execution_id"]))
+                if isinstance(found, str):
+                    return found
+                calls += found
+        return calls
+
+
+def _in_doubt(event: RecordedEvent) -> str:
+    return (
+        f"tool {event.name} (#{event.call_n}) is in doubt: it began before the run was interrupted, and nobody knows "
+        "whether it happened; a tool declared idempotent or pure would be called again"
+    )
 
 
 def _without_abandoned(records: Sequence[Record]) -> list[Record]:

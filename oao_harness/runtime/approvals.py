@@ -107,23 +107,26 @@ def _exact(value: Json) -> Json:
     return value
 
 
-def hold(run: Run, call: Call, asks: Sequence[Asked]) -> Steps[Held]:
+def hold(run: Run, call: Call, asks: Sequence[Asked], others: set[str] | None = None) -> Steps[Held]:
     """Find or ask for the answers to what policies ask about one call.
 
     Args:
         run: The run that makes the call; its journal holds the questions.
         call: As the policies left it.
-        asks: At least one.
+        asks: At least one; each has a question of its own.
+        others: Ids of the questions of sibling calls; those of this call are added.
     """
+    others = set() if others is None else others
     policy = "+".join(member.policy_version for member in run.lineage)
     digest = digest_of(call, agent=run.agent_name, principal=run.principal, policy=policy)
     bound = Bound(digest=digest, policy=policy, principal=run.principal)
     granted: list[Question] = []
     pending: list[Question] = []
     for ask, by in asks:
-        question = run.questions.find(ask, call, bound, run.clock.time())
+        question = run.questions.find(ask, call, bound, run.clock.time(), others)
         if question is None:
             question = yield from _question(run, ask, call, bound)
+        others.add(question.request.id)
         state = question.state(run.questions.now(run.clock.time()))
         if state == "rejected":
             reason = f"{call.kind} {call.name}: {question.why_rejected()}"

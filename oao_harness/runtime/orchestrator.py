@@ -26,6 +26,7 @@ from oao_harness.runtime.clock import SystemClock
 from oao_harness.runtime.dispatch import Hooks, Steps, drive, drive_async
 from oao_harness.runtime.execute import Ending, execute, execute_async
 from oao_harness.runtime.leaves import install_when_imported
+from oao_harness.runtime.plain import as_json
 from oao_harness.runtime.report import ExecutionReport
 from oao_harness.runtime.resuming import decode_task, reopen, reopen_nested, require_same_code, resumable
 from oao_harness.runtime.run import Run
@@ -340,7 +341,9 @@ class Orchestrator:
         parent = None if ambient else _open_parent()
         outer = context.frame.get()
         parent_call = outer.n if outer is not None and parent is not None and outer.run is parent else None
-        earlier = parent.resumption.child(parent_call) if parent is not None and parent.resumption is not None else None
+        earlier: str | None = None
+        if parent is not None and parent.resumption is not None:
+            earlier = parent.resumption.child(parent_call, agent_name, as_json(task))
         run = self._bare_run(earlier or execution_id or str(uuid.uuid4()), agent_name, task, parent, principal)
         run.parent_call = parent_call
         run.origin = dict(origin or {})

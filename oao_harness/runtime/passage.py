@@ -124,8 +124,8 @@ def begin(run: Run, request: Call) -> Steps[Ticket]:
             yield from run.refusing(decision, n=n, by=by)
             raise run.require_halt()
         if served is not None:
-            for child, usage in served.children:
-                yield from _judge_inner(ticket, child, usage)
+            for child, ended in served.children:
+                yield from _judge_inner(ticket, child, ended)
             if served.again:
                 ticket.served = None
         run.refuse_if_over()
@@ -187,11 +187,12 @@ def _write_call(ticket: Ticket, decision: Decision) -> None:
     ticket.written = not isinstance(decision, Deny)
 
 
-def _judge_inner(ticket: Ticket, call: Call, usage: Usage | None) -> Steps[None]:
+def _judge_inner(ticket: Ticket, call: Call, ended: Outcome | None) -> Steps[None]:
     """Judge and count a call that a served outcome stands for: it is not made again, but it must still be allowed."""
     run = ticket.run
     ticket.inner += 1
-    judged = yield from judge_call(run, run.described(call), f"{run.execution_id}#{ticket.n}.{ticket.inner}")
+    unique = f"{run.execution_id}#{ticket.n}.{ticket.inner}"
+    judged = yield from judge_call(run, run.described(call), unique)
     denial, by = (judged.decision, judged.by) if isinstance(judged.decision, Deny) else (None, run)
     if denial is None and judged.asks and not ticket.is_known:
         held = yield from hold(run, judged.call, judged.asks)
@@ -204,9 +205,12 @@ def _judge_inner(ticket: Ticket, call: Call, usage: Usage | None) -> Steps[None]
             run.questions.take(question)
     if denial is None:
         reserved, denial, by = reserve(run, call, spends=False)
-        overspent = settle(run, reserved, usage)
-        if denial is None and overspent is not None:
-            denial, by = overspent
+        refusal = settle(run, reserved, ended.usage if ended is not None else None)
+        if denial is None and refusal is None and ended is not None:
+            # What its result means to a policy, such as a label, would be forgotten.
+            refusal = yield from judge_outcome(run, replace(judged.call, id=unique), ended)
+        if denial is None and refusal is not None:
+            denial, by = refusal
     if denial is not None:
         yield from run.refusing(denial, n=ticket.n, by=by)
         raise run.require_halt()
@@ -313,10 +317,11 @@ def _hold_batch(ticket: Ticket, batch: Sequence[ProposedCall]) -> Steps[tuple[De
     if judged.denial is not None:
         return judged.denial
     pending: list[Question] = []
+    asked: set[str] = set()
     for call, asks in judged.held:
         if ticket.served is not None and run.replay is not None and run.replay.holds(call):
             continue
-        held = yield from hold(run, call, asks)
+        held = yield from hold(run, call, asks, asked)
         if held.denial is not None:
             return held.denial
         pending += held.pending

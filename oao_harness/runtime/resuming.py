@@ -105,7 +105,7 @@ def reopen(run: Run, records: Sequence[Record]) -> None:
         run: Not yet planned; its writer has claimed the journal.
         records: The journal.
     """
-    resumption = Resumption(records)
+    resumption = Resumption(records, lambda nested: list(run.store.read(nested)))
     run.resumption = run.replay = run.must_play = resumption
     run.questions = Questions(records)
     run.continue_after(resumption.last_number)
