@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from oao_harness.errors import PolicyViolation, ReplayDiverged, RunHalted, RunSuspended
 from oao_harness.journal.codec import encode_error, error_line, opaque
@@ -48,6 +49,9 @@ from oao_hookspecs import (
 )
 
 __all__ = ["Ticket", "abandon", "begin", "diverging", "finish", "must_redact", "redacting", "retrying"]
+
+# Each approval may give other arguments, and each is judged again: one that is undone would be given for ever.
+_MOST_EDITS: Final = 8
 
 
 @dataclass(slots=True, kw_only=True)
@@ -141,6 +145,7 @@ def begin(run: Run, request: Call) -> Steps[Ticket]:
 def _judge(ticket: Ticket) -> Steps[tuple[Decision, Run]]:
     """Ask the policies, and where one of them wants a person to decide, that person."""
     run, unique = ticket.run, f"{ticket.run.execution_id}#{ticket.n}"
+    edits = 0
     while True:
         judged = yield from judge_call(run, ticket.call, unique)
         ticket.changed = ticket.changed or judged.call is not ticket.call
@@ -155,6 +160,10 @@ def _judge(ticket: Ticket) -> Steps[tuple[Decision, Run]]:
             raise run.require_halt()
         # Not yet used: an approval with other arguments is used by the call that has them.
         if held.edited is not None:
+            edits += 1
+            if edits > _MOST_EDITS:
+                reason = f"tool {ticket.call.name}: a policy undoes the arguments that an approval gave it"
+                return Deny(rule="policy-error", plugin="oao", reason=reason), run
             ticket.call, ticket.changed = held.edited, True
             continue
         for question in held.granted:
