@@ -107,13 +107,14 @@ def _exact(value: Json) -> Json:
     return value
 
 
-def hold(run: Run, call: Call, asks: Sequence[Asked]) -> Steps[Held]:
+def hold(run: Run, call: Call, asks: Sequence[Asked], n: int | None = None) -> Steps[Held]:
     """Find or ask for the answers to what policies ask about one call.
 
     Args:
         run: The run that makes the call; its journal holds the questions.
         call: As the policies left it.
         asks: At least one.
+        n: Number of the call; None while it is only proposed.
     """
     policy = "+".join(member.policy_version for member in run.lineage)
     digest = digest_of(call, agent=run.agent_name, principal=run.principal, policy=policy)
@@ -121,10 +122,11 @@ def hold(run: Run, call: Call, asks: Sequence[Asked]) -> Steps[Held]:
     granted: list[Question] = []
     pending: list[Question] = []
     for ask, by in asks:
-        question = run.questions.find(ask, call, bound, run.clock.time())
+        question = run.questions.find(ask, call, bound, run.clock.time(), n)
         if question is None:
             question = yield from _question(run, ask, call, bound)
-        state = question.state(run.questions.now(run.clock.time()))
+        # Used by this very call, before it was interrupted: it may have expired since.
+        state = "approved" if question.used else question.state(run.questions.now(run.clock.time()))
         if state == "rejected":
             reason = f"{call.kind} {call.name}: {question.why_rejected()}"
             denial = Deny(rule=ask.rule, plugin=ask.plugin, source=ask.source, reason=reason)

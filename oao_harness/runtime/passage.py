@@ -7,7 +7,7 @@ the recorded outcome is served.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -52,6 +52,7 @@ __all__ = ["Ticket", "abandon", "begin", "diverging", "finish", "must_redact", "
 
 # Each approval may give other arguments, and each is judged again: one that is undone would be given for ever.
 _MOST_EDITS: Final = 8
+_VIOLATION: Final = encode_error(PolicyViolation()).type
 
 
 @dataclass(slots=True, kw_only=True)
@@ -152,7 +153,7 @@ def _judge(ticket: Ticket) -> Steps[tuple[Decision, Run]]:
         ticket.call = judged.call
         if not judged.asks or (ticket.served is not None and ticket.served.known):
             return judged.decision, judged.by
-        held = yield from hold(run, judged.call, judged.asks)
+        held = yield from hold(run, judged.call, judged.asks, ticket.n)
         if held.denial is not None:
             return held.denial
         if held.pending:
@@ -167,7 +168,7 @@ def _judge(ticket: Ticket) -> Steps[tuple[Decision, Run]]:
             ticket.call, ticket.changed = held.edited, True
             continue
         for question in held.granted:
-            if not run.questions.take(question):
+            if not run.questions.take(question, ticket.n):
                 break
             ticket.granted.append(question)
         else:
@@ -208,7 +209,7 @@ def _judge_inner(ticket: Ticket, call: Call, usage: Usage | None) -> Steps[None]
         if held.denial is not None:
             denial, by = held.denial
         for question in held.granted:
-            run.questions.take(question)
+            run.questions.take(question, ticket.n)
     if denial is None:
         reserved, denial, by = reserve(run, call, spends=False)
         overspent = settle(run, reserved, usage)
@@ -294,9 +295,10 @@ def finish(ticket: Ticket, answer: Answer | None, error: BaseException | None) -
         raise run.require_halt()
     if not ticket.is_known:
         run.write("outcome", outcome_fields(outcome, n=ticket.n, late=run.closed))
-    if isinstance(error, PolicyViolation):
+    violation = error if isinstance(error, PolicyViolation) else _recorded_violation(ticket)
+    if violation is not None:
         # Raised by the body: a denial is a denial, also where the agent catches it.
-        yield from run.halting(error)
+        yield from run.halting(violation)
     unique = f"{run.execution_id}#{ticket.n}"
     if run.hooks.heard("oao_call_finished") and not ticket.is_known:
         shown = freeze_call(ticket.call, unique=unique)
@@ -311,6 +313,17 @@ def finish(ticket: Ticket, answer: Answer | None, error: BaseException | None) -
     if refusal is not None:
         yield from run.refusing(refusal[0], n=ticket.n, by=refusal[1])
         raise run.require_halt()
+
+
+def _recorded_violation(ticket: Ticket) -> PolicyViolation | None:
+    """Return the violation that the body of a served call ended with: the calls inside of it are not made again."""
+    error = ticket.served.outcome.error if ticket.served is not None else None
+    if error is None or error.type != _VIOLATION:
+        return None
+    found = error.data.get("attributes")
+    given = found if isinstance(found, Mapping) else {}
+    rule, plugin = (str(given.get(name) or "") for name in ("rule", "plugin"))
+    return PolicyViolation(error.message, rule=rule, plugin=plugin, n=ticket.n)
 
 
 def _hold_batch(ticket: Ticket, batch: Sequence[ProposedCall]) -> Steps[tuple[Deny, Run] | None]:

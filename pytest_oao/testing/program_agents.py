@@ -10,7 +10,9 @@ import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, TypeAlias, TypeVar, cast
 
 from oao_harness.adapters.governed import model, tool
@@ -109,7 +111,7 @@ class Trial:
         inner_rules: What the runs nested in it may do besides.
         is_async: True makes agent and bodies coroutines.
         budget: What it may spend together with others.
-        plugins: Further plugins.
+        policies: Further policies of the program's run, asked after the rules.
     """
 
     def __init__(
@@ -120,17 +122,16 @@ class Trial:
         inner_rules: Rules | None = None,
         is_async: bool = False,
         budget: SharedBudget | None = None,
-        plugins: Sequence[object] = (),
+        policies: Sequence[object] = (),
     ) -> None:
         self.program = program
         self.rules = rules
         self.inner_rules = inner_rules or Rules()
         self.is_async = is_async
         self._log = _Log()
-        self._make = lambda: Orchestrator(
-            rules.policies(), _LoggedStore(self._log), plugins, approver=rules.approver, budget=budget
+        self.orchestrator = Orchestrator(
+            [*rules.policies(), *policies], _LoggedStore(self._log), approver=rules.approver, budget=budget
         )
-        self.orchestrator = self._make()
         self.inner = Orchestrator(self.inner_rules.policies(), approver=self.inner_rules.approver)
         self.reports: list[ExecutionReport] = []
 
@@ -191,7 +192,7 @@ class Trial:
             (event.execution_id, event.record) for event in self.events if isinstance(event, Written)
         )
         other = Trial(self.program, self.rules, inner_rules=self.inner_rules, is_async=self.is_async)
-        other.reports.append(other.orchestrator.replay(other._agent(), "t", recording))  # noqa: SLF001
+        other.reports.append(other.orchestrator.replay(other._agent(), "t", recording))
         return other
 
     def _keep(self, report: ExecutionReport) -> ExecutionReport:
@@ -209,7 +210,7 @@ def run_program(
     inner_rules: Rules | None = None,
     is_async: bool = False,
     budget: SharedBudget | None = None,
-    plugins: Sequence[object] = (),
+    policies: Sequence[object] = (),
 ) -> Trial:
     """Run a program once and return what happened; the arguments are those of `Trial`.
 
@@ -219,7 +220,9 @@ def run_program(
         assert trial.executed == [] and trial.report.status == "FAILED"
         ```
     """
-    trial = Trial(program, rules or Rules(), inner_rules=inner_rules, is_async=is_async, budget=budget, plugins=plugins)
+    trial = Trial(
+        program, rules or Rules(), inner_rules=inner_rules, is_async=is_async, budget=budget, policies=policies
+    )
     trial.run()
     return trial
 
@@ -293,23 +296,30 @@ class _Agent:
                 await self.call_tool("delegate", str(node.index), place, node.inside)
             case InnerRun():
                 await self.start_run(node, place)
-            case Swallow():
-                try:
-                    return await self.block(node.inside, scope)
-                except BaseException:  # noqa: BLE001 - what a bad agent does
-                    return False
-            case TryAgain(_, times):
-                return await self.try_again(node.inside, scope, times)
-            case Together():
-                return any(await self.at_once([self.later(one, scope) for one in node.inside]))
-            case InThread():
-                await self.in_thread(node.inside, scope)
+            case Swallow() | TryAgain() | Together() | InThread():
+                return await self.surround(op, node.inside, scope)
             case Pause():
                 await self.pause()
             case Fail():
                 raise ValueError("the program fails")
             case Leave():
                 return True
+        return False
+
+    async def surround(
+        self, op: Swallow | TryAgain | Together | InThread, nodes: Sequence[Node], scope: _Scope
+    ) -> bool:
+        """Do the operations that another one takes in."""
+        match op:
+            case Swallow():
+                with suppress(BaseException):
+                    return await self.block(nodes, scope)
+            case TryAgain(_, times):
+                return await self.try_again(nodes, scope, times)
+            case Together():
+                return any(await self.at_once([self.later(one, scope) for one in nodes]))
+            case InThread():
+                await self.in_thread(nodes, scope)
         return False
 
     def later(self, node: Node, scope: _Scope) -> Callable[[], Coroutine[Any, Any, bool]]:
@@ -321,7 +331,7 @@ class _Agent:
         for left in reversed(range(times)):
             try:
                 return await self.block(nodes, scope)
-            except BaseException:  # noqa: BLE001 - what a bad agent does
+            except BaseException:
                 if not left:
                     raise
         return False
@@ -331,7 +341,7 @@ class _Agent:
         if self.is_async:
             found: list[T | BaseException] = await asyncio.gather(*(job() for job in jobs), return_exceptions=True)
         else:
-            found = _in_threads([lambda job=job: _finished(job()) for job in jobs])
+            found = _in_threads([partial(_finish_job, job) for job in jobs])
         for one in found:
             if isinstance(one, BaseException):
                 raise one
@@ -345,8 +355,7 @@ class _Agent:
             # Started here, so that it is a thread of the agent's; waited for beside the loop.
             thread = _Thread(job)
             thread.start()
-            while thread.is_alive():
-                await asyncio.sleep(0.0005)
+            await asyncio.to_thread(thread.join)
         else:
             _in_threads([job])
 
@@ -355,7 +364,7 @@ class _Agent:
         if self.is_async:
             await asyncio.sleep(0)
         else:
-            time.sleep(0)
+            _let_others_go_on()
 
     async def start_run(self, node: Node, place: str) -> None:
         """Run operations as an agent of its own."""
@@ -374,7 +383,7 @@ class _Agent:
         """Call a tool, as a framework does where the call has an id."""
 
         async def body(value: str) -> str:
-            with _running(self.log, self.seen("tool", name, value, place, batch)):
+            with _running(self.log, self.seen("tool", name, value, place=place, batch=batch)):
                 await self.block(inside, _Scope(f"{place}/"))
                 return f"{name} {value}"
 
@@ -397,7 +406,7 @@ class _Agent:
 
         async def body(prompt: str, max_tokens: int) -> dict[str, Json]:
             usage = (0, 0) if op.fails else op.tokens
-            with _running(self.log, self.seen("model", "think", prompt, place, tokens=usage)):
+            with _running(self.log, self.seen("model", "think", prompt, place=place, tokens=usage)):
                 if op.fails:
                     raise ValueError("the model fails")
                 return {"text": "x", "tool_calls": asked, "usage": _usage(op.tokens)}
@@ -409,7 +418,7 @@ class _Agent:
         await self.awaited(think(f"p{place}", max_tokens=op.max_tokens))
         batch = place if len(op.batch) > 1 else ""
         jobs = [
-            lambda one=one, id_=id_: self.call_tool(one.name, one.value, id_, batch=batch, call_id=id_)
+            partial(self.call_tool, one.name, one.value, id_, batch=batch, call_id=id_)
             for one, id_ in zip(op.batch, ids, strict=True)
         ]
         if op.way == "together":
@@ -426,32 +435,19 @@ class _Agent:
         else:
             source = model(name="talk")(self.talking(op, place))
             chunks = source(f"p{place}", max_tokens=op.max_tokens)
-        if self.is_async:
-            try:
-                for _ in range(op.take):
-                    if await anext(chunks, None) is None:
-                        break
-                else:
-                    if op.take == len(_CHUNKS):
-                        await anext(chunks, None)
-            finally:
-                await chunks.aclose()
-            return
         try:
-            for _ in range(op.take):
-                if next(chunks, None) is None:
+            # One more than there are: only then does the stream know that nobody left it early.
+            for _ in range(op.take + (op.take == len(_CHUNKS))):
+                if await self.awaited(anext(chunks, None) if self.is_async else next(chunks, None)) is None:
                     break
-            else:
-                if op.take == len(_CHUNKS):
-                    next(chunks, None)
         finally:
-            chunks.close()
+            await self.awaited(chunks.aclose() if self.is_async else chunks.close())
 
     def feeding(self, place: str) -> Callable[..., Any]:
         """Return the tool that yields chunks."""
 
         def feed(value: str) -> Iterator[str]:
-            with _running(self.log, self.seen("tool", "feed", value, place)):
+            with _running(self.log, self.seen("tool", "feed", value, place=place)):
                 yield from _CHUNKS
 
         async def async_feed(value: str) -> AsyncIterator[str]:
@@ -466,7 +462,7 @@ class _Agent:
         def talk(prompt: str, max_tokens: int) -> Iterator[Json]:
             # The tokens are in the last chunk: who leaves before it was never told.
             usage = op.tokens if op.take == len(_CHUNKS) else (0, 0)
-            with _running(self.log, self.seen("model", "talk", prompt, place, tokens=usage)):
+            with _running(self.log, self.seen("model", "talk", prompt, place=place, tokens=usage)):
                 yield {"text": "x"}
                 yield {"text": "y"}
                 yield {"text": "z", "usage": _usage(op.tokens)}
@@ -498,6 +494,7 @@ class _Agent:
         kind: Literal["tool", "model"],
         name: str,
         value: str,
+        *,
         place: str,
         batch: str = "",
         tokens: tuple[int, int] = (0, 0),
@@ -544,6 +541,14 @@ def _in_threads(jobs: Sequence[Callable[[], Any]]) -> list[Any]:
     for thread in threads:
         thread.join()
     return [thread.result for thread in threads]
+
+
+def _finish_job(job: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    return _finished(job())
+
+
+def _let_others_go_on() -> None:
+    time.sleep(0)
 
 
 def _value(call: Call) -> str:

@@ -97,7 +97,8 @@ def _is_given(value: object, one: Field[Any]) -> bool:
 def _shown(value: object) -> str:
     if not isinstance(value, Limits):
         return repr(value)
-    return f"Limits({', '.join(f'{one.name}={getattr(value, one.name)!r}' for one in fields(value) if _is_given(value, one))})"
+    given = [f"{one.name}={getattr(value, one.name)!r}" for one in fields(value) if _is_given(value, one)]
+    return f"Limits({', '.join(given)})"
 
 
 class RulesPolicy:

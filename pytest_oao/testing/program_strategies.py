@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from hypothesis import strategies as st
 
 from oao_hookspecs import Limits
@@ -121,6 +124,10 @@ def _names(most: int) -> st.SearchStrategy[tuple[str, ...]]:
     return st.one_of(st.just(()), some)
 
 
+def _rules(given: Mapping[str, Any]) -> Rules:
+    return Rules(**given)
+
+
 def policies(*, holds: bool = True, breaks: bool = True, limited: bool = True) -> st.SearchStrategy[Rules]:
     """Return a strategy for the rules of a run.
 
@@ -131,15 +138,17 @@ def policies(*, holds: bool = True, breaks: bool = True, limited: bool = True) -
     """
     # Not `builds`: rules print what is given, and nothing else.
     return st.fixed_dictionaries(
-        dict(
-            limits=limits() if limited else st.just(Limits()),
-            deny=_names(2),
-            deny_values=st.sampled_from(((), ("bad",))),
-            hold=_names(2) if holds else st.just(()),
-            rewrite=st.lists(st.sampled_from(TOOLS), max_size=2, unique=True).map(lambda found: tuple(sorted(found))),
-            broken=_names(1) if breaks else st.just(()),
-            fails_by=st.sampled_from(("raising", "nonsense", "halting")),
-            is_async=st.booleans(),
-            answer=st.sampled_from(("approve", "nothing", "reject", "edit")),
-        )
-    ).map(lambda given: Rules(**given))
+        {
+            "limits": limits() if limited else st.just(Limits()),
+            "deny": _names(2),
+            "deny_values": st.sampled_from(((), ("bad",))),
+            "hold": _names(2) if holds else st.just(()),
+            "rewrite": st.lists(st.sampled_from(TOOLS), max_size=2, unique=True).map(
+                lambda found: tuple(sorted(found))
+            ),
+            "broken": _names(1) if breaks else st.just(()),
+            "fails_by": st.sampled_from(("raising", "nonsense", "halting")),
+            "is_async": st.booleans(),
+            "answer": st.sampled_from(("approve", "nothing", "reject", "edit")),
+        }
+    ).map(_rules)

@@ -200,30 +200,32 @@ def _line(op: Op) -> str:
         case StreamModel(take, most, tokens):
             closed = "" if take == 3 else f"  # closed after {take} of 3 chunks"
             return f"talk(max_tokens={most}, usage={tokens}){closed}"
-        case Nested():
-            return "with delegate():  # the body of a tool"
-        case InnerRun():
-            return "with inner_run():  # an agent of its own"
-        case Swallow():
-            return "with suppress(BaseException):"
         case TryAgain(_, times):
             return f"for _ in until_it_works(times={times}):"
-        case Together():
-            return "with at_once():  # each in its own thread or task"
-        case InThread():
-            return "with thread():"
-        case Pause():
-            return "sleep(0)"
-        case Fail():
-            return "raise ValueError"
-        case Leave():
-            return "return"
+        case _:
+            return _LINES[type(op)]
+
+
+_LINES: Final[dict[type[Op], str]] = {
+    Nested: "with delegate():  # the body of a tool",
+    InnerRun: "with inner_run():  # an agent of its own",
+    Swallow: "with suppress(BaseException):",
+    Together: "with at_once():  # each in its own thread or task",
+    InThread: "with thread():",
+    Pause: "sleep(0)",
+    Fail: "raise ValueError",
+    Leave: "return",
+}
 
 
 def _model_line(op: CallModel) -> str:
     asked = ", ".join(f"{one.name}({one.value!r})" for one in op.batch)
     what = f"max_tokens={op.max_tokens}, usage={op.tokens}" + (", fails=True" if op.fails else "")
-    then = {"not": "", "in_order": f"; {asked}", "together": f"; at_once({asked})"}[op.way] if op.batch else ""
+    then = (
+        {"not": "", "in_order": f"; {asked.replace('), ', '); ')}", "together": f"; at_once({asked})"}[op.way]
+        if op.batch
+        else ""
+    )
     return f"think({what}{f', asks=[{asked}]' if op.batch else ''}){then}"
 
 
