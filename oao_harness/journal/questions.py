@@ -65,6 +65,8 @@ class Question:
     request: ApprovalRequest
     answers: list[ApprovalAnswer] = field(default_factory=list[ApprovalAnswer])
     used: bool = False
+    used_by: int | None = None
+    """Number of the call that used the approval: it is good for that call also where it is made once more."""
 
     def state(self, now: float) -> State:
         """Return where the question stands; an approval of who is not entitled counts for nothing."""
@@ -115,6 +117,9 @@ class Question:
         request = self.request
         if (request.rule, request.kind, request.tool) != (ask.rule, call.kind, call.name):
             return False
+        # Two policies may give their rules one name; whom they ask must be the same to be one question.
+        if (request.approvers, request.needed) != (tuple(ask.approvers), ask.needed):
+            return False
         if (request.policy, request.principal) != (bound.policy, bound.principal):
             return False
         if (request.approvers, request.needed) != (tuple(ask.approvers), ask.needed):
@@ -157,6 +162,7 @@ class Questions:
             for used in cast("list[str]", record.get("approvals") or ()):
                 if used in self._questions:
                     self._questions[used].used = True
+                    self._questions[used].used_by = cast("int", record["n"])
 
     def now(self, time: float) -> float:
         """Return the time, but never before the newest record: a clock that jumps back makes nothing young again."""
@@ -172,7 +178,14 @@ class Questions:
         return [one for one in self.all() if not one.used and one.state(self.now(time)) == "pending"]
 
     def find(
-        self, ask: Ask, call: Call, bound: Bound, time: float, others: Collection[str] = frozenset()
+        self,
+        ask: Ask,
+        call: Call,
+        bound: Bound,
+        time: float,
+        *,
+        others: Collection[str] = frozenset(),
+        n: int | None = None,
     ) -> Question | None:
         """Return the question that was asked about a call and still holds, or None.
 
@@ -182,20 +195,24 @@ class Questions:
             bound: What the question must have been bound to.
             time: Unix seconds.
             others: Ids of questions that another policy asks about the call, or that belong to another call.
+            n: Number of the call; None where it has none.
         """
         now = self.now(time)
         for question in self.all():
-            if question.used or question.request.id in others:
+            if question.request.id in others:
                 continue
-            if question.is_about(ask, call, bound) and question.state(now) != "expired":
+            own = n is not None and question.used_by == n
+            holds = own or (not question.used and question.state(now) != "expired")
+            if holds and question.is_about(ask, call, bound):
                 return question
         return None
 
-    def take(self, question: Question) -> bool:
-        """Use an approval; False where another call was faster."""
+    def take(self, question: Question, n: int) -> bool:
+        """Use an approval for a call; False where another call was faster."""
         with self._lock:
-            taken, question.used = not question.used, True
-            return taken
+            if not question.used:
+                question.used, question.used_by = True, n
+            return question.used_by == n
 
     def add(self, execution_id: str, make: Callable[[str], ApprovalRequest]) -> Question:
         """Keep a new question of a run.

@@ -146,9 +146,14 @@ def _without_abandoned(records: Sequence[Record]) -> list[Record]:
 
 
 def _waiting(records: Sequence[Record]) -> frozenset[int]:
-    """Return the numbers of the calls inside of which the run was suspended last."""
-    suspended = [one for one in records if one["type"] == "run.suspended"]
-    return frozenset(cast("Sequence[int]", suspended[-1].get("inside") or ())) if suspended else frozenset()
+    """Return the numbers of the calls whose bodies wait: suspended inside of them, and not entered again since."""
+    waiting: set[int] = set()
+    for record in records:
+        if record["type"] == "run.suspended":
+            waiting.update(cast("Sequence[int]", record.get("inside") or ()))
+        elif record["type"] in {"again", "outcome"}:
+            waiting.discard(cast("int", record["n"]))
+    return frozenset(waiting)
 
 
 def _ended_before_the_break(records: Sequence[Record]) -> set[int]:

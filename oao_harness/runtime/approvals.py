@@ -107,7 +107,9 @@ def _exact(value: Json) -> Json:
     return value
 
 
-def hold(run: Run, call: Call, asks: Sequence[Asked], others: set[str] | None = None) -> Steps[Held]:
+def hold(
+    run: Run, call: Call, asks: Sequence[Asked], *, others: set[str] | None = None, n: int | None = None
+) -> Steps[Held]:
     """Find or ask for the answers to what policies ask about one call.
 
     Args:
@@ -115,6 +117,7 @@ def hold(run: Run, call: Call, asks: Sequence[Asked], others: set[str] | None = 
         call: As the policies left it.
         asks: At least one; each has a question of its own.
         others: Ids of the questions of sibling calls; those of this call are added.
+        n: Number of the call; None while it is only proposed.
     """
     others = set() if others is None else others
     policy = "+".join(member.policy_version for member in run.lineage)
@@ -123,11 +126,12 @@ def hold(run: Run, call: Call, asks: Sequence[Asked], others: set[str] | None = 
     granted: list[Question] = []
     pending: list[Question] = []
     for ask, by in asks:
-        question = run.questions.find(ask, call, bound, run.clock.time(), others)
+        question = run.questions.find(ask, call, bound, run.clock.time(), others=others, n=n)
         if question is None:
             question = yield from _question(run, ask, call, bound)
         others.add(question.request.id)
-        state = question.state(run.questions.now(run.clock.time()))
+        # Used by this very call, before it was interrupted: it may have expired since.
+        state = "approved" if question.used else question.state(run.questions.now(run.clock.time()))
         if state == "rejected":
             reason = f"{call.kind} {call.name}: {question.why_rejected()}"
             denial = Deny(rule=ask.rule, plugin=ask.plugin, source=ask.source, reason=reason)

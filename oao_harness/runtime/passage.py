@@ -7,9 +7,10 @@ the recorded outcome is served.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Final
 
 from oao_harness.errors import PolicyViolation, ReplayDiverged, RunHalted, RunSuspended
 from oao_harness.journal.codec import encode_error, error_line, opaque
@@ -49,6 +50,10 @@ from oao_hookspecs import (
 )
 
 __all__ = ["Ticket", "abandon", "begin", "diverging", "finish", "must_redact", "redacting", "retrying"]
+
+# Each approval may give other arguments, and each is judged again: one that is undone would be given for ever.
+_MOST_EDITS: Final = 8
+_VIOLATION: Final = encode_error(PolicyViolation()).type
 
 
 @dataclass(slots=True, kw_only=True)
@@ -147,13 +152,14 @@ def _judge(ticket: Ticket) -> Steps[tuple[Decision, Run]]:
     """Ask the policies, and where one of them wants a person to decide, that person."""
     run = ticket.run
     unique = f"{run.execution_id}#{ticket.n}"
+    edits = 0
     while True:
         judged = yield from judge_call(run, ticket.call, unique)
         ticket.changed = ticket.changed or judged.call is not ticket.call
         ticket.call = judged.call
         if not judged.asks or (ticket.served is not None and ticket.served.known):
             return judged.decision, judged.by
-        held = yield from hold(run, judged.call, judged.asks)
+        held = yield from hold(run, judged.call, judged.asks, n=ticket.n)
         if held.denial is not None:
             return held.denial
         if held.pending:
@@ -161,10 +167,14 @@ def _judge(ticket: Ticket) -> Steps[tuple[Decision, Run]]:
             raise run.require_halt()
         # Not yet used: an approval with other arguments is used by the call that has them.
         if held.edited is not None:
+            edits += 1
+            if edits > _MOST_EDITS:
+                reason = f"tool {ticket.call.name}: a policy undoes the arguments that an approval gave it"
+                return Deny(rule="policy-error", plugin="oao", reason=reason), run
             ticket.call, ticket.changed = held.edited, True
             continue
         for question in held.granted:
-            if not run.questions.take(question):
+            if not run.questions.take(question, ticket.n):
                 break
             ticket.granted = (*ticket.granted, question)
         else:
@@ -202,7 +212,7 @@ def _judge_inner(ticket: Ticket, call: Call, ended: Outcome | None) -> Steps[Non
         if held.denial is not None:
             denial, by = held.denial
         for question in held.granted:
-            run.questions.take(question)
+            run.questions.take(question, ticket.n)
     if denial is None:
         reserved, denial, by = reserve(run, call, spends=False)
         refusal = settle(run, reserved, ended.usage if ended is not None else None)
@@ -291,9 +301,10 @@ def finish(ticket: Ticket, answer: Answer | None, error: BaseException | None) -
         raise run.require_halt()
     if not ticket.is_known:
         run.write("outcome", outcome_fields(outcome, n=ticket.n, late=run.closed))
-    if isinstance(error, PolicyViolation):
+    violation = error if isinstance(error, PolicyViolation) else _recorded_violation(ticket)
+    if violation is not None:
         # Raised by the body: a denial is a denial, also where the agent catches it.
-        yield from run.halting(error)
+        yield from run.halting(violation)
     if run.hooks.heard("oao_call_finished") and not ticket.is_known:
         unique = f"{run.execution_id}#{ticket.n}"
         shown = freeze_call(ticket.call, unique=unique)
@@ -310,6 +321,17 @@ def finish(ticket: Ticket, answer: Answer | None, error: BaseException | None) -
         raise run.require_halt()
 
 
+def _recorded_violation(ticket: Ticket) -> PolicyViolation | None:
+    """Return the violation that the body of a served call ended with: the calls inside of it are not made again."""
+    error = ticket.served.outcome.error if ticket.served is not None else None
+    if error is None or error.type != _VIOLATION:
+        return None
+    found = error.data.get("attributes")
+    given = found if isinstance(found, Mapping) else {}
+    rule, plugin = (str(given.get(name) or "") for name in ("rule", "plugin"))
+    return PolicyViolation(error.message, rule=rule, plugin=plugin, n=ticket.n)
+
+
 def _hold_batch(ticket: Ticket, batch: Sequence[ProposedCall]) -> Steps[tuple[Deny, Run] | None]:
     """Judge a batch before any of it starts; where a person must be asked, all of it waits."""
     run = ticket.run
@@ -321,7 +343,7 @@ def _hold_batch(ticket: Ticket, batch: Sequence[ProposedCall]) -> Steps[tuple[De
     for call, asks in judged.held:
         if ticket.served is not None and run.replay is not None and run.replay.holds(call):
             continue
-        held = yield from hold(run, call, asks, asked)
+        held = yield from hold(run, call, asks, others=asked)
         if held.denial is not None:
             return held.denial
         pending += held.pending

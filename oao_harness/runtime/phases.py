@@ -148,6 +148,10 @@ def review(run: Run, ending: Ending | None, adapter: Adapter | None) -> Steps[Ex
         ending: How the agent's code ended; None where it never ran.
         adapter: Finds the output in what the agent returned; None takes the result itself.
     """
+    held = next((one.halted for one in run.lineage if isinstance(one.halted, RunSuspended)), None)
+    if held is not None:
+        # Also where the agent swallowed that its calls were refused, and seems to be done: it will go on.
+        run.latch(held)
     if isinstance(run.halted, RunSuspended):
         return _suspended(run)
     output: Json = None

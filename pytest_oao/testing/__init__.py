@@ -19,27 +19,82 @@ if TYPE_CHECKING:
         ToolCall,
         ToolCallReply,
     )
+    from pytest_oao.testing.program_agents import Trial, run_program
+    from pytest_oao.testing.program_rules import Rules
+    from pytest_oao.testing.programs import (
+        Body,
+        CallModel,
+        CallTool,
+        Fail,
+        InnerRun,
+        InThread,
+        Leave,
+        Nested,
+        Pause,
+        Program,
+        StreamModel,
+        StreamTool,
+        Swallow,
+        Together,
+        TryAgain,
+    )
     from pytest_oao.testing.redis_server import RedisServer
     from pytest_oao.testing.usage import TokenUsage
 
 __all__ = [
+    "Body",
+    "CallModel",
+    "CallTool",
     "CassetteServer",
     "ErrorReply",
+    "Fail",
+    "InThread",
+    "InnerRun",
+    "Leave",
     "LedgerConformance",
+    "Nested",
     "OpenAIServer",
+    "Pause",
+    "Program",
     "RedisServer",
     "Reply",
+    "Rules",
+    "StreamModel",
+    "StreamTool",
+    "Swallow",
     "TextReply",
+    "Together",
     "TokenUsage",
     "ToolCall",
     "ToolCallReply",
+    "Trial",
+    "TryAgain",
+    "run_program",
 ]
 
 _MODULES = {
+    "Body": "programs",
+    "CallModel": "programs",
+    "CallTool": "programs",
     "CassetteServer": "cassette_server",
+    "Fail": "programs",
+    "InThread": "programs",
+    "InnerRun": "programs",
+    "Leave": "programs",
     "LedgerConformance": "ledger",
+    "Nested": "programs",
+    "Pause": "programs",
+    "Program": "programs",
     "RedisServer": "redis_server",
+    "Rules": "program_rules",
+    "StreamModel": "programs",
+    "StreamTool": "programs",
+    "Swallow": "programs",
+    "Together": "programs",
     "TokenUsage": "usage",
+    "Trial": "program_agents",
+    "TryAgain": "programs",
+    "run_program": "program_agents",
 }
 
 

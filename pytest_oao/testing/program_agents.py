@@ -1,0 +1,559 @@
+"""Agents made of programs, and trials: one program under one set of rules, with a log of all that really happened.
+
+The log is written by the bodies and by the store, in one order; none of oao's counters is asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal, TypeAlias, TypeVar, cast
+
+from oao_harness.adapters.governed import model, tool
+from oao_harness.journal.recording import Recording
+from oao_harness.runtime import gate
+from oao_harness.runtime.context import current
+from oao_harness.runtime.orchestrator import Orchestrator
+from oao_harness.runtime.report import ExecutionReport
+from oao_harness.runtime.shared_budget import SharedBudget
+from oao_harness.stores.memory import MemoryStore
+from oao_hookspecs import Call, Json, Principal, Record, ToolCall
+from pytest_oao.testing.program_rules import Rules
+from pytest_oao.testing.programs import (
+    Body,
+    CallModel,
+    CallTool,
+    Fail,
+    InnerRun,
+    InThread,
+    Leave,
+    Nested,
+    Node,
+    Pause,
+    Program,
+    StreamModel,
+    StreamTool,
+    Swallow,
+    Together,
+    TryAgain,
+)
+
+__all__ = ["Ended", "Event", "Started", "Trial", "Written", "run_program"]
+
+T = TypeVar("T")
+_PERSON = Principal(id="reviewer")
+_CHUNKS = ("x", "y", "z")
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A body began."""
+
+    body: Body
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A body ended, however."""
+
+    body: Body
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A record was kept."""
+
+    execution_id: str
+    record: Record
+
+
+Event: TypeAlias = Started | Ended | Written
+
+
+class _Log:
+    """What happened, in one order."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.lock = threading.RLock()
+
+    def add(self, event: Event) -> None:
+        with self.lock:
+            self.events.append(event)
+
+
+class _LoggedStore(MemoryStore):
+    """A store that also writes what it keeps to the log."""
+
+    def __init__(self, log: _Log) -> None:
+        super().__init__()
+        self._log = log
+
+    def append(self, execution_id: str, epoch: int, record: Record) -> None:
+        """Append one record; see `Store.append`."""
+        with self._log.lock:
+            super().append(execution_id, epoch, record)
+            self._log.add(Written(execution_id, record))
+
+
+class Trial:
+    """One program under one set of rules: what it did, in as many legs as it took.
+
+    Args:
+        program: What the agent does.
+        rules: What it may do.
+        inner_rules: What the runs nested in it may do besides.
+        is_async: True makes agent and bodies coroutines.
+        budget: What it may spend together with others.
+        policies: Further policies of the program's run, asked after the rules.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        rules: Rules,
+        *,
+        inner_rules: Rules | None = None,
+        is_async: bool = False,
+        budget: SharedBudget | None = None,
+        policies: Sequence[object] = (),
+    ) -> None:
+        self.program = program
+        self.rules = rules
+        self.inner_rules = inner_rules or Rules()
+        self.is_async = is_async
+        self._log = _Log()
+        self.orchestrator = Orchestrator(
+            [*rules.policies(), *policies], _LoggedStore(self._log), approver=rules.approver, budget=budget
+        )
+        self.inner = Orchestrator(self.inner_rules.policies(), approver=self.inner_rules.approver)
+        self.reports: list[ExecutionReport] = []
+
+    @property
+    def events(self) -> list[Event]:
+        """What happened so far, in the order it happened."""
+        with self._log.lock:
+            return list(self._log.events)
+
+    @property
+    def executed(self) -> list[Body]:
+        """The bodies that ran, in the order they began."""
+        return [event.body for event in self.events if isinstance(event, Started)]
+
+    @property
+    def report(self) -> ExecutionReport:
+        """The newest report of the program's run."""
+        return self.reports[-1]
+
+    def records(self, execution_id: str | None = None) -> list[Record]:
+        """Return the journal of a run, by default that of the program's."""
+        wanted = execution_id or self.report.execution_id
+        return [event.record for event in self.events if isinstance(event, Written) and event.execution_id == wanted]
+
+    def journals(self) -> dict[str, list[Record]]:
+        """Return the journals of the run and of those nested in it, by execution id."""
+        found: dict[str, list[Record]] = {}
+        for event in self.events:
+            if isinstance(event, Written):
+                found.setdefault(event.execution_id, []).append(event.record)
+        return found
+
+    def run(self) -> ExecutionReport:
+        """Run the program."""
+        agent = self._agent()
+        if self.is_async:
+            return self._keep(asyncio.run(self.orchestrator.run_async(agent, "t", agent_name="main")))
+        return self._keep(self.orchestrator.run(agent, "t", agent_name="main"))
+
+    def approve(self) -> int:
+        """Approve all open questions; return how many there were."""
+        questions = self.orchestrator.approvals()
+        for question in questions:
+            self.orchestrator.approve(question.id, by=_PERSON)
+        return len(questions)
+
+    def resume(self) -> ExecutionReport:
+        """Go on with the suspended run."""
+        execution_id = self.report.execution_id
+        agent = self._agent()
+        if self.is_async:
+            return self._keep(asyncio.run(self.orchestrator.resume_async(execution_id, agent)))
+        return self._keep(self.orchestrator.resume(execution_id, agent))
+
+    def replay(self) -> Trial:
+        """Return a trial that replayed this one from its recording."""
+        recording = Recording.from_records(
+            (event.execution_id, event.record) for event in self.events if isinstance(event, Written)
+        )
+        other = Trial(self.program, self.rules, inner_rules=self.inner_rules, is_async=self.is_async)
+        other.reports.append(other.orchestrator.replay(other._agent(), "t", recording))
+        return other
+
+    def _keep(self, report: ExecutionReport) -> ExecutionReport:
+        self.reports.append(report)
+        return report
+
+    def _agent(self) -> Callable[[str], Any]:
+        return _Agent(self._log, self.inner, ("main",), is_async=self.is_async).of(self.program.tree())
+
+
+def run_program(
+    program: Program,
+    rules: Rules | None = None,
+    *,
+    inner_rules: Rules | None = None,
+    is_async: bool = False,
+    budget: SharedBudget | None = None,
+    policies: Sequence[object] = (),
+) -> Trial:
+    """Run a program once and return what happened; the arguments are those of `Trial`.
+
+    Example:
+        ```python
+        trial = run_program(Program((CallTool("pay"),)), Rules(deny=("pay",)))
+        assert trial.executed == [] and trial.report.status == "FAILED"
+        ```
+    """
+    trial = Trial(
+        program, rules or Rules(), inner_rules=inner_rules, is_async=is_async, budget=budget, policies=policies
+    )
+    trial.run()
+    return trial
+
+
+def _finished(steps: Coroutine[Any, Any, T]) -> T:
+    """Run to its end a coroutine that awaits nothing: how the one interpreter is a sync agent too."""
+    try:
+        steps.send(None)
+    except StopIteration as stop:
+        return cast("T", stop.value)
+    raise RuntimeError("a sync program awaited something")
+
+
+@dataclass(slots=True)
+class _Scope:
+    """Where in the program: the same operation gets the same places in every leg."""
+
+    prefix: str = ""
+    visits: Counter[int] = field(default_factory=Counter[int])
+
+    def place(self, index: int) -> str:
+        self.visits[index] += 1
+        visit = self.visits[index]
+        return f"{self.prefix}{index}" + (f"~{visit}" if visit > 1 else "")
+
+
+@dataclass(frozen=True, slots=True)
+class _Agent:
+    """Does operations in the name of one run."""
+
+    log: _Log
+    inner: Orchestrator
+    runs: tuple[str, ...]
+    is_async: bool
+
+    def of(self, nodes: Sequence[Node]) -> Callable[[str], Any]:
+        """Return the agent function that does some operations."""
+        if self.is_async:
+
+            async def async_agent(task: str) -> str:
+                await self.block(nodes, _Scope())
+                return "done"
+
+            return async_agent
+
+        def agent(task: str) -> str:
+            _finished(self.block(nodes, _Scope()))
+            return "done"
+
+        return agent
+
+    async def block(self, nodes: Sequence[Node], scope: _Scope) -> bool:
+        """Do operations in order; return True where the function they are in is to be left."""
+        for node in nodes:
+            if await self.do(node, scope):
+                return True
+        return False
+
+    async def do(self, node: Node, scope: _Scope) -> bool:
+        """Do one operation."""
+        op = node.op
+        place = scope.place(node.index)
+        match op:
+            case CallTool(name, value):
+                await self.call_tool(name, value, place)
+            case CallModel():
+                await self.think(op, place)
+            case StreamTool() | StreamModel():
+                await self.stream(op, place)
+            case Nested():
+                await self.call_tool("delegate", str(node.index), place, node.inside)
+            case InnerRun():
+                await self.start_run(node, place)
+            case Swallow() | TryAgain() | Together() | InThread():
+                return await self.surround(op, node.inside, scope)
+            case Pause():
+                await self.pause()
+            case Fail():
+                raise ValueError("the program fails")
+            case Leave():
+                return True
+        return False
+
+    async def surround(
+        self, op: Swallow | TryAgain | Together | InThread, nodes: Sequence[Node], scope: _Scope
+    ) -> bool:
+        """Do the operations that another one takes in."""
+        match op:
+            case Swallow():
+                with suppress(BaseException):
+                    return await self.block(nodes, scope)
+            case TryAgain(_, times):
+                return await self.try_again(nodes, scope, times)
+            case Together():
+                return any(await self.at_once([self.later(one, scope) for one in nodes]))
+            case InThread():
+                await self.in_thread(nodes, scope)
+        return False
+
+    def later(self, node: Node, scope: _Scope) -> Callable[[], Coroutine[Any, Any, bool]]:
+        """Return one operation as a function."""
+        return lambda: self.do(node, scope)
+
+    async def try_again(self, nodes: Sequence[Node], scope: _Scope, times: int) -> bool:
+        """Do operations until they do not raise."""
+        for left in reversed(range(times)):
+            try:
+                return await self.block(nodes, scope)
+            except BaseException:
+                if not left:
+                    raise
+        return False
+
+    async def at_once(self, jobs: Sequence[Callable[[], Coroutine[Any, Any, T]]]) -> list[T]:
+        """Do jobs beside each other; raise the first error once all have ended."""
+        if self.is_async:
+            found: list[T | BaseException] = await asyncio.gather(*(job() for job in jobs), return_exceptions=True)
+        else:
+            found = _in_threads([partial(_finish_job, job) for job in jobs])
+        for one in found:
+            if isinstance(one, BaseException):
+                raise one
+        return cast("list[T]", found)
+
+    async def in_thread(self, nodes: Sequence[Node], scope: _Scope) -> None:
+        """Do operations in a thread; what they raise is lost with it."""
+        sync = _Agent(self.log, self.inner, self.runs, is_async=False)
+        job: Callable[[], bool] = lambda: _finished(sync.block(nodes, scope))  # noqa: E731
+        if self.is_async:
+            # Started here, so that it is a thread of the agent's; waited for beside the loop.
+            thread = _Thread(job)
+            thread.start()
+            await asyncio.to_thread(thread.join)
+        else:
+            _in_threads([job])
+
+    async def pause(self) -> None:
+        """Let others go on."""
+        if self.is_async:
+            await asyncio.sleep(0)
+        else:
+            _let_others_go_on()
+
+    async def start_run(self, node: Node, place: str) -> None:
+        """Run operations as an agent of its own."""
+        name = f"{self.runs[-1]}/{place}"
+        agent = _Agent(self.log, self.inner, (*self.runs, name), is_async=self.is_async).of(node.inside)
+        if self.is_async:
+            await self.inner.run_async(agent, "t", agent_name=name)
+        else:
+            self.inner.run(agent, "t", agent_name=name)
+
+    # Calls
+
+    async def call_tool(
+        self, name: str, value: str, place: str, inside: Sequence[Node] = (), *, batch: str = "", call_id: str = ""
+    ) -> None:
+        """Call a tool, as a framework does where the call has an id."""
+
+        async def body(value: str) -> str:
+            with _running(self.log, self.seen("tool", name, value, place=place, batch=batch)):
+                await self.block(inside, _Scope(f"{place}/"))
+                return f"{name} {value}"
+
+        run = current() if call_id else None
+        if run is None:
+            await self.calling(tool(name=name)(self.shaped(body)), value)
+            return
+        request = ToolCall(name=name, arguments={"value": value}, call_id=call_id)
+        if self.is_async:
+            await gate.acall(run, request, lambda call: body(_value(call)), gate.ValueShape())
+        else:
+            gate.call(run, request, lambda call: _finished(body(_value(call))), gate.ValueShape())
+
+    async def think(self, op: CallModel, place: str) -> None:
+        """Call the model and do what it asks for."""
+        ids = [f"{self.runs[-1]}:{place}.{number}" for number in range(len(op.batch))]
+        asked: list[Json] = [
+            {"name": one.name, "args": {"value": one.value}, "id": id_} for one, id_ in zip(op.batch, ids, strict=True)
+        ]
+
+        async def body(prompt: str, max_tokens: int) -> dict[str, Json]:
+            usage = (0, 0) if op.fails else op.tokens
+            with _running(self.log, self.seen("model", "think", prompt, place=place, tokens=usage)):
+                if op.fails:
+                    raise ValueError("the model fails")
+                return {"text": "x", "tool_calls": asked, "usage": _usage(op.tokens)}
+
+        def sync_body(prompt: str, max_tokens: int) -> dict[str, Json]:
+            return _finished(body(prompt, max_tokens))
+
+        think = model(name="think")(body if self.is_async else sync_body)
+        await self.awaited(think(f"p{place}", max_tokens=op.max_tokens))
+        batch = place if len(op.batch) > 1 else ""
+        jobs = [
+            partial(self.call_tool, one.name, one.value, id_, batch=batch, call_id=id_)
+            for one, id_ in zip(op.batch, ids, strict=True)
+        ]
+        if op.way == "together":
+            await self.at_once(jobs)
+        elif op.way == "in_order":
+            for job in jobs:
+                await job()
+
+    async def stream(self, op: StreamTool | StreamModel, place: str) -> None:
+        """Take some chunks of a stream, and close it."""
+        if isinstance(op, StreamTool):
+            source = tool(name="feed")(self.feeding(place))
+            chunks: Any = source(op.value)
+        else:
+            source = model(name="talk")(self.talking(op, place))
+            chunks = source(f"p{place}", max_tokens=op.max_tokens)
+        try:
+            # One more than there are: only then does the stream know that nobody left it early.
+            for _ in range(op.take + (op.take == len(_CHUNKS))):
+                if await self.awaited(anext(chunks, None) if self.is_async else next(chunks, None)) is None:
+                    break
+        finally:
+            await self.awaited(chunks.aclose() if self.is_async else chunks.close())
+
+    def feeding(self, place: str) -> Callable[..., Any]:
+        """Return the tool that yields chunks."""
+
+        def feed(value: str) -> Iterator[str]:
+            with _running(self.log, self.seen("tool", "feed", value, place=place)):
+                yield from _CHUNKS
+
+        async def async_feed(value: str) -> AsyncIterator[str]:
+            for chunk in feed(value):
+                yield chunk
+
+        return async_feed if self.is_async else feed
+
+    def talking(self, op: StreamModel, place: str) -> Callable[..., Any]:
+        """Return the model that streams."""
+
+        def talk(prompt: str, max_tokens: int) -> Iterator[Json]:
+            # The tokens are in the last chunk: who leaves before it was never told.
+            usage = op.tokens if op.take == len(_CHUNKS) else (0, 0)
+            with _running(self.log, self.seen("model", "talk", prompt, place=place, tokens=usage)):
+                yield {"text": "x"}
+                yield {"text": "y"}
+                yield {"text": "z", "usage": _usage(op.tokens)}
+
+        async def async_talk(prompt: str, max_tokens: int) -> AsyncIterator[Json]:
+            for chunk in talk(prompt, max_tokens):
+                yield chunk
+
+        return async_talk if self.is_async else talk
+
+    def shaped(self, body: Callable[[str], Coroutine[Any, Any, str]]) -> Callable[[str], Any]:
+        """Return a body as the kind of function that this agent calls."""
+
+        def sync_body(value: str) -> str:
+            return _finished(body(value))
+
+        return body if self.is_async else sync_body
+
+    async def calling(self, function: Callable[[str], Any], value: str) -> Any:
+        """Call a function that is of this agent's kind."""
+        return await self.awaited(function(value))
+
+    async def awaited(self, result: Any) -> Any:
+        """Return what a function of this agent's kind returned."""
+        return await cast("Awaitable[Any]", result) if self.is_async else result
+
+    def seen(
+        self,
+        kind: Literal["tool", "model"],
+        name: str,
+        value: str,
+        *,
+        place: str,
+        batch: str = "",
+        tokens: tuple[int, int] = (0, 0),
+    ) -> Body:
+        """Return what the log says about a body."""
+        return Body(kind=kind, name=name, value=value, runs=self.runs, place=place, batch=batch, tokens=tokens)
+
+
+class _running:  # noqa: N801 - used as `with _running(...)`
+    """Says that a body began, and that it ended."""
+
+    def __init__(self, log: _Log, body: Body) -> None:
+        self._log = log
+        self._body = body
+
+    def __enter__(self) -> None:
+        self._log.add(Started(self._body))
+
+    def __exit__(self, *raised: object) -> None:
+        self._log.add(Ended(self._body))
+
+
+class _Thread(threading.Thread):
+    """Keeps what its job returned or raised."""
+
+    def __init__(self, job: Callable[[], Any]) -> None:
+        super().__init__(daemon=True)
+        self._job = job
+        self.result: Any = None
+
+    def run(self) -> None:
+        """Do the job."""
+        try:
+            self.result = self._job()
+        except BaseException as error:  # noqa: BLE001 - handed to who waits
+            self.result = error
+
+
+def _in_threads(jobs: Sequence[Callable[[], Any]]) -> list[Any]:
+    """Do jobs beside each other; return what each returned or raised."""
+    threads = [_Thread(job) for job in jobs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return [thread.result for thread in threads]
+
+
+def _finish_job(job: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    return _finished(job())
+
+
+def _let_others_go_on() -> None:
+    time.sleep(0)
+
+
+def _value(call: Call) -> str:
+    return str(cast("ToolCall", call).arguments["value"])
+
+
+def _usage(tokens: tuple[int, int]) -> dict[str, Json]:
+    return {"input_tokens": tokens[0], "output_tokens": tokens[1]}
