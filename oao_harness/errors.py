@@ -52,14 +52,18 @@ class RunHalted(BaseException):
         rule: Name of the rule that stopped the run.
         plugin: Name of the plugin that the rule belongs to.
         n: Number of the refused call in the run, from 1; None where no single call is to blame.
+        source: Where the rule is written, as `file:line`; empty where nobody knows.
     """
 
-    def __init__(self, reason: str = "", *, rule: str = "", plugin: str = "", n: int | None = None) -> None:
+    def __init__(
+        self, reason: str = "", *, rule: str = "", plugin: str = "", n: int | None = None, source: str = ""
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.rule = rule
         self.plugin = plugin
         self.n = n
+        self.source = source
 
 
 class PolicyViolation(RunHalted):

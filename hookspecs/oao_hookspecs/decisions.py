@@ -160,6 +160,8 @@ class Limits:
     """True refuses an agent whose calls cannot be seen, and halts a run whose agent acts beside the gate."""
     process_tools: tuple[str, ...] | None = None
     """Names (globs) of the tools that may start processes; None: no opinion. Enforced with `require_governed`."""
+    sources: Mapping[str, str] = field(default_factory=dict[str, str], compare=False)
+    """Where a limit is written, as `file:line`, by field; `tool_limits.NAME` for one of a tool."""
 
     def tightened(self, other: Limits) -> Limits:
         """Return the stricter of both, field by field; fewer retries are stricter, and any opinion beats none."""
@@ -182,7 +184,22 @@ class Limits:
             retry=min(retries, key=lambda retry: retry.max_retries, default=None),
             require_governed=self.require_governed or other.require_governed,
             process_tools=_names_of_both(self.process_tools, other.process_tools),
+            sources=self._sources_with(other),
         )
+
+    def _sources_with(self, other: Limits) -> dict[str, str]:
+        """Return where the stricter of both limits is written."""
+        found: dict[str, str] = {}
+        for name in (*other.sources, *self.sources):
+            mine, theirs = (one._limit(name) for one in (self, other))
+            holder = other if mine is None or (theirs is not None and theirs < mine) else self
+            if name in holder.sources:
+                found[name] = holder.sources[name]
+        return found
+
+    def _limit(self, name: str) -> float | None:
+        field_name, _, tool = name.partition(".")
+        return self.tool_limits.get(tool) if tool else getattr(self, field_name)
 
 
 _COUNTED = (

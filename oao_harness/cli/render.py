@@ -258,6 +258,7 @@ def print_verdict(on: Console, timeline: Timeline) -> None:
             print_paragraph(on, Text("no end was journaled: it is still running, or its process died", style="yellow"))
     elif violation is not None:
         where = f", call #{text(violation, 'n')}" if violation.get("n") is not None else ""
+        where += f", {text(violation, 'source')}" if violation.get("source") else ""
         rule = f"{one_line(text(violation, 'rule'))} ({one_line(text(violation, 'plugin'))}{where})"
         first, *rest = clean(text(violation, "reason")).split("\n")
         print_paragraph(on, Text.assemble((rule, "bold red"), (f": {first}", "red")))

@@ -13,7 +13,7 @@ outcome        n, res | error, duration_s [, usage, batch, attempts, replayed, l
 approval.*     see `questions`
 run.suspended  reason, approvals, totals [, inside]
 run.resumed    agent, adapter, policy, limits, fingerprints, oao
-violation      rule, plugin, reason [, n]
+violation      rule, plugin, reason [, source, n]
 ungoverned     what
 run.finished   status, error, output, totals
 ```

@@ -113,8 +113,8 @@ class FilePolicy:
     def limits(self) -> Limits:
         """The limits of the file and of what it extends, kept or only observed."""
         found = Limits()
-        for _, document in self._documents:
-            found = found.tightened(limits_of(document))
+        for source, document in self._documents:
+            found = found.tightened(limits_of(source, document))
         for base in self._bases:
             # The named policies look at no run.
             found = found.tightened(cast("Any", base).oao_limits(run=None))

@@ -15,7 +15,6 @@ from oao_harness.policy.lines import Path
 from oao_harness.policy.reading import Source, close_to
 from oao_harness.policy.ruling import ConditionError
 from oao_harness.policy.schema import PolicyDocument, RuleTable
-from oao_harness.policy.spending import limits_of
 
 if TYPE_CHECKING:
     from oao_harness.policy.conditions import Condition
@@ -188,7 +187,7 @@ class _Lint:
                 self._add(
                     "warning", ("limits", smaller), f"{smaller} = {one:g} is never reached: {larger} is {other:g}"
                 )
-        total = limits_of(self._document).max_tool_calls
+        total = table.max_tool_calls
         for i, tool in enumerate(self._document.tool):
             if tool.max_calls is not None and total is not None and tool.max_calls > total:
                 self._add(

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterator
+from typing import Final
 
+from oao_harness.policy.reading import Source
 from oao_harness.policy.schema import PolicyDocument
 from oao_hookspecs import Call, Limits, Price, Retry, RunView
 
 __all__ = ["limits_of", "passed_by"]
 
+# Where a key of the file and the field of `Limits` have different names.
+_FIELDS: Final = {"timeout_seconds": "timeout_s", "call_timeout_seconds": "call_timeout_s", "max_retries": "retry"}
 
-def limits_of(document: PolicyDocument) -> Limits:
-    """Return the limits that a document names."""
+
+def limits_of(source: Source, document: PolicyDocument) -> Limits:
+    """Return the limits that a document names, and where."""
     table = document.limits
     price = table.unknown_price
     retries = table.max_retries
@@ -33,6 +38,14 @@ def limits_of(document: PolicyDocument) -> Limits:
         call_timeout_s=table.call_timeout_seconds,
         retry=None if retries is None else Retry(max_retries=retries, initial_delay_s=1.0, backoff_factor=2.0),
         require_governed=table.require_governed,
+        sources={
+            **{_FIELDS.get(name, name): source.at(("limits", name)) for name in table.model_fields_set},
+            **{
+                f"tool_limits.{tool.name}": source.at(("tool", index, "max_calls"))
+                for index, tool in enumerate(document.tool)
+                if tool.max_calls is not None
+            },
+        },
     )
 
 

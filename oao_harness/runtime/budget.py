@@ -126,7 +126,7 @@ class Budget:
             return Hold(sent, received)
         price = self._price_of(call) or limits.unknown_price
         if price is None:
-            return _denial(
+            return self._denial(
                 "unknown_price",
                 f"model {call.name}: nobody knows its price, and money is limited to {limits.max_cost_usd:g} USD; name "
                 "it through oao_price or `unknown_price`, or install oao-harness[prices]",
@@ -142,17 +142,17 @@ class Budget:
     def _refuse(self, call: Call, hold: Hold) -> Deny | None:
         limits, totals = self.limits, self.totals
         if limits.max_steps is not None and totals.calls >= limits.max_steps:
-            return _counted("max_steps", call, totals.calls, limits.max_steps, unit="step")
+            return self._counted("max_steps", call, totals.calls, limits.max_steps, unit="step")
         if isinstance(call, ModelCall):
             if limits.max_model_calls is not None and totals.model_calls >= limits.max_model_calls:
-                return _counted("max_model_calls", call, totals.model_calls, limits.max_model_calls)
+                return self._counted("max_model_calls", call, totals.model_calls, limits.max_model_calls)
             return self._refuse_tokens(call, hold) if self._tracks else None
         if limits.max_tool_calls is not None and totals.tool_calls >= limits.max_tool_calls:
-            return _counted("max_tool_calls", call, totals.tool_calls, limits.max_tool_calls)
+            return self._counted("max_tool_calls", call, totals.tool_calls, limits.max_tool_calls)
         for pattern in self._limited_by(call.name):
             used = self._used(pattern)
             if used >= limits.tool_limits[pattern]:
-                return _counted(f"tool_limits.{pattern}", call, used, limits.tool_limits[pattern])
+                return self._counted(f"tool_limits.{pattern}", call, used, limits.tool_limits[pattern])
         return None
 
     def _refuse_tokens(self, call: ModelCall, hold: Hold) -> Deny | None:
@@ -178,11 +178,11 @@ class Budget:
         for rule, limit, spent, asked, unit in counters:
             if limit is not None and (spent >= limit or spent + asked > limit):
                 left = max(limit - spent, 0)
-                return _denial(rule, f"model {call.name}: about {asked} {unit} asked, {left} of {limit} left")
+                return self._denial(rule, f"model {call.name}: about {asked} {unit} asked, {left} of {limit} left")
         if limits.max_cost_usd is not None:
             most, spent = _nano(limits.max_cost_usd), (totals.cost or 0) + cost
             if spent >= most or spent + hold.cost > most:
-                return _denial(
+                return self._denial(
                     "max_cost_usd",
                     f"model {call.name}: about {hold.cost / _NANO:.6f} USD asked, "
                     f"{max(most - spent, 0) / _NANO:.6f} of {limits.max_cost_usd:g} left",
@@ -242,9 +242,11 @@ class Budget:
                 ("max_output_tokens", limits.max_output_tokens, totals.output_tokens),
             ):
                 if limit is not None and spent > limit:
-                    return _denial(rule, f"{spent} tokens spent, the limit is {limit}")
+                    return self._denial(rule, f"{spent} tokens spent, the limit is {limit}")
             if limits.max_cost_usd is not None and (totals.cost or 0) > _nano(limits.max_cost_usd):
-                return _denial("max_cost_usd", f"{totals.cost_usd:.6f} USD spent, the limit is {limits.max_cost_usd:g}")
+                return self._denial(
+                    "max_cost_usd", f"{totals.cost_usd:.6f} USD spent, the limit is {limits.max_cost_usd:g}"
+                )
         return None
 
     def refuse_batch(self, batch: Iterable[ProposedCall]) -> Deny | None:
@@ -262,7 +264,7 @@ class Budget:
                     bounds.append((f"tool_limits.{pattern}", limit, self._used(pattern), counted))
             for rule, most, used, counted in bounds:
                 if most is not None and used + len(counted) > most:
-                    return _denial(
+                    return self._denial(
                         rule,
                         f"{len(counted)} tool calls at once ({', '.join(counted[:5])}): "
                         f"{used} of {most} allowed are used, none of them was started",
@@ -274,7 +276,7 @@ class Budget:
         totals, limit = self.totals, self.limits.max_steps
         with self._lock:
             if limit is not None and totals.framework_steps >= limit:
-                return _denial("max_steps", f"step {totals.framework_steps + 1}, the limit is {limit}")
+                return self._denial("max_steps", f"step {totals.framework_steps + 1}, the limit is {limit}")
             totals.framework_steps += 1
             return totals.framework_steps
 
@@ -291,6 +293,14 @@ class Budget:
             found["cost_usd"] = totals.cost_usd
         return found
 
+    def _counted(self, rule: str, call: Call, used: int, limit: int, *, unit: str = "call") -> Deny:
+        return self._denial(rule, f"{call.kind} {call.name}: {unit} {used + 1}, the limit is {limit}")
+
+    def _denial(self, rule: str, reason: str) -> Deny:
+        sources = self.limits.sources
+        source = sources.get(rule) or sources.get("max_cost_usd" if rule == "unknown_price" else rule, "")
+        return Deny(rule=rule, plugin=_PLUGIN, reason=reason, source=source)
+
 
 def _cost(price: Price, sent: int, received: int) -> int:
     """Return nano US dollars, rounded up: a price is never less than it says."""
@@ -299,11 +309,3 @@ def _cost(price: Price, sent: int, received: int) -> int:
 
 def _nano(usd: float) -> int:
     return math.floor(usd * _NANO)
-
-
-def _counted(rule: str, call: Call, used: int, limit: int, *, unit: str = "call") -> Deny:
-    return _denial(rule, f"{call.kind} {call.name}: {unit} {used + 1}, the limit is {limit}")
-
-
-def _denial(rule: str, reason: str) -> Deny:
-    return Deny(rule=rule, plugin=_PLUGIN, reason=reason)

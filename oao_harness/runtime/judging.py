@@ -120,7 +120,7 @@ def as_denial(decision: Decision, why: str) -> Deny:
     if isinstance(decision, Deny):
         return decision
     reason = f"{decision.reason or decision.verdict} ({why})"
-    return Deny(rule=decision.rule or decision.verdict, plugin=decision.plugin, reason=reason)
+    return Deny(rule=decision.rule or decision.verdict, plugin=decision.plugin, reason=reason, source=decision.source)
 
 
 class Reservation(NamedTuple):

@@ -267,6 +267,8 @@ def _report(
     violation: dict[str, object] | None = None
     if halt is not None and status != "SUSPENDED":
         violation = {"rule": halt.rule, "plugin": halt.plugin, "reason": halt.reason}
+        if halt.source:
+            violation["source"] = halt.source
         if halt.n is not None:
             violation["n"] = halt.n
     return ExecutionReport(

@@ -23,7 +23,8 @@ class ExecutionReport(BaseModel):
     error: str | None = None
     """Why the run failed, one line; None for a success."""
     violation: dict[str, Any] | None = None
-    """`rule`, `plugin`, `reason` and, where one call is to blame, its number `n`; None where nothing was refused."""
+    """`rule`, `plugin`, `reason`; `source` (file and line of the rule) where it is known; the number `n` of the call
+    where one is to blame. None where nothing was refused."""
     total_tokens: int = 0
     """Input and output tokens of all model calls."""
     input_tokens: int = 0

@@ -316,7 +316,13 @@ class Run:
     def refusing(self, denial: Deny, *, n: int | None, by: Run) -> Steps[None]:
         """Halt for a denial of this run's, or an outer run's, policies; the outer run is halted with it."""
         for run in self.lineage:
-            halt = PolicyViolation(denial.reason, rule=denial.rule, plugin=denial.plugin, n=n if run is self else None)
+            halt = PolicyViolation(
+                denial.reason,
+                rule=denial.rule,
+                plugin=denial.plugin,
+                n=n if run is self else None,
+                source=denial.source,
+            )
             yield from run.halting(halt)
             if run is by:
                 return
@@ -328,6 +334,8 @@ class Run:
         if isinstance(halt, RunSuspended):
             return
         violation: dict[str, Json] = {"rule": halt.rule, "plugin": halt.plugin, "reason": halt.reason}
+        if halt.source:
+            violation["source"] = halt.source
         if halt.n is not None:
             violation["n"] = halt.n
         self.write_if_possible("violation", violation)
@@ -347,7 +355,9 @@ class Run:
         limit_s = min(run.limits.timeout_s for run in self.lineage if run.limits.timeout_s is not None)
         for run in self.lineage:
             if run is self or run.deadline == self.deadline:
-                run.halt_now(PolicyViolation(f"timeout: {limit_s:g} s are over", rule="timeout", plugin="budget"))
+                source = run.limits.sources.get("timeout_s", "")
+                reason = f"timeout: {limit_s:g} s are over"
+                run.halt_now(PolicyViolation(reason, rule="timeout", plugin="budget", source=source))
 
     def latch(self, halt: RunHalted) -> bool:
         """Keep the first reason to halt and start cancelling; return True where this one is the first."""

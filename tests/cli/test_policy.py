@@ -86,7 +86,8 @@ def test_run_obeys_a_policy_file_and_says_where_it_comes_from(oao: Oao, agents: 
     assert found.exit_code == 1
     assert " from    pyproject.toml:2" in found.stdout
     (folder / "pyproject.toml").write_text("[tool.oao.policy.tools]\nallow = []\n", "utf-8")
-    assert "tool find is not among the allowed tools" in oao("run", f"{agents}:support", "Hi").stdout
+    denied = " ".join(oao("run", f"{agents}:support", "Hi").stdout.split())
+    assert "tools.allow (pyproject, call #1, pyproject.toml:2): tool find is not among the allowed tools" in denied
     assert oao("run", f"{agents}:support", "Hi", "--policy", "off").exit_code == 0
 
 

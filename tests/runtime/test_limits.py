@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from oao_harness import Orchestrator, model, tool
+from oao_harness import FilePolicy, Orchestrator, model, tool
 from oao_hookspecs import Json, Limits, ModelCall, Price, RunView, ToolCall, ToolTraits, hookimpl
 
 SENT: list[str] = []
@@ -373,3 +373,21 @@ def test_observe_judges_and_reports_and_never_stops() -> None:
     assert report.status == "SUCCESS"
     assert len(report.observed) == 2
     assert report.observed[0] == ("tool read_mail: would deny: max_tool_calls: 6, and the limit of strict is 5")
+
+
+def test_a_limit_says_where_it_is_written() -> None:
+    """In the report, the journal and the denial: file and line of the stricter of two limits."""
+    wide = FilePolicy.from_text("[limits]\nmax_tool_calls = 9\ntimeout_seconds = 60\n", name="wide.toml")
+    tight = FilePolicy.from_text('[limits]\nmax_steps = 50\nmax_tool_calls = 1\n[[tool]]\nname = "x"\nmax_calls = 0\n')
+
+    def agent(task: str) -> None:
+        read_mail()
+        read_mail()
+
+    for policies in ([wide, tight], [tight, wide]):
+        report = Orchestrator(policies).run(agent, "t")
+        assert report.violation is not None
+        assert report.violation["source"] == "policy.toml:3"
+    limits = wide.limits.tightened(tight.limits)
+    assert limits.sources["timeout_s"] == "wide.toml:3"
+    assert limits.sources["tool_limits.x"] == "policy.toml:6"
