@@ -7,12 +7,13 @@ the recorded outcome is served.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from oao_harness.errors import PolicyViolation, ReplayDiverged, RunHalted, RunSuspended
-from oao_harness.journal.codec import encode_error, error_line, opaque
+from oao_harness.journal.codec import alike, encode_error, error_line, opaque
 from oao_harness.journal.questions import Question
 from oao_harness.journal.records import call_fields, outcome_fields
 from oao_harness.journal.replay import Served
@@ -42,12 +43,16 @@ from oao_hookspecs import (
     CallRetried,
     Decision,
     Deny,
+    Json,
     Outcome,
     ProposedCall,
     Usage,
 )
 
 __all__ = ["Ticket", "abandon", "begin", "diverging", "finish", "must_redact", "redacting", "retrying"]
+
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -329,17 +334,35 @@ def _hold_batch(ticket: Ticket, batch: Sequence[ProposedCall]) -> Steps[tuple[De
     return None
 
 
-def redacting(ticket: Ticket, answer: Answer) -> Steps[Answer]:
-    """Return what the redactors leave of a tool's result.
+def redacting(ticket: Ticket, answer: Answer, result: T, load: Callable[[Json], T]) -> Steps[tuple[Answer, T]]:
+    """Return what the redactors leave of a tool's result; the result itself where they change nothing.
+
+    Args:
+        ticket: The call; its effect has happened.
+        answer: The result as it would be journaled.
+        result: As the body returned it.
+        load: Makes a result of what was journaled.
 
     Raises:
         RunHalted: One failed; the result is withheld from the agent and from the journal.
     """
     run = ticket.run
-    value, refusal = yield from redacted(run, ticket.call, answer.value)
+    withheld = Answer(opaque(type(answer.value), "withheld: it could not be redacted"))
+    try:
+        value, refusal = yield from redacted(run, ticket.call, answer.value)
+    except BaseException:
+        # Cancelled meanwhile: what happened must be written all the same.
+        yield from finish(ticket, withheld, None)
+        raise
     if refusal is None:
-        return Answer(value, answer.usage, answer.proposed)
-    yield from finish(ticket, Answer(opaque(type(answer.value), "withheld: it could not be redacted")), None)
+        if value == answer.value and alike(value, answer.value):
+            return answer, result
+        try:
+            return Answer(value, answer.usage, answer.proposed), load(value)
+        except Exception as error:  # noqa: BLE001 - a value's own class may refuse what is left of it
+            what = f"tool {ticket.call.name}: what is left of its result cannot be read back: {error_line(error)}"
+            refusal = Deny(rule="policy-error", plugin="oao", reason=f"{what}; redact texts, not parts of values"), run
+    yield from finish(ticket, withheld, None)
     yield from run.refusing(refusal[0], n=ticket.n, by=refusal[1])
     raise run.require_halt()
 
