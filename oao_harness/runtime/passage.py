@@ -252,9 +252,12 @@ def _match(run: Run, request: Call) -> Steps[tuple[Call, Served | None]]:
 
 
 def diverging(run: Run, reason: str, n: int | None) -> Steps[None]:
-    """Halt every run that plays the same recording: after a divergence none of its answers means anything."""
+    """Halt every run that plays the same recording: after a divergence none of its answers means anything.
+
+    The journals of resumed runs are one recording: what is in doubt inside of a nested run is in doubt outside too.
+    """
     for member in run.lineage:
-        if member.replay is run.replay:
+        if member.replay is run.replay or (member.resumption is not None and run.resumption is not None):
             yield from member.halting(
                 ReplayDiverged(reason, rule="replay", plugin="oao", n=n if member is run else None)
             )
