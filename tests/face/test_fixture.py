@@ -163,3 +163,53 @@ def test_the_fixture_needs_a_governed_test(pytester: pytest.Pytester) -> None:
     result = pytester.runpytest_subprocess("-p", "no:randomly")
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*the fixture `oao` needs a governed test*"])
+
+
+def test_an_expected_violation_hides_no_other_failure(pytester: pytest.Pytester) -> None:
+    """A failed assert of the block, and a rule that was broken before it, still fail the test."""
+    result = run(
+        pytester,
+        """
+@pytest.mark.oao(policy=Holds())
+def test_assert(oao):
+    with oao.expect_violation("no-eve"):
+        try:
+            agent("eve")
+        except BaseException:
+            pass
+        assert RAN == ["never"]
+
+@pytest.mark.oao(policy=Holds())
+def test_before(oao):
+    try:
+        agent("eve")
+    except BaseException:
+        pass
+    with oao.expect_violation("no-eve"):
+        pass
+""",
+    )
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(["*AssertionError*"])
+    result.stdout.fnmatch_lines(["*no-eve*"])
+
+
+def test_an_expected_violation_that_comes_earlier_than_recorded_diverges(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The calls that were recorded before it are missing, whatever the test expects."""
+    test = """
+import os
+
+@pytest.mark.oao(policy=Holds())
+def test_it(oao):
+    with oao.expect_violation("no-eve"):
+        if not os.environ.get("EARLY"):
+            look("mine")
+        pay("eve")
+"""
+    run(pytester, test).assert_outcomes(passed=1)
+    result = run(pytester, test)
+    result.assert_outcomes(passed=1)
+    monkeypatch.setenv("EARLY", "1")
+    run(pytester, test).assert_outcomes(failed=1)
