@@ -216,10 +216,16 @@ class Oao:
             ```
         """
         violation = Violation()
+        before = self._session.violation()
+        if before is not None:
+            pytest.fail(f"a rule was broken before the block: {before.rule}: {before.reason}", pytrace=False)
         try:
             yield violation
         except RunHalted:
             pass
+        except AssertionError:
+            # The test's own; a framework wraps a halt in errors of its own.
+            raise
         except Exception:
             if self._session.violation() is None:
                 raise

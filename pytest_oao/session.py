@@ -189,9 +189,7 @@ class TestSession:
 
     def _judge(self, run: Run, raised: BaseException | None) -> str | None:
         halt = run.halted
-        if halt is not None and halt is self.expected:
-            return None
-        if halt is None:
+        if halt is None or halt is self.expected:
             unplayed = self._replay.unplayed_text() if self._replay is not None and raised is None else None
             return None if unplayed is None else f"{unplayed}\n{self._advice()}"
         kind = "" if isinstance(halt, ReplayDiverged | RunSuspended) else f"policy violation: {halt.rule}: "

@@ -20,6 +20,11 @@ class Principal:
     roles: tuple[str, ...] = ()
     tenant: str = ""
 
+    def __post_init__(self) -> None:
+        if isinstance(self.roles, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            # Each role that is a part of the text would be had.
+            raise TypeError(f"roles={self.roles!r} of principal {self.id!r} is one text; give a tuple of roles")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApprovalRequest:

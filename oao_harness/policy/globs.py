@@ -28,7 +28,8 @@ class Names:
 
     def __init__(self, patterns: Sequence[str]) -> None:
         self.patterns = tuple(patterns)
-        self._exact = {pattern: i for i, pattern in reversed([*enumerate(patterns)]) if not is_glob(pattern)}
+        # A tool may be called `a[b]`: a pattern always selects the name that is written like it.
+        self._exact = {pattern: i for i, pattern in reversed([*enumerate(patterns)])}
         self._globs = [(i, re.compile(fnmatch.translate(p)).match) for i, p in enumerate(patterns) if is_glob(p)]
 
     def find(self, name: str) -> int | None:

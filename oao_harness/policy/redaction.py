@@ -6,6 +6,7 @@ text longer than a bound is withheld whole.
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,6 +38,11 @@ def redacted(value: Json, redactions: Sequence[Redaction]) -> Json:
     if isinstance(value, str):
         return _text(value, redactions)
     if isinstance(value, dict):
+        kind, inside = value.get("$oao"), value.get("value")
+        if kind in {"bytes", "bytearray"} and isinstance(inside, str):
+            return {**value, "value": _bytes(inside, redactions)}
+        if kind == "dict" and isinstance(inside, list):
+            return {**value, "value": [_pair(pair, redactions) for pair in inside]}
         found: dict[str, Json] = {}
         for key, item in value.items():
             new = _text(key, redactions)
@@ -44,8 +50,7 @@ def redacted(value: Json, redactions: Sequence[Redaction]) -> Json:
             while unique in found:
                 count += 1
                 unique = f"{new} #{count}"
-            hidden = next((one for one in redactions if one.field == key), None)
-            found[unique] = redacted(item, redactions) if hidden is None else hidden.replacement
+            found[unique] = _item(key, item, redactions)
         return found
     if isinstance(value, list | tuple):
         return [redacted(item, redactions) for item in value]
@@ -55,6 +60,25 @@ def redacted(value: Json, redactions: Sequence[Redaction]) -> Json:
         new = _text(written, redactions)
         return value if new == written else new
     return value
+
+
+def _item(key: Json, item: Json, redactions: Sequence[Redaction]) -> Json:
+    hidden = next((one for one in redactions if one.field is not None and one.field == key), None)
+    return redacted(item, redactions) if hidden is None else hidden.replacement
+
+
+def _pair(pair: Json, redactions: Sequence[Redaction]) -> Json:
+    """Redact a key and its value, as the journal keeps tables whose keys are not all texts."""
+    if not isinstance(pair, list) or len(pair) != 2:
+        return redacted(pair, redactions)
+    return [redacted(pair[0], redactions), _item(pair[0], pair[1], redactions)]
+
+
+def _bytes(encoded: str, redactions: Sequence[Redaction]) -> str:
+    """Redact the text that bytes hold; every byte is a character of it."""
+    text = base64.b64decode(encoded).decode("latin-1")
+    new = _text(text, redactions)
+    return encoded if new == text else base64.b64encode(new.encode("latin-1", "backslashreplace")).decode()
 
 
 def _text(text: str, redactions: Sequence[Redaction]) -> str:

@@ -128,20 +128,26 @@ def values_at(arguments: Mapping[str, Json], path: str) -> Iterator[str | int | 
     """
     if path in arguments:
         yield from leaves_of(arguments[path], keys=True)
+    if "." not in path:
         return
     found: list[Json] = [arguments]
     for key in path.split("."):
-        found = [item[key] for item in _tables_in(found) if key in item]
+        items = list(_items_in(found))
+        for item in items:
+            if not isinstance(item, Mapping):
+                # A text where a table should be may hold the value in a way that nobody here can read.
+                yield from leaves_of(item)
+        found = [item[key] for item in items if isinstance(item, Mapping) and key in item]
     for item in found:
         yield from leaves_of(item, keys=True)
 
 
-def _tables_in(values: Sequence[Json]) -> Iterator[Mapping[str, Json]]:
+def _items_in(values: Sequence[Json]) -> Iterator[Json]:
     for value in values:
-        if isinstance(value, Mapping):
+        if isinstance(value, list | tuple):
+            yield from _items_in(value)
+        else:
             yield value
-        elif isinstance(value, list | tuple):
-            yield from _tables_in(value)
 
 
 def _normal(value: str | int | float) -> str:

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from oao_harness.runtime.usage import declared_output_tokens, estimate_input_tokens
 from oao_hookspecs import Call, Deny, Limits, ModelCall, Price, ProposedCall, Usage
 
-__all__ = ["Budget", "Hold", "PriceOf", "Totals"]
+__all__ = ["Budget", "Hold", "PriceOf", "Totals", "not_a_number"]
 
 _PLUGIN: Final = "budget"
 _NANO: Final = 1_000_000_000
@@ -300,6 +300,13 @@ class Budget:
         sources = self.limits.sources
         source = sources.get(rule) or sources.get("max_cost_usd" if rule == "unknown_price" else rule, "")
         return Deny(rule=rule, plugin=_PLUGIN, reason=reason, source=source)
+
+
+def not_a_number(limits: Limits) -> str | None:
+    """Return the name of a limit that is NaN, or None: nothing is ever more than NaN, so it would limit nothing."""
+    fields: dict[str, object] = {name: getattr(limits, name) for name in Limits.__slots__}
+    fields |= {f"tool_limits.{tool}": limit for tool, limit in limits.tool_limits.items()}
+    return next((name for name, limit in fields.items() if isinstance(limit, float) and math.isnan(limit)), None)
 
 
 def _cost(price: Price, sent: int, received: int) -> int:

@@ -27,49 +27,55 @@ __all__ = ["Answer", "Shape", "ValueShape", "acall", "astream", "call", "stream"
 R = TypeVar("R")
 
 
-def _again(ticket: Ticket, error: BaseException, *, began: bool = False) -> bool:
-    """Wait before another try; return False where there is none, and the call has ended with the error."""
+def _again(ticket: Ticket, error: BaseException, begun: Answer | None = None) -> bool:
+    """Wait before another try; return False where there is none, and the call has ended with the error.
+
+    Args:
+        ticket: The call.
+        error: Why it failed.
+        begun: What of a stream had come by then; it is paid for.
+    """
     run, timeout_s = ticket.run, ticket.run.hooks.timeout_s
     try:
-        delay_s = drive(retrying(ticket, error, began=began), timeout_s)
+        delay_s = drive(retrying(ticket, error, began=begun is not None), timeout_s)
         if delay_s is not None:
             run.halt_event.wait(delay_s)
             run.refuse_if_over()
     except BaseException:
-        _ended(ticket, error)
+        _ended(ticket, error, begun)
         raise
     if delay_s is None:
-        drive(finish(ticket, None, error), timeout_s)
+        drive(finish(ticket, begun, error), timeout_s)
         return False
     ticket.attempts += 1
     return True
 
 
-async def _again_async(ticket: Ticket, error: BaseException, *, began: bool = False) -> bool:
+async def _again_async(ticket: Ticket, error: BaseException, begun: Answer | None = None) -> bool:
     """Wait before another try; see `_again`."""
     run, timeout_s = ticket.run, ticket.run.hooks.timeout_s
     if not isinstance(error, Exception):
         # Not awaited: this task may be being cancelled, and what happened must be written all the same.
-        return _again(ticket, error, began=began)
+        return _again(ticket, error, begun)
     try:
-        delay_s = await drive_async(retrying(ticket, error, began=began), timeout_s)
+        delay_s = await drive_async(retrying(ticket, error, began=begun is not None), timeout_s)
         if delay_s is not None:
             await asyncio.sleep(delay_s)
             run.refuse_if_over()
     except BaseException:
-        _ended(ticket, error)
+        _ended(ticket, error, begun)
         raise
     if delay_s is None:
-        await drive_async(finish(ticket, None, error), timeout_s)
+        await drive_async(finish(ticket, begun, error), timeout_s)
         return False
     ticket.attempts += 1
     return True
 
 
-def _ended(ticket: Ticket, error: BaseException) -> None:
+def _ended(ticket: Ticket, error: BaseException, begun: Answer | None) -> None:
     """End a call whose next try was given up: halted or cancelled while it waited, and that is what goes on."""
     with suppress(RunHalted):
-        drive(finish(ticket, None, error), ticket.run.hooks.timeout_s)
+        drive(finish(ticket, begun, error), ticket.run.hooks.timeout_s)
 
 
 def _dumped(ticket: Ticket, shape: Shape, value: object) -> Answer:
@@ -80,6 +86,19 @@ def _dumped(ticket: Ticket, shape: Shape, value: object) -> Answer:
         what = f"the result of call {ticket.n} ({ticket.call.kind} {ticket.call.name}) could not be journaled"
         ticket.run.note_ungoverned(f"{what}: {error_line(error)}")
         return Answer(value=opaque(type(value), f"{type(error).__name__} while it was looked at"))
+
+
+def _begun(ticket: Ticket, shape: Shape, chunks: list[Any]) -> Answer | None:
+    """Return what a stream that failed had cost by then, or None where nothing had come."""
+    if not chunks or ticket.served is not None:
+        return None
+    return Answer(value=None, usage=_dumped(ticket, shape, chunks).usage)
+
+
+def _whole(chunks: list[Any]) -> list[Any]:
+    """Return the chunks of a stream as redactors must see them: what is hidden in a text may be cut by chunks."""
+    is_text = len(chunks) > 1 and all(isinstance(chunk, str) for chunk in chunks)
+    return ["".join(chunks)] if is_text else chunks
 
 
 def _serve(ticket: Ticket, shape: Shape) -> tuple[Any, Answer | None]:
@@ -143,8 +162,7 @@ def call(run: Run, request: Call, act: Callable[[Call], R], shape: Shape) -> R:
             frame.reset(token)
     answer = _dumped(ticket, shape, result)
     if must_redact(ticket):
-        answer = drive(redacting(ticket, answer), timeout_s)
-        result = cast("R", shape.load(answer.value))
+        answer, result = drive(redacting(ticket, answer, result, shape.load), timeout_s)
     drive(finish(ticket, answer, None), timeout_s)
     return result
 
@@ -170,8 +188,7 @@ async def acall(run: Run, request: Call, act: Callable[[Call], Awaitable[R]], sh
             frame.reset(token)
     answer = _dumped(ticket, shape, result)
     if must_redact(ticket):
-        answer = await drive_async(redacting(ticket, answer), timeout_s)
-        result = cast("R", shape.load(answer.value))
+        answer, result = await drive_async(redacting(ticket, answer, result, shape.load), timeout_s)
     await drive_async(finish(ticket, answer, None), timeout_s)
     return result
 
@@ -195,15 +212,16 @@ def stream(run: Run, request: Call, act: Callable[[Call], Iterator[R]], shape: S
                 drive(finish(ticket, _dumped(ticket, shape, chunks), None), timeout_s)
             raise
         except BaseException as error:
-            if not _again(ticket, error, began=bool(chunks)):
+            if not _again(ticket, error, _begun(ticket, shape, chunks)):
                 raise
+    chunks = _whole(chunks) if withheld else chunks
     answer = _dumped(ticket, shape, chunks)
     if withheld:
         # Nothing of a stream may be seen before all of it was redacted.
-        answer = drive(redacting(ticket, answer), timeout_s)
+        answer, chunks = drive(redacting(ticket, answer, chunks, lambda it: [*shape.load_chunks(it)]), timeout_s)
     drive(finish(ticket, answer, None), timeout_s)
     if withheld:
-        yield from cast("Iterator[R]", iter(shape.load_chunks(answer.value)))
+        yield from chunks
 
 
 async def astream(
@@ -229,14 +247,16 @@ async def astream(
                 drive(finish(ticket, _dumped(ticket, shape, chunks), None), timeout_s)
             raise
         except BaseException as error:
-            if not await _again_async(ticket, error, began=bool(chunks)):
+            if not await _again_async(ticket, error, _begun(ticket, shape, chunks)):
                 raise
+    chunks = _whole(chunks) if withheld else chunks
     answer = _dumped(ticket, shape, chunks)
     if withheld:
-        answer = await drive_async(redacting(ticket, answer), timeout_s)
+        redaction = redacting(ticket, answer, chunks, lambda it: [*shape.load_chunks(it)])
+        answer, chunks = await drive_async(redaction, timeout_s)
     await drive_async(finish(ticket, answer, None), timeout_s)
     if withheld:
-        for chunk in cast("list[R]", list(shape.load_chunks(answer.value))):
+        for chunk in chunks:
             yield chunk
 
 

@@ -20,7 +20,7 @@ from oao_harness.journal.writer import Writer
 from oao_harness.plugins.manager import hook_names, make_manager, undecided
 from oao_harness.runtime import context, phases
 from oao_harness.runtime.approvals import Approver, CallbackApprover
-from oao_harness.runtime.budget import Budget
+from oao_harness.runtime.budget import Budget, not_a_number
 from oao_harness.runtime.catalog import Catalog
 from oao_harness.runtime.clock import SystemClock
 from oao_harness.runtime.dispatch import Hooks, Steps, drive, drive_async
@@ -401,6 +401,8 @@ class Orchestrator:
             except Exception as error:
                 raise ConfigError(f"plugin {impl.plugin_name!r} failed in oao_limits: {error}") from error
             if isinstance(found, Limits):
+                if field := not_a_number(found):
+                    raise ConfigError(f"plugin {impl.plugin_name!r}: oao_limits returned {field} = nan; give a number")
                 limits = limits.tightened(found)
             elif found is not None:
                 raise ConfigError(

@@ -7,13 +7,13 @@ the recorded outcome is served.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, TypeVar
 
 from oao_harness.errors import PolicyViolation, ReplayDiverged, RunHalted, RunSuspended
-from oao_harness.journal.codec import encode_error, error_line, opaque
+from oao_harness.journal.codec import alike, encode_error, error_line, opaque
 from oao_harness.journal.questions import Question
 from oao_harness.journal.records import call_fields, outcome_fields
 from oao_harness.journal.replay import Served
@@ -44,6 +44,7 @@ from oao_hookspecs import (
     CallRetried,
     Decision,
     Deny,
+    Json,
     Outcome,
     ProposedCall,
     Usage,
@@ -54,6 +55,9 @@ __all__ = ["Ticket", "abandon", "begin", "diverging", "finish", "must_redact", "
 # Each approval may give other arguments, and each is judged again: one that is undone would be given for ever.
 _MOST_EDITS: Final = 8
 _VIOLATION: Final = encode_error(PolicyViolation()).type
+
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -259,9 +263,12 @@ def _match(run: Run, request: Call) -> Steps[tuple[Call, Served | None]]:
 
 
 def diverging(run: Run, reason: str, n: int | None) -> Steps[None]:
-    """Halt every run that plays the same recording: after a divergence none of its answers means anything."""
+    """Halt every run that plays the same recording: after a divergence none of its answers means anything.
+
+    The journals of resumed runs are one recording: what is in doubt inside of a nested run is in doubt outside too.
+    """
     for member in run.lineage:
-        if member.replay is run.replay:
+        if member.replay is run.replay or (member.resumption is not None and run.resumption is not None):
             yield from member.halting(
                 ReplayDiverged(reason, rule="replay", plugin="oao", n=n if member is run else None)
             )
@@ -353,17 +360,35 @@ def _hold_batch(ticket: Ticket, batch: Sequence[ProposedCall]) -> Steps[tuple[De
     return None
 
 
-def redacting(ticket: Ticket, answer: Answer) -> Steps[Answer]:
-    """Return what the redactors leave of a tool's result.
+def redacting(ticket: Ticket, answer: Answer, result: T, load: Callable[[Json], T]) -> Steps[tuple[Answer, T]]:
+    """Return what the redactors leave of a tool's result; the result itself where they change nothing.
+
+    Args:
+        ticket: The call; its effect has happened.
+        answer: The result as it would be journaled.
+        result: As the body returned it.
+        load: Makes a result of what was journaled.
 
     Raises:
         RunHalted: One failed; the result is withheld from the agent and from the journal.
     """
     run = ticket.run
-    value, refusal = yield from redacted(run, ticket.call, answer.value)
+    withheld = Answer(opaque(type(answer.value), "withheld: it could not be redacted"))
+    try:
+        value, refusal = yield from redacted(run, ticket.call, answer.value)
+    except BaseException:
+        # Cancelled meanwhile: what happened must be written all the same.
+        yield from finish(ticket, withheld, None)
+        raise
     if refusal is None:
-        return Answer(value, answer.usage, answer.proposed)
-    yield from finish(ticket, Answer(opaque(type(answer.value), "withheld: it could not be redacted")), None)
+        if value == answer.value and alike(value, answer.value):
+            return answer, result
+        try:
+            return Answer(value, answer.usage, answer.proposed), load(value)
+        except Exception as error:  # noqa: BLE001 - a value's own class may refuse what is left of it
+            what = f"tool {ticket.call.name}: what is left of its result cannot be read back: {error_line(error)}"
+            refusal = Deny(rule="policy-error", plugin="oao", reason=f"{what}; redact texts, not parts of values"), run
+    yield from finish(ticket, withheld, None)
     yield from run.refusing(refusal[0], n=ticket.n, by=refusal[1])
     raise run.require_halt()
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from oao_harness.errors import OaoError, PolicyViolation, RunHalted, RunSuspended
+from oao_harness.errors import FencedError, OaoError, PolicyViolation, RunHalted, RunSuspended
 from oao_harness.journal.codec import error_line
 from oao_harness.journal.questions import Questions
 from oao_harness.runtime.budget import Budget
@@ -85,7 +85,7 @@ class Run:
     resumption: Resumption | None = None
     """What the run did before it was interrupted; None where it began in this process."""
     muted: bool = False
-    """True where the journal is complete already: nothing is written to it again."""
+    """True where the journal is complete already, or another process has it: nothing is written to it again."""
 
     def __init__(
         self,
@@ -240,6 +240,11 @@ class Run:
             halt = RunHalted(f"the journal failed: {error_line(error)}", rule="journal", plugin="oao")
             self.unwritten = halt
             self.latch(halt)
+            if isinstance(error, FencedError):
+                for outer in self.lineage[1:]:
+                    # Another process goes on with a part of this run: how it ends is not known here.
+                    outer.muted, outer.unwritten = True, halt
+                    outer.latch(halt)
             raise halt from error
 
     def write_if_possible(self, type: str, fields: dict[str, Json]) -> None:

@@ -213,3 +213,53 @@ def test_a_policy_file_that_is_wrong_stops_the_session(pytester: pytest.Pytester
     result = run(pytester, "def test_one():\n    agent('bob')\n", "--oao-policy=bank.toml")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*oao: bank.toml:7: *'big'*unknown key 'than'; did you mean 'then'?*"])
+
+
+def test_an_expected_violation_hides_no_other_failure(pytester: pytest.Pytester) -> None:
+    """A failed assert of the block, and a rule that was broken before it, still fail the test."""
+    result = run(
+        pytester,
+        """
+@pytest.mark.oao(policy=Holds())
+def test_assert(oao):
+    with oao.expect_violation("no-eve"):
+        try:
+            agent("eve")
+        except BaseException:
+            pass
+        assert RAN == ["never"]
+
+@pytest.mark.oao(policy=Holds())
+def test_before(oao):
+    try:
+        agent("eve")
+    except BaseException:
+        pass
+    with oao.expect_violation("no-eve"):
+        pass
+""",
+    )
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(["*AssertionError*"])
+    result.stdout.fnmatch_lines(["*no-eve*"])
+
+
+def test_an_expected_violation_that_comes_earlier_than_recorded_diverges(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The calls that were recorded before it are missing, whatever the test expects."""
+    test = """
+import os
+
+@pytest.mark.oao(policy=Holds())
+def test_it(oao):
+    with oao.expect_violation("no-eve"):
+        if not os.environ.get("EARLY"):
+            look("mine")
+        pay("eve")
+"""
+    run(pytester, test).assert_outcomes(passed=1)
+    result = run(pytester, test)
+    result.assert_outcomes(passed=1)
+    monkeypatch.setenv("EARLY", "1")
+    run(pytester, test).assert_outcomes(failed=1)

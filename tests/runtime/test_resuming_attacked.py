@@ -8,6 +8,7 @@ import sys
 import textwrap
 import threading
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -185,3 +186,62 @@ def test_nested_runs_that_start_in_another_order_go_on_with_their_own_journals(s
     orchestrator.approve(question.id, by=ALICE)
     last = orchestrator.resume(first.execution_id, outer)
     assert (last.status, RAN) == ("SUCCESS", ["look a", "pay b"]), last.error
+
+
+def test_who_lost_a_nested_run_to_another_process_does_not_end_the_outer_one(store: Store) -> None:
+    """Although the agent looks past it: the outer run has failed here, and goes on where the nested one does."""
+    inner = Orchestrator()
+    steals = iter([True, False])
+
+    @tool
+    def stolen(what: str) -> str:
+        nested = next(run for run in store.runs() if run.agent_name == "inner")
+        if next(steals):
+            store.claim(nested.execution_id)
+        return what
+
+    def inner_agent(task: str) -> str:
+        stolen("a")
+        return send("once")
+
+    @tool
+    def delegate(task: str) -> str:
+        return f"whatever: {inner.run(inner_agent, task, agent_name='inner').status}"
+
+    def outer(task: str) -> str:
+        return delegate(task)
+
+    orchestrator = Orchestrator(store=store)
+    first = orchestrator.run(outer, "t")
+    assert first.status == "FAILED"
+    assert "another writer has the run" in (first.error or "")
+    assert RAN == []
+    assert not any(record["type"] == "run.finished" for record in store.read(first.execution_id))
+
+
+def test_what_is_in_doubt_inside_is_in_doubt_outside(store: Store) -> None:
+    """A tool that looks past the failed report of a nested run does not make a success of it."""
+    inner = Orchestrator(Holds())
+
+    @tool
+    def delegate(task: str) -> str:
+        return f"whatever: {inner.run(lambda task: pay(task), 'bob', agent_name='inner').status}"
+
+    def outer(task: str) -> str:
+        return delegate(task)
+
+    orchestrator = Orchestrator(store=store)
+    first = orchestrator.run(outer, "t")
+    (question,) = orchestrator.approvals()
+    orchestrator.approve(question.id, by=ALICE)
+    nested = list(store.read(question.execution_id))
+    last = cast("int", nested[-1]["seq"])
+    # Another process began the payment, and nobody heard of it again.
+    call = {"n": 1, "kind": "tool", "name": "pay", "req": {"to": "bob"}, "effect": "once"}
+    decision = {"verdict": "allow", "rule": "default", "plugin": "oao"}
+    record = {"v": 1, "seq": last + 1, "type": "call", "at": nested[-1]["at"], **call, "decision": decision}
+    store.append(question.execution_id, store.claim(question.execution_id), cast("Any", record))
+    resumed = orchestrator.resume(first.execution_id, outer)
+    assert resumed.status == "FAILED"
+    assert "tool pay (#1) is in doubt" in (resumed.error or "")
+    assert RAN == []
