@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, cast
 
 from oao_harness.errors import PolicyViolation, ReplayDiverged, RunHalted, RunSuspended
 from oao_harness.journal.codec import encode_error, error_line, opaque
@@ -43,6 +43,7 @@ from oao_hookspecs import (
     CallRetried,
     Decision,
     Deny,
+    Json,
     Outcome,
     ProposedCall,
     Usage,
@@ -320,8 +321,7 @@ def _recorded_violation(ticket: Ticket) -> PolicyViolation | None:
     error = ticket.served.outcome.error if ticket.served is not None else None
     if error is None or error.type != _VIOLATION:
         return None
-    found = error.data.get("attributes")
-    given = found if isinstance(found, Mapping) else {}
+    given = cast("Mapping[str, Json]", error.data.get("attributes") or {})
     rule, plugin = (str(given.get(name) or "") for name in ("rule", "plugin"))
     return PolicyViolation(error.message, rule=rule, plugin=plugin, n=ticket.n)
 
