@@ -17,7 +17,7 @@ from oao_harness.journal.differences import details, headline
 from oao_harness.journal.recording import RecordedEvent, Recording
 from oao_harness.journal.records import key_of, request_of
 from oao_harness.journal.replay import Served
-from oao_hookspecs import Call, Json, Outcome, Usage
+from oao_hookspecs import Call, Json, Outcome
 
 __all__ = ["Matcher"]
 
@@ -103,7 +103,7 @@ class Matcher:
         outcome = Outcome(
             value=event.value, error=event.error, usage=event.usage, attempts=event.attempts, replayed=True
         )
-        inside: list[tuple[Call, Usage | None]] = [(child.call, child.usage) for child in children]
+        inside = [(child.call, child.usage, child.denied) for child in children]
         return Served(outcome=outcome, children=inside, decision=event.decision)
 
     def _descendants(self, event: RecordedEvent) -> Iterator[RecordedEvent]:

@@ -16,8 +16,8 @@ class Served:
     """A recorded outcome that answers a call."""
 
     outcome: Outcome
-    children: Sequence[tuple[Call, Usage | None]] = ()
-    """Calls that happened inside of it when it was recorded, and their tokens."""
+    children: Sequence[tuple[Call, Usage | None, bool]] = ()
+    """Calls that were made inside of it when it was recorded, their tokens, and whether they were denied."""
     decision: str = "allow"
     """The recorded verdict and rule; where it is a denial there is no outcome to serve."""
     n: int | None = None

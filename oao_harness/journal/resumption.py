@@ -74,7 +74,7 @@ class Resumption(Matcher):
             outcome=Outcome(
                 value=event.value, error=event.error, usage=event.usage, attempts=event.attempts, replayed=True
             ),
-            children=[(child.call, child.usage) for child in children],
+            children=[(child.call, child.usage, child.denied) for child in children],
             decision=event.decision,
             n=event.call_n,
             known=True,

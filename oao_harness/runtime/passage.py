@@ -28,6 +28,7 @@ from oao_harness.runtime.judging import (
     judge_call,
     judge_outcome,
     redacted,
+    release,
     reserve,
     settle,
 )
@@ -125,8 +126,8 @@ def begin(run: Run, request: Call) -> Steps[Ticket]:
             yield from run.refusing(decision, n=n, by=by)
             raise run.require_halt()
         if served is not None:
-            for child, usage in served.children:
-                yield from _judge_inner(ticket, child, usage)
+            for child, usage, denied in served.children:
+                yield from _judge_inner(ticket, child, usage, happened=not denied)
             if served.again:
                 ticket.served = None
         run.refuse_if_over()
@@ -196,8 +197,11 @@ def _write_call(ticket: Ticket, decision: Decision) -> Steps[None]:
         yield from observe(run.hooks, "oao_call_decided", {"event": event, "run": run})
 
 
-def _judge_inner(ticket: Ticket, call: Call, usage: Usage | None) -> Steps[None]:
-    """Judge and count a call that a served outcome stands for: it is not made again, but it must still be allowed."""
+def _judge_inner(ticket: Ticket, call: Call, usage: Usage | None, *, happened: bool) -> Steps[None]:
+    """Judge and count a call that a served outcome stands for: it is not made again, but it must still be allowed.
+
+    One that was denied, by a run nested in this one, did not happen: it is judged, and not counted.
+    """
     run = ticket.run
     ticket.inner += 1
     judged = yield from judge_call(run, run.described(call), f"{run.execution_id}#{ticket.n}.{ticket.inner}")
@@ -213,6 +217,9 @@ def _judge_inner(ticket: Ticket, call: Call, usage: Usage | None) -> Steps[None]
             run.questions.take(question, ticket.n)
     if denial is None:
         reserved, denial, by = reserve(run, call, spends=False)
+        if not happened:
+            release(run, call, reserved)
+            reserved = NOTHING
         overspent = settle(run, reserved, usage)
         if denial is None and overspent is not None:
             denial, by = overspent

@@ -23,7 +23,7 @@ from pytest_oao.testing.program_rules import breaches
 from pytest_oao.testing.program_strategies import limits, policies, programs
 from tests.properties import checks
 
-_EXAMPLES = int(os.environ.get("OAO_EXAMPLES", "30"))
+_EXAMPLES = int(os.environ.get("OAO_EXAMPLES", "50"))
 _MOST_LEGS = 60
 
 both_kinds = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
@@ -175,10 +175,14 @@ def test_a_run_in_legs_does_what_one_approved_at_once_does(
 
 @both_kinds
 @examples()
-@given(program=programs(at_once=False), rules=policies(), inner=policies())
-def test_a_replay_runs_nothing_and_ends_the_same(is_async: bool, program: Program, rules: Rules, inner: Rules) -> None:
-    """No body runs; the report's status, totals, output and rule are those of the recorded run."""
-    live = run_program(program, rules, inner_rules=inner, is_async=is_async)
+@given(program=programs(at_once=False), rules=policies())
+def test_a_replay_runs_nothing_and_ends_the_same(is_async: bool, program: Program, rules: Rules) -> None:
+    """No body runs; the report's status, totals, output and rule are those of the recorded run.
+
+    Inner runs have no rules of their own here: those inside of a served tool are not opened, so that nobody can say
+    whether it was they or the outer run that would have denied first.
+    """
+    live = run_program(program, rules, is_async=is_async)
     if live.report.status == "SUSPENDED":
         return
     replayed = live.replay()
@@ -216,7 +220,10 @@ def test_a_hole_in_a_policy_is_found_and_shrunk_to_what_a_person_reads() -> None
         return any(body.name == "pay" for body in trial.executed)
 
     found = find(
-        programs(max_ops=8), pays, settings=settings(examples(), max_examples=2000, database=None), random=Random(1)
+        programs(max_ops=8, at_once=False, threads=False, inner_runs=False),
+        pays,
+        settings=settings(examples(), max_examples=2000, database=None),
+        random=Random(1),
     )
     assert repr(found).splitlines() == [
         "def agent(task):",
