@@ -100,7 +100,7 @@ class Matcher:
             return f"step {event.n} {event.kind} {event.name}: it never ended when it was recorded {_SUFFIX}"
         children = list(self._descendants(event))
         self._served.update(child.n for child in children)
-        inside = [(child.call, child.outcome) for child in children]
+        inside = [(child.call, child.outcome, child.denied) for child in children]
         return Served(outcome=event.outcome, children=inside, decision=event.decision)
 
     def _descendants(self, event: RecordedEvent) -> Iterator[RecordedEvent]:

@@ -16,8 +16,9 @@ class Served:
     """A recorded outcome that answers a call."""
 
     outcome: Outcome
-    children: Sequence[tuple[Call, Outcome | None]] = ()
-    """Calls that happened inside of it when it was recorded, also in runs nested in it, and how they ended, or None."""
+    children: Sequence[tuple[Call, Outcome | None, bool]] = ()
+    """Calls that were made inside of it when it was recorded, also in runs nested in it, how they ended, or None, and
+    whether they were denied."""
     decision: str = "allow"
     """The recorded verdict and rule; where it is a denial there is no outcome to serve."""
     n: int | None = None

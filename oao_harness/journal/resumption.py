@@ -97,7 +97,7 @@ class Resumption(Matcher):
         children = list(self._descendants(event))
         self._served.update(child.n for child in children)
         self._played.update(child.call_n for child in children)
-        inside = [(child.call, child.outcome) for child in children]
+        inside = [(child.call, child.outcome, child.denied) for child in children]
         for n in (event.call_n, *(child.call_n for child in children)):
             for nested in self._runs_of.pop(n, ()):
                 found = self._calls_of(nested)
@@ -112,7 +112,7 @@ class Resumption(Matcher):
             known=True,
         )
 
-    def _calls_of(self, nested: str) -> list[tuple[Call, Outcome | None]] | str:
+    def _calls_of(self, nested: str) -> list[tuple[Call, Outcome | None, bool]] | str:
         """Return the calls of a nested run and of those nested in it, or why nobody knows them."""
         records = self._read(nested)
         if not records:
@@ -122,7 +122,7 @@ class Resumption(Matcher):
                 "beside the outer one"
             )
         events = Recording.from_records(_without_abandoned(records)).events
-        calls = [(event.call, event.outcome) for event in events if not event.denied]
+        calls = [(event.call, event.outcome, event.denied) for event in events]
         for record in records:
             if record["type"] == "child":
                 found = self._calls_of(str(record["execution_id"]))

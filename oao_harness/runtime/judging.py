@@ -42,6 +42,7 @@ __all__ = [
     "judge_call",
     "judge_outcome",
     "redacted",
+    "release",
     "require_unchanged",
     "reserve",
     "settle",
@@ -167,11 +168,16 @@ def reserve(run: Run, call: Call, *, spends: bool) -> tuple[Reservation, Deny | 
             shared.append((budget, found, member))
     if denial is None:
         return Reservation(tuple(taken), tuple(shared)), None, run
-    for member, hold in zip(run.lineage, taken, strict=False):
-        member.budget.release(call, hold)
-    for budget, found, _ in shared:
-        budget.release(found)
+    release(run, call, Reservation(tuple(taken), tuple(shared)))
     return NOTHING, denial, by
+
+
+def release(run: Run, call: Call, reserved: Reservation) -> None:
+    """Give back what `reserve` took for a call that will not happen."""
+    for member, hold in zip(run.lineage, reserved.own, strict=False):
+        member.budget.release(call, hold)
+    for budget, held, _ in reserved.shared:
+        budget.release(held)
 
 
 def _price(run: Run, budget: SharedBudget, call: Call) -> Price | None:

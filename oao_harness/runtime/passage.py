@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 
 from oao_harness.errors import PolicyViolation, ReplayDiverged, RunHalted, RunSuspended
 from oao_harness.journal.codec import alike, encode_error, error_line, opaque
@@ -29,6 +29,7 @@ from oao_harness.runtime.judging import (
     judge_call,
     judge_outcome,
     redacted,
+    release,
     reserve,
     settle,
 )
@@ -133,8 +134,8 @@ def begin(run: Run, request: Call) -> Steps[Ticket]:
             yield from run.refusing(decision, n=n, by=by)
             raise run.require_halt()
         if served is not None:
-            for child, ended in served.children:
-                yield from _judge_inner(ticket, child, ended)
+            for child, ended, denied in served.children:
+                yield from _judge_inner(ticket, child, ended, happened=not denied)
             if served.again:
                 ticket.served = None
         run.refuse_if_over()
@@ -201,8 +202,11 @@ def _write_call(ticket: Ticket, decision: Decision) -> None:
     ticket.written = not isinstance(decision, Deny)
 
 
-def _judge_inner(ticket: Ticket, call: Call, ended: Outcome | None) -> Steps[None]:
-    """Judge and count a call that a served outcome stands for: it is not made again, but it must still be allowed."""
+def _judge_inner(ticket: Ticket, call: Call, ended: Outcome | None, *, happened: bool) -> Steps[None]:
+    """Judge and count a call that a served outcome stands for: it is not made again, but it must still be allowed.
+
+    One that was denied, by a run nested in this one, did not happen: it is judged, and not counted.
+    """
     run = ticket.run
     ticket.inner += 1
     unique = f"{run.execution_id}#{ticket.n}.{ticket.inner}"
@@ -219,8 +223,11 @@ def _judge_inner(ticket: Ticket, call: Call, ended: Outcome | None) -> Steps[Non
             run.questions.take(question, ticket.n)
     if denial is None:
         reserved, denial, by = reserve(run, call, spends=False)
+        if not happened:
+            release(run, call, reserved)
+            reserved = NOTHING
         refusal = settle(run, reserved, ended.usage if ended is not None else None)
-        if denial is None and refusal is None and ended is not None:
+        if denial is None and refusal is None and happened and ended is not None:
             # What its result means to a policy, such as a label, would be forgotten.
             refusal = yield from judge_outcome(run, replace(judged.call, id=unique), ended)
         if denial is None and refusal is not None:
@@ -333,8 +340,7 @@ def _recorded_violation(ticket: Ticket) -> PolicyViolation | None:
     error = ticket.served.outcome.error if ticket.served is not None else None
     if error is None or error.type != _VIOLATION:
         return None
-    found = error.data.get("attributes")
-    given = found if isinstance(found, Mapping) else {}
+    given = cast("Mapping[str, Json]", error.data.get("attributes") or {})
     rule, plugin = (str(given.get(name) or "") for name in ("rule", "plugin"))
     return PolicyViolation(error.message, rule=rule, plugin=plugin, n=ticket.n)
 

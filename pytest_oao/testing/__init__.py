@@ -19,8 +19,8 @@ if TYPE_CHECKING:
         ToolCall,
         ToolCallReply,
     )
-    from pytest_oao.testing.program_agents import Trial, run_program
     from pytest_oao.testing.program_rules import Rules
+    from pytest_oao.testing.program_trials import Trial, run_program
     from pytest_oao.testing.programs import (
         Body,
         CallModel,
@@ -92,9 +92,9 @@ _MODULES = {
     "Swallow": "programs",
     "Together": "programs",
     "TokenUsage": "usage",
-    "Trial": "program_agents",
+    "Trial": "program_trials",
     "TryAgain": "programs",
-    "run_program": "program_agents",
+    "run_program": "program_trials",
 }
 
 

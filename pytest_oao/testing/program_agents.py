@@ -1,7 +1,4 @@
-"""Agents made of programs, and trials: one program under one set of rules, with a log of all that really happened.
-
-The log is written by the bodies and by the store, in one order; none of oao's counters is asked.
-"""
+"""Agents made of programs. Their bodies write to a log that they ran; none of oao's counters is asked."""
 
 from __future__ import annotations
 
@@ -16,15 +13,10 @@ from functools import partial
 from typing import Any, Literal, TypeAlias, TypeVar, cast
 
 from oao_harness.adapters.governed import model, tool
-from oao_harness.journal.recording import Recording
 from oao_harness.runtime import gate
 from oao_harness.runtime.context import current
 from oao_harness.runtime.orchestrator import Orchestrator
-from oao_harness.runtime.report import ExecutionReport
-from oao_harness.runtime.shared_budget import SharedBudget
-from oao_harness.stores.memory import MemoryStore
 from oao_hookspecs import Call, Json, Principal, Record, ToolCall
-from pytest_oao.testing.program_rules import Rules
 from pytest_oao.testing.programs import (
     Body,
     CallModel,
@@ -36,7 +28,6 @@ from pytest_oao.testing.programs import (
     Nested,
     Node,
     Pause,
-    Program,
     StreamModel,
     StreamTool,
     Swallow,
@@ -44,7 +35,7 @@ from pytest_oao.testing.programs import (
     TryAgain,
 )
 
-__all__ = ["Ended", "Event", "Started", "Trial", "Written", "run_program"]
+__all__ = ["Agent", "Ended", "Event", "Log", "Started", "Written"]
 
 T = TypeVar("T")
 _PERSON = Principal(id="reviewer")
@@ -76,7 +67,7 @@ class Written:
 Event: TypeAlias = Started | Ended | Written
 
 
-class _Log:
+class Log:
     """What happened, in one order."""
 
     def __init__(self) -> None:
@@ -84,147 +75,9 @@ class _Log:
         self.lock = threading.RLock()
 
     def add(self, event: Event) -> None:
+        """Say that something happened."""
         with self.lock:
             self.events.append(event)
-
-
-class _LoggedStore(MemoryStore):
-    """A store that also writes what it keeps to the log."""
-
-    def __init__(self, log: _Log) -> None:
-        super().__init__()
-        self._log = log
-
-    def append(self, execution_id: str, epoch: int, record: Record) -> None:
-        """Append one record; see `Store.append`."""
-        with self._log.lock:
-            super().append(execution_id, epoch, record)
-            self._log.add(Written(execution_id, record))
-
-
-class Trial:
-    """One program under one set of rules: what it did, in as many legs as it took.
-
-    Args:
-        program: What the agent does.
-        rules: What it may do.
-        inner_rules: What the runs nested in it may do besides.
-        is_async: True makes agent and bodies coroutines.
-        budget: What it may spend together with others.
-        policies: Further policies of the program's run, asked after the rules.
-    """
-
-    def __init__(
-        self,
-        program: Program,
-        rules: Rules,
-        *,
-        inner_rules: Rules | None = None,
-        is_async: bool = False,
-        budget: SharedBudget | None = None,
-        policies: Sequence[object] = (),
-    ) -> None:
-        self.program = program
-        self.rules = rules
-        self.inner_rules = inner_rules or Rules()
-        self.is_async = is_async
-        self._log = _Log()
-        self.orchestrator = Orchestrator(
-            [*rules.policies(), *policies], _LoggedStore(self._log), approver=rules.approver, budget=budget
-        )
-        self.inner = Orchestrator(self.inner_rules.policies(), approver=self.inner_rules.approver)
-        self.reports: list[ExecutionReport] = []
-
-    @property
-    def events(self) -> list[Event]:
-        """What happened so far, in the order it happened."""
-        with self._log.lock:
-            return list(self._log.events)
-
-    @property
-    def executed(self) -> list[Body]:
-        """The bodies that ran, in the order they began."""
-        return [event.body for event in self.events if isinstance(event, Started)]
-
-    @property
-    def report(self) -> ExecutionReport:
-        """The newest report of the program's run."""
-        return self.reports[-1]
-
-    def records(self, execution_id: str | None = None) -> list[Record]:
-        """Return the journal of a run, by default that of the program's."""
-        wanted = execution_id or self.report.execution_id
-        return [event.record for event in self.events if isinstance(event, Written) and event.execution_id == wanted]
-
-    def journals(self) -> dict[str, list[Record]]:
-        """Return the journals of the run and of those nested in it, by execution id."""
-        found: dict[str, list[Record]] = {}
-        for event in self.events:
-            if isinstance(event, Written):
-                found.setdefault(event.execution_id, []).append(event.record)
-        return found
-
-    def run(self) -> ExecutionReport:
-        """Run the program."""
-        agent = self._agent()
-        if self.is_async:
-            return self._keep(asyncio.run(self.orchestrator.run_async(agent, "t", agent_name="main")))
-        return self._keep(self.orchestrator.run(agent, "t", agent_name="main"))
-
-    def approve(self) -> int:
-        """Approve all open questions; return how many there were."""
-        questions = self.orchestrator.approvals()
-        for question in questions:
-            self.orchestrator.approve(question.id, by=_PERSON)
-        return len(questions)
-
-    def resume(self) -> ExecutionReport:
-        """Go on with the suspended run."""
-        execution_id = self.report.execution_id
-        agent = self._agent()
-        if self.is_async:
-            return self._keep(asyncio.run(self.orchestrator.resume_async(execution_id, agent)))
-        return self._keep(self.orchestrator.resume(execution_id, agent))
-
-    def replay(self) -> Trial:
-        """Return a trial that replayed this one from its recording."""
-        recording = Recording.from_records(
-            (event.execution_id, event.record) for event in self.events if isinstance(event, Written)
-        )
-        other = Trial(self.program, self.rules, inner_rules=self.inner_rules, is_async=self.is_async)
-        other.reports.append(other.orchestrator.replay(other._agent(), "t", recording))
-        return other
-
-    def _keep(self, report: ExecutionReport) -> ExecutionReport:
-        self.reports.append(report)
-        return report
-
-    def _agent(self) -> Callable[[str], Any]:
-        return _Agent(self._log, self.inner, ("main",), is_async=self.is_async).of(self.program.tree())
-
-
-def run_program(
-    program: Program,
-    rules: Rules | None = None,
-    *,
-    inner_rules: Rules | None = None,
-    is_async: bool = False,
-    budget: SharedBudget | None = None,
-    policies: Sequence[object] = (),
-) -> Trial:
-    """Run a program once and return what happened; the arguments are those of `Trial`.
-
-    Example:
-        ```python
-        trial = run_program(Program((CallTool("pay"),)), Rules(deny=("pay",)))
-        assert trial.executed == [] and trial.report.status == "FAILED"
-        ```
-    """
-    trial = Trial(
-        program, rules or Rules(), inner_rules=inner_rules, is_async=is_async, budget=budget, policies=policies
-    )
-    trial.run()
-    return trial
 
 
 def _finished(steps: Coroutine[Any, Any, T]) -> T:
@@ -250,10 +103,10 @@ class _Scope:
 
 
 @dataclass(frozen=True, slots=True)
-class _Agent:
+class Agent:
     """Does operations in the name of one run."""
 
-    log: _Log
+    log: Log
     inner: Orchestrator
     runs: tuple[str, ...]
     is_async: bool
@@ -349,7 +202,7 @@ class _Agent:
 
     async def in_thread(self, nodes: Sequence[Node], scope: _Scope) -> None:
         """Do operations in a thread; what they raise is lost with it."""
-        sync = _Agent(self.log, self.inner, self.runs, is_async=False)
+        sync = Agent(self.log, self.inner, self.runs, is_async=False)
         job: Callable[[], bool] = lambda: _finished(sync.block(nodes, scope))  # noqa: E731
         if self.is_async:
             # Started here, so that it is a thread of the agent's; waited for beside the loop.
@@ -369,7 +222,7 @@ class _Agent:
     async def start_run(self, node: Node, place: str) -> None:
         """Run operations as an agent of its own."""
         name = f"{self.runs[-1]}/{place}"
-        agent = _Agent(self.log, self.inner, (*self.runs, name), is_async=self.is_async).of(node.inside)
+        agent = Agent(self.log, self.inner, (*self.runs, name), is_async=self.is_async).of(node.inside)
         if self.is_async:
             await self.inner.run_async(agent, "t", agent_name=name)
         else:
@@ -506,7 +359,7 @@ class _Agent:
 class _running:  # noqa: N801 - used as `with _running(...)`
     """Says that a body began, and that it ended."""
 
-    def __init__(self, log: _Log, body: Body) -> None:
+    def __init__(self, log: Log, body: Body) -> None:
         self._log = log
         self._body = body
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 from hypothesis import strategies as st
@@ -92,7 +92,18 @@ def programs(
         inner_runs: False leaves out runs nested in the program's run.
     """
     one = ops(at_once=at_once, threads=threads, inner_runs=inner_runs)
-    return st.lists(one, min_size=1, max_size=max_ops).map(lambda found: Program(tuple(found)))
+    return _program(st.lists(one, min_size=1, max_size=max_ops))
+
+
+# Not `map` and `builds`: what they make is printed as they made it, and these values print themselves.
+@st.composite
+def _program(draw: st.DrawFn, found: st.SearchStrategy[list[Op]]) -> Program:
+    return Program(tuple(draw(found)))
+
+
+@st.composite
+def _rules(draw: st.DrawFn, given: st.SearchStrategy[dict[str, Any]]) -> Rules:
+    return Rules(**draw(given))
 
 
 def _maybe(values: st.SearchStrategy[int]) -> st.SearchStrategy[int | None]:
@@ -119,13 +130,9 @@ def limits(*, most: int = 8) -> st.SearchStrategy[Limits]:
     )
 
 
-def _names(most: int) -> st.SearchStrategy[tuple[str, ...]]:
-    some = st.lists(st.sampled_from(_NAMES), max_size=most, unique=True).map(lambda found: tuple(sorted(found)))
+def _names(most: int, of: Sequence[str] = _NAMES) -> st.SearchStrategy[tuple[str, ...]]:
+    some = st.lists(st.sampled_from(of), max_size=most, unique=True).map(lambda found: tuple(sorted(found)))
     return st.one_of(st.just(()), some)
-
-
-def _rules(given: Mapping[str, Any]) -> Rules:
-    return Rules(**given)
 
 
 def policies(*, holds: bool = True, breaks: bool = True, limited: bool = True) -> st.SearchStrategy[Rules]:
@@ -136,8 +143,7 @@ def policies(*, holds: bool = True, breaks: bool = True, limited: bool = True) -
         breaks: False leaves out policies that fail.
         limited: False leaves out limits.
     """
-    # Not `builds`: rules print what is given, and nothing else.
-    return st.fixed_dictionaries(
+    given: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
         {
             "limits": limits() if limited else st.just(Limits()),
             "deny": _names(2),
@@ -151,4 +157,5 @@ def policies(*, holds: bool = True, breaks: bool = True, limited: bool = True) -
             "is_async": st.booleans(),
             "answer": st.sampled_from(("approve", "nothing", "reject", "edit")),
         }
-    ).map(_rules)
+    )
+    return _rules(given)

@@ -219,14 +219,13 @@ _LINES: Final[dict[type[Op], str]] = {
 
 
 def _model_line(op: CallModel) -> str:
-    asked = ", ".join(f"{one.name}({one.value!r})" for one in op.batch)
+    calls = [f"{one.name}({one.value!r})" for one in op.batch]
+    asked = ", ".join(calls)
     what = f"max_tokens={op.max_tokens}, usage={op.tokens}" + (", fails=True" if op.fails else "")
-    then = (
-        {"not": "", "in_order": f"; {asked.replace('), ', '); ')}", "together": f"; at_once({asked})"}[op.way]
-        if op.batch
-        else ""
-    )
-    return f"think({what}{f', asks=[{asked}]' if op.batch else ''}){then}"
+    then = {"not": "", "in_order": "".join(f"; {call}" for call in calls), "together": f"; at_once({asked})"}[op.way]
+    if not op.batch:
+        return f"think({what})"
+    return f"think({what}, asks=[{asked}]){then}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

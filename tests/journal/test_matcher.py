@@ -131,7 +131,7 @@ def test_a_served_call_stands_for_what_happened_inside_of_it() -> None:
     answer = matcher.serve(call("outer"), "")
 
     assert isinstance(answer, Served)
-    assert [child.name for child, _ in answer.children] == ["inner", "leaf"]
+    assert [child.name for child, _, _ in answer.children] == ["inner", "leaf"]
     assert matcher.unplayed() == []
 
 

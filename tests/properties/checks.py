@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from oao_hookspecs import Record
-from pytest_oao.testing.program_agents import Ended, Started, Trial, Written
+from pytest_oao.testing import Trial
+from pytest_oao.testing.program_agents import Ended, Started, Written
 from pytest_oao.testing.program_rules import Rules, breaches, forbidden
 from pytest_oao.testing.programs import Body, CallModel
 

@@ -10,19 +10,20 @@ import os
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from random import Random
 
 import pytest
-from hypothesis import HealthCheck, given, note, settings
+from hypothesis import HealthCheck, find, given, note, settings
 from hypothesis import strategies as st
 
 from oao_harness import SharedBudget
-from oao_hookspecs import Limits
+from oao_hookspecs import CallDecided, CallFinished, Deny, Limits, ToolCall, hookimpl
 from pytest_oao.testing import CallModel, CallTool, Program, Rules, Swallow, Trial, run_program
 from pytest_oao.testing.program_rules import breaches
 from pytest_oao.testing.program_strategies import limits, policies, programs
 from tests.properties import checks
 
-_EXAMPLES = int(os.environ.get("OAO_EXAMPLES", "60"))
+_EXAMPLES = int(os.environ.get("OAO_EXAMPLES", "50"))
 _MOST_LEGS = 60
 
 both_kinds = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
@@ -174,13 +175,59 @@ def test_a_run_in_legs_does_what_one_approved_at_once_does(
 
 @both_kinds
 @examples()
-@given(program=programs(at_once=False), rules=policies(), inner=policies())
-def test_a_replay_runs_nothing_and_ends_the_same(is_async: bool, program: Program, rules: Rules, inner: Rules) -> None:
-    """No body runs; the report's status, totals, output and rule are those of the recorded run."""
-    live = run_program(program, rules, inner_rules=inner, is_async=is_async)
+@given(program=programs(at_once=False), rules=policies())
+def test_a_replay_runs_nothing_and_ends_the_same(is_async: bool, program: Program, rules: Rules) -> None:
+    """No body runs; the report's status, totals, output and rule are those of the recorded run.
+
+    Inner runs have no rules of their own here: those inside of a served tool are not opened, so that nobody can say
+    whether it was they or the outer run that would have denied first.
+    """
+    live = run_program(program, rules, is_async=is_async)
     if live.report.status == "SUSPENDED":
         return
     replayed = live.replay()
     note(f"{program!r}\nunder {rules!r}\n{live.report.error} -- {replayed.report.error}")
     assert replayed.executed == []
     assert checks.totals_of(replayed) == checks.totals_of(live)
+
+
+class Forgetful:
+    """Denies `pay`, but forgets to look inside of a tool."""
+
+    name = "forgetful"
+
+    def __init__(self) -> None:
+        self.inside = 0
+
+    @hookimpl
+    def oao_call_decided(self, event: CallDecided) -> None:
+        self.inside += event.call.name == "delegate"
+
+    @hookimpl
+    def oao_call_finished(self, event: CallFinished) -> None:
+        self.inside -= event.call.name == "delegate"
+
+    @hookimpl
+    def oao_decide_tool_call(self, call: ToolCall) -> Deny | None:
+        return Deny(rule="forgetful", reason="no pay") if call.name == "pay" and not self.inside else None
+
+
+def test_a_hole_in_a_policy_is_found_and_shrunk_to_what_a_person_reads() -> None:
+    """Of up to eight operations two are left, and they print as the code that gets through."""
+
+    def pays(program: Program) -> bool:
+        trial = run_program(program, policies=[Forgetful()])
+        return any(body.name == "pay" for body in trial.executed)
+
+    found = find(
+        programs(max_ops=8, at_once=False, threads=False, inner_runs=False),
+        pays,
+        settings=settings(examples(), max_examples=2000, database=None),
+        random=Random(1),
+    )
+    assert repr(found).splitlines() == [
+        "def agent(task):",
+        "    with delegate():  # the body of a tool",
+        "        pay('a')",
+    ]
+    assert len(found.ops) <= 3

@@ -110,3 +110,13 @@ def test_a_violation_inside_of_a_served_call_is_one_on_replay_too(inside: Op, ru
     assert replayed.report.violation is not None
     assert live.report.violation is not None
     assert replayed.report.violation["rule"] == live.report.violation["rule"]
+
+
+@both_kinds
+def test_what_an_inner_run_denied_is_not_counted_on_replay(is_async: bool) -> None:
+    """It did not happen, neither when it was recorded nor now."""
+    ops = (Nested(2), InnerRun(1), CallTool("send"))
+    live = run_program(Program(ops), inner_rules=Rules(deny=("send",)), is_async=is_async)
+    replayed = live.replay()
+    assert (live.report.status, replayed.report.status) == ("SUCCESS", "SUCCESS")
+    assert replayed.report.tool_usage == live.report.tool_usage == {"delegate": 1}

@@ -1,0 +1,169 @@
+"""Trials: one program under one set of rules, with a log of all that really happened.
+
+The log is written by the bodies and by the store, in one order; none of oao's counters is asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from oao_harness.journal.recording import Recording
+from oao_harness.runtime.orchestrator import Orchestrator
+from oao_harness.runtime.report import ExecutionReport
+from oao_harness.runtime.shared_budget import SharedBudget
+from oao_harness.stores.memory import MemoryStore
+from oao_hookspecs import Principal, Record
+from pytest_oao.testing.program_agents import Agent, Event, Log, Started, Written
+from pytest_oao.testing.program_rules import Rules
+from pytest_oao.testing.programs import Body, InnerRun, Program
+
+__all__ = ["Trial", "run_program"]
+
+_PERSON: Final = Principal(id="reviewer")
+
+
+class _LoggedStore(MemoryStore):
+    """A store that also writes what it keeps to the log."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__()
+        self._log = log
+
+    def append(self, execution_id: str, epoch: int, record: Record) -> None:
+        """Append one record; see `Store.append`."""
+        with self._log.lock:
+            super().append(execution_id, epoch, record)
+            self._log.add(Written(execution_id, record))
+
+
+class Trial:
+    """One program under one set of rules: what it did, in as many legs as it took.
+
+    Args:
+        program: What the agent does.
+        rules: What it may do.
+        inner_rules: What the runs nested in it may do besides.
+        is_async: True makes agent and bodies coroutines.
+        budget: What it may spend together with others.
+        policies: Further policies of the program's run, asked after the rules.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        rules: Rules,
+        *,
+        inner_rules: Rules | None = None,
+        is_async: bool = False,
+        budget: SharedBudget | None = None,
+        policies: Sequence[object] = (),
+    ) -> None:
+        self.program = program
+        self.rules = rules
+        self.inner_rules = inner_rules or Rules()
+        self.is_async = is_async
+        self._log = Log()
+        self.orchestrator = Orchestrator(
+            [*rules.policies(), *policies], _LoggedStore(self._log), approver=rules.approver, budget=budget
+        )
+        # Made where it is used: an orchestrator costs more than most programs.
+        has_inner = any(isinstance(op, InnerRun) for op in program.ops)
+        self.inner = (
+            Orchestrator(self.inner_rules.policies(), approver=self.inner_rules.approver)
+            if has_inner
+            else self.orchestrator
+        )
+        self.reports: list[ExecutionReport] = []
+
+    @property
+    def events(self) -> list[Event]:
+        """What happened so far, in the order it happened."""
+        with self._log.lock:
+            return list(self._log.events)
+
+    @property
+    def executed(self) -> list[Body]:
+        """The bodies that ran, in the order they began."""
+        return [event.body for event in self.events if isinstance(event, Started)]
+
+    @property
+    def report(self) -> ExecutionReport:
+        """The newest report of the program's run."""
+        return self.reports[-1]
+
+    def records(self, execution_id: str | None = None) -> list[Record]:
+        """Return the journal of a run, by default that of the program's."""
+        wanted = execution_id or self.report.execution_id
+        return [event.record for event in self.events if isinstance(event, Written) and event.execution_id == wanted]
+
+    def journals(self) -> dict[str, list[Record]]:
+        """Return the journals of the run and of those nested in it, by execution id."""
+        found: dict[str, list[Record]] = {}
+        for event in self.events:
+            if isinstance(event, Written):
+                found.setdefault(event.execution_id, []).append(event.record)
+        return found
+
+    def run(self) -> ExecutionReport:
+        """Run the program."""
+        agent = self._agent()
+        if self.is_async:
+            return self._keep(asyncio.run(self.orchestrator.run_async(agent, "t", agent_name="main")))
+        return self._keep(self.orchestrator.run(agent, "t", agent_name="main"))
+
+    def approve(self) -> int:
+        """Approve all open questions; return how many there were."""
+        questions = self.orchestrator.approvals()
+        for question in questions:
+            self.orchestrator.approve(question.id, by=_PERSON)
+        return len(questions)
+
+    def resume(self) -> ExecutionReport:
+        """Go on with the suspended run."""
+        execution_id = self.report.execution_id
+        agent = self._agent()
+        if self.is_async:
+            return self._keep(asyncio.run(self.orchestrator.resume_async(execution_id, agent)))
+        return self._keep(self.orchestrator.resume(execution_id, agent))
+
+    def replay(self) -> Trial:
+        """Return a trial that replayed this one from its recording."""
+        recording = Recording.from_records(
+            (event.execution_id, event.record) for event in self.events if isinstance(event, Written)
+        )
+        other = Trial(self.program, self.rules, inner_rules=self.inner_rules, is_async=self.is_async)
+        other.reports.append(other.orchestrator.replay(other._agent(), "t", recording))
+        return other
+
+    def _keep(self, report: ExecutionReport) -> ExecutionReport:
+        self.reports.append(report)
+        return report
+
+    def _agent(self) -> Callable[[str], Any]:
+        return Agent(self._log, self.inner, ("main",), is_async=self.is_async).of(self.program.tree())
+
+
+def run_program(
+    program: Program,
+    rules: Rules | None = None,
+    *,
+    inner_rules: Rules | None = None,
+    is_async: bool = False,
+    budget: SharedBudget | None = None,
+    policies: Sequence[object] = (),
+) -> Trial:
+    """Run a program once and return what happened; the arguments are those of `Trial`.
+
+    Example:
+        ```python
+        trial = run_program(Program((CallTool("pay"),)), Rules(deny=("pay",)))
+        assert trial.executed == [] and trial.report.status == "FAILED"
+        ```
+    """
+    trial = Trial(
+        program, rules or Rules(), inner_rules=inner_rules, is_async=is_async, budget=budget, policies=policies
+    )
+    trial.run()
+    return trial
