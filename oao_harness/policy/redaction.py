@@ -34,11 +34,16 @@ def redacted(value: Json, redactions: Sequence[Redaction]) -> Json:
     Args:
         value: JSON.
         redactions: Applied in order.
+
+    Raises:
+        ValueError: It holds an object that is no plain data.
     """
     if isinstance(value, str):
         return _text(value, redactions)
     if isinstance(value, dict):
         kind, inside = value.get("$oao"), value.get("value")
+        if kind == "opaque":
+            raise ValueError(f"it holds a {value.get('type')}, into which nobody can look; return plain data")
         if kind in {"bytes", "bytearray"} and isinstance(inside, str):
             return {**value, "value": _bytes(inside, redactions)}
         if kind == "dict" and isinstance(inside, list):

@@ -296,7 +296,7 @@ class Redacts:
 
 
 def test_what_is_redacted_reaches_neither_the_agent_nor_the_journal(store: Any) -> None:
-    """The result is changed before it is written and before it is returned; sync, async and streamed."""
+    """The result is changed before it is written and before it is returned; sync, async, and streams as one text."""
 
     @tool
     def fetch() -> str:
@@ -315,7 +315,7 @@ def test_what_is_redacted_reaches_neither_the_agent_nor_the_journal(store: Any) 
         return [fetch(), await afetch(), *chunks()]
 
     report = Orchestrator(Redacts(), store).run(agent, "t")
-    assert report.final_output == ["my [gone]", "my [gone]", "one [gone]", "two"]
+    assert report.final_output == ["my [gone]", "my [gone]", "one [gone]two"]
     journal = str(list(store.read(report.execution_id)))
     assert "[gone]" in journal
     assert "secret" not in journal
