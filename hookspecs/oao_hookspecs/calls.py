@@ -90,6 +90,8 @@ class ToolCall:
     """What repeating the call does; None where nobody declared it."""
     access: Access | None = None
     """Whether the tool only reads; None where nobody declared it."""
+    defaulted: tuple[str, ...] = ()
+    """Names of the arguments that have the value which the tool itself declares as their default."""
     proposed: bool = False
     """True while a model's batch is judged before any of it starts; the call is asked about again before it runs."""
     id: str = ""

@@ -194,7 +194,13 @@ def _prepare(tool: Any, function: Callable[..., Any], arguments: Arguments, call
     hidden = _hidden(tool, function)
     names = _positional_names(tool, function, len(positional))
     shown = {**dict(zip(names, positional, strict=True)), **{k: v for k, v in named.items() if k not in hidden}}
-    call = ToolCall(name=tool.name, arguments=cast("Mapping[str, Json]", encode(shown)), call_id=call_id, scope=scope())
+    call = ToolCall(
+        name=tool.name,
+        arguments=cast("Mapping[str, Json]", encode(shown)),
+        call_id=call_id,
+        scope=scope(),
+        defaulted=() if call_id is None else _defaulted(tool, function, shown),
+    )
 
     def modified(judged: Call) -> Arguments:
         given = cast("dict[str, Any]", decode(cast("ToolCall", judged).arguments))
@@ -251,6 +257,19 @@ def _positional_names(tool: Any, function: Callable[..., Any], count: int) -> li
         body = vars(tool).get("func") or vars(tool).get("coroutine")
         names = [*_parameters(body)[0]] if body is not None else []
     return [*names[:count], *(f"arg{i}" for i in range(len(names), count))]
+
+
+def _defaulted(tool: Any, function: Callable[..., Any], shown: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the arguments whose value the schema, or the body's signature, declares as their default."""
+    fields = cast("Mapping[str, Any]", getattr(tool.args_schema, "model_fields", None) or {})
+    parameters = inspect.signature(function).parameters
+    found: list[str] = []
+    for name, value in shown.items():
+        defaults = [fields[name].default] if name in fields else []
+        defaults += [parameters[name].default] if name in parameters else []
+        if any(type(value) is type(default) and value == default for default in defaults):
+            found.append(name)
+    return tuple(found)
 
 
 def _hidden(tool: Any, function: Callable[..., Any]) -> frozenset[str]:

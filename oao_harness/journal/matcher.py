@@ -57,13 +57,13 @@ class Matcher:
             if event is not None:
                 waiting.remove(event)
                 return self._take(event)
-            return None if self._may_be_new() else self._explain(call, request, key)
+            return None if self._may_be_new(call) else self._explain(call, request, key)
 
     def holds(self, call: Call) -> bool:
         """Return False: whoever plays another run's recording asks its questions again; see `Replay.holds`."""
         return False
 
-    def _may_be_new(self) -> bool:
+    def _may_be_new(self, call: Call) -> bool:
         """Return True where a call that nobody recorded may be made."""
         return False
 

@@ -122,8 +122,6 @@ class Question:
             return False
         if (request.policy, request.principal) != (bound.policy, bound.principal):
             return False
-        if (request.approvers, request.needed) != (tuple(ask.approvers), ask.needed):
-            return False
         # The digest writes every value as text, which two values may share.
         if request.digest == bound.digest and alike(dict(request.arguments), request_of(call)):
             return True
@@ -132,7 +130,8 @@ class Question:
         if request.call_id is None or request.call_id != call.call_id or not isinstance(call, ToolCall):
             return False
         given = {key: value for key, value in call.arguments.items() if key in request.arguments}
-        return alike(dict(request.arguments), given)
+        added = set(call.arguments) - set(request.arguments)
+        return alike(dict(request.arguments), given) and added <= set(call.defaulted)
 
 
 class Questions:

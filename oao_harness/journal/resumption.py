@@ -69,8 +69,15 @@ class Resumption(Matcher):
         """Return True where the proposed call was made before, so that nobody is asked about it again."""
         return call.call_id is not None and any(event.call_id == call.call_id for event in self._events)
 
-    def _may_be_new(self) -> bool:
-        return not self.is_over and self._doubtful is None and self._before <= self._played
+    def _may_be_new(self, call: Call) -> bool:
+        if self.is_over or self._doubtful is not None or not self._before <= self._played:
+            return False
+        # A sibling of what was held may have ended after it: asked for in other words, it would be done twice.
+        return not any(
+            (event.kind, event.name) == (call.kind, call.name)
+            for event in self._events
+            if event.n not in self._served and event.outcome is not None
+        )
 
     def _explain(self, call: Call, request: dict[str, Json], key: str) -> str:
         if self._doubtful is not None and not self.is_over:

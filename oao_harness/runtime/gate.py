@@ -16,7 +16,17 @@ from oao_harness.journal.codec import decode_error, error_line, opaque
 from oao_harness.journal.replay import Served
 from oao_harness.runtime.context import Frame, frame
 from oao_harness.runtime.dispatch import drive, drive_async
-from oao_harness.runtime.passage import Ticket, abandon, begin, diverging, finish, must_redact, redacting, retrying
+from oao_harness.runtime.passage import (
+    Ticket,
+    abandon,
+    begin,
+    diverging,
+    finish,
+    must_redact,
+    redacting,
+    redacting_error,
+    retrying,
+)
 from oao_harness.runtime.run import Run
 from oao_harness.runtime.shapes import Answer, Shape, ValueShape
 from oao_harness.runtime.within import each_within, each_within_async
@@ -156,10 +166,15 @@ def call(run: Run, request: Call, act: Callable[[Call], R], shape: Shape) -> R:
             result = act(ticket.acting)
             break
         except BaseException as error:
-            if not _again(ticket, error):
+            failed = drive(redacting_error(ticket, error), timeout_s)
+            again = _again(ticket, failed)
+            if not again and failed is error:
                 raise
         finally:
             frame.reset(token)
+        if not again:
+            # Out here, so that what was taken out of the error is not its context.
+            raise failed
     answer = _dumped(ticket, shape, result)
     if must_redact(ticket):
         answer, result = drive(redacting(ticket, answer, result, shape.load), timeout_s)
@@ -182,10 +197,14 @@ async def acall(run: Run, request: Call, act: Callable[[Call], Awaitable[R]], sh
             result = await act(ticket.acting)
             break
         except BaseException as error:
-            if not await _again_async(ticket, error):
+            failed = await drive_async(redacting_error(ticket, error), timeout_s)
+            again = await _again_async(ticket, failed)
+            if not again and failed is error:
                 raise
         finally:
             frame.reset(token)
+        if not again:
+            raise failed
     answer = _dumped(ticket, shape, result)
     if must_redact(ticket):
         answer, result = await drive_async(redacting(ticket, answer, result, shape.load), timeout_s)
@@ -212,8 +231,12 @@ def stream(run: Run, request: Call, act: Callable[[Call], Iterator[R]], shape: S
                 drive(finish(ticket, _dumped(ticket, shape, chunks), None), timeout_s)
             raise
         except BaseException as error:
-            if not _again(ticket, error, _begun(ticket, shape, chunks)):
+            failed = drive(redacting_error(ticket, error), timeout_s)
+            again = _again(ticket, failed, _begun(ticket, shape, chunks))
+            if not again and failed is error:
                 raise
+        if not again:
+            raise failed
     chunks = _whole(chunks) if withheld else chunks
     answer = _dumped(ticket, shape, chunks)
     if withheld:
@@ -247,8 +270,12 @@ async def astream(
                 drive(finish(ticket, _dumped(ticket, shape, chunks), None), timeout_s)
             raise
         except BaseException as error:
-            if not await _again_async(ticket, error, _begun(ticket, shape, chunks)):
+            failed = await drive_async(redacting_error(ticket, error), timeout_s)
+            again = await _again_async(ticket, failed, _begun(ticket, shape, chunks))
+            if not again and failed is error:
                 raise
+        if not again:
+            raise failed
     chunks = _whole(chunks) if withheld else chunks
     answer = _dumped(ticket, shape, chunks)
     if withheld:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Final, TypeVar, cast
 
 from oao_harness.errors import PolicyViolation, ReplayDiverged, RunHalted, RunSuspended
-from oao_harness.journal.codec import alike, encode_error, error_line, opaque
+from oao_harness.journal.codec import alike, decode_error, encode_error, error_line, opaque
 from oao_harness.journal.questions import Question
 from oao_harness.journal.records import call_fields, outcome_fields
 from oao_harness.journal.replay import Served
@@ -51,7 +51,17 @@ from oao_hookspecs import (
     Usage,
 )
 
-__all__ = ["Ticket", "abandon", "begin", "diverging", "finish", "must_redact", "redacting", "retrying"]
+__all__ = [
+    "Ticket",
+    "abandon",
+    "begin",
+    "diverging",
+    "finish",
+    "must_redact",
+    "redacting",
+    "redacting_error",
+    "retrying",
+]
 
 # Each approval may give other arguments, and each is judged again: one that is undone would be given for ever.
 _MOST_EDITS: Final = 8
@@ -397,6 +407,29 @@ def redacting(ticket: Ticket, answer: Answer, result: T, load: Callable[[Json], 
     yield from finish(ticket, withheld, None)
     yield from run.refusing(refusal[0], n=ticket.n, by=refusal[1])
     raise run.require_halt()
+
+
+def redacting_error(ticket: Ticket, error: BaseException) -> Steps[BaseException]:
+    """Return what the redactors leave of what a tool raised; the error itself where they change nothing.
+
+    Raises:
+        RunHalted: One failed; the error is withheld from the agent and from the journal.
+    """
+    if not must_redact(ticket) or not isinstance(error, Exception):
+        return error
+    info = encode_error(error)
+    said: dict[str, Json] = {"message": info.message, "data": info.data}
+    found, refusal = yield from redacted(ticket.run, ticket.call, said)
+    if refusal is None:
+        left = found if isinstance(found, Mapping) else {}
+        message, data = left.get("message"), left.get("data")
+        if isinstance(message, str) and isinstance(data, Mapping):
+            return error if alike(found, said) else decode_error(replace(info, message=message, data=data))
+        reason = f"tool {ticket.call.name}: what is left of its error is no error; redact texts, not parts of values"
+        refusal = Deny(rule="policy-error", plugin="oao", reason=reason), ticket.run
+    yield from finish(ticket, Answer(opaque(type(error), "withheld: it could not be redacted")), None)
+    yield from ticket.run.refusing(refusal[0], n=ticket.n, by=refusal[1])
+    raise ticket.run.require_halt()
 
 
 def must_redact(ticket: Ticket) -> bool:

@@ -123,3 +123,27 @@ def test_a_run_suspended_in_one_folder_is_resumed_from_its_file(tmp_path: Path) 
     last = again.resume(first.execution_id, agent)
     assert last.status == "SUCCESS", last.error
     assert len(model.executed) == 1
+
+
+def test_a_call_with_more_arguments_than_were_approved_is_asked_about_again() -> None:
+    """The id of an approved proposal does not carry arguments that nobody saw; the tool's own default may be added."""
+    call = {"type": "tool_call", "name": "pay", "id": "c0_pay"}
+    script = [asks(("pay", {"to": "x"}), ("look", {"account": "b"})), says("done")]
+
+    def agent_with(arguments: dict[str, Any]) -> Any:
+        def agent(task: str) -> str:
+            Scripted(script=script).invoke(task)
+            look.invoke({"type": "tool_call", "name": "look", "id": "c1_look", "args": {"account": "b"}})
+            return str(pay.invoke({**call, "args": arguments}).content)
+
+        return agent
+
+    for arguments, status in (({"to": "x"}, "SUCCESS"), ({"to": "x", "amount": 9999}, "SUSPENDED")):
+        RAN.clear()
+        orchestrator = Orchestrator(Holds())
+        agent = agent_with(arguments)
+        first = orchestrator.run(agent, "t")
+        orchestrator.approve(first.approvals[0]["id"], by=ALICE)
+        last = orchestrator.resume(first.execution_id, agent, allow_changes=True)
+        assert last.status == status, last.error
+        assert "pay x 9999" not in RAN

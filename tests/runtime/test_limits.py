@@ -321,6 +321,56 @@ def test_what_is_redacted_reaches_neither_the_agent_nor_the_journal(store: Any) 
     assert "secret" not in journal
 
 
+@pytest.mark.parametrize("is_async", [False, True])
+def test_what_is_redacted_is_not_in_an_error_either(store: Any, is_async: bool) -> None:
+    """Message and attributes of what a tool raises; the class stays, so that handlers and retries still know it."""
+
+    def fail() -> str:
+        raise ValueError("the secret is out")
+
+    fetch = tool(name="fetch")(fail)
+
+    async def afail() -> str:
+        raise ValueError("the secret is out")
+
+    afetch = tool(name="afetch")(afail)
+    heard: list[BaseException] = []
+
+    class RedactsAll(Redacts):
+        @hookimpl
+        def oao_redact_result(self, call: ToolCall, value: Json) -> Json:
+            return _replaced(value)
+
+    async def async_agent(task: str) -> str:
+        try:
+            return await afetch()
+        except ValueError as error:
+            heard.append(error)
+            return "failed"
+
+    def agent(task: str) -> str:
+        try:
+            return fetch()
+        except ValueError as error:
+            heard.append(error)
+            return "failed"
+
+    report = Orchestrator(RedactsAll(), store).run(async_agent if is_async else agent, "t")
+    assert report.final_output == "failed", report.error
+    assert [str(error) for error in heard] == ["the [gone] is out"]
+    assert heard[0].__context__ is None
+    assert heard[0].__cause__ is None
+    assert "secret" not in str(list(store.read(report.execution_id)))
+
+
+def _replaced(value: Json) -> Json:
+    if isinstance(value, dict):
+        return {key: _replaced(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_replaced(item) for item in value]
+    return value.replace("secret", "[gone]") if isinstance(value, str) else value
+
+
 def test_a_redactor_that_fails_withholds_the_result(store: Any) -> None:
     """Nobody sees a result that could not be redacted; the run is halted."""
 
