@@ -13,8 +13,8 @@ from oao_harness.cli.stores import DEFAULT_STORE, kept, open_store, store_option
 from oao_harness.cli.timeline import short_id
 from oao_harness.cli.units import ago, duration, plural
 from oao_harness.journal.inbox import questions_of_runs
-from oao_harness.journal.questions import Question, State, request_fields
-from oao_hookspecs import Json
+from oao_harness.journal.questions import Question, State, answer_fields, request_fields
+from oao_hookspecs import Approve, Json
 
 __all__ = ["command"]
 
@@ -64,6 +64,11 @@ def _cells(question: Question, state: State, now: float) -> list[Text]:
     request = question.request
     left_s = request.expires_at - now
     answered = state if request.needed == 1 or state != "pending" else f"{len(question.answers)} of {request.needed}"
+    edited = [
+        compact(answer.arguments) for answer in question.answers if isinstance(answer, Approve) and answer.arguments
+    ]
+    if edited:
+        answered += f", for {edited[-1]}"
     return [
         Text(short_id(request.id), style="bold"),
         Text(one_line(request.agent_name)),
@@ -76,5 +81,5 @@ def _cells(question: Question, state: State, now: float) -> list[Text]:
 
 
 def _as_json(question: Question, state: State) -> dict[str, Json]:
-    answers: list[Json] = [{"by": answer.by.id, "verdict": answer.verdict} for answer in question.answers]
+    answers: list[Json] = [answer_fields(question.request, answer) for answer in question.answers]
     return {**request_fields(question.request), "state": state, "answers": answers}
