@@ -55,9 +55,9 @@ def held_calls(tape: Sequence[tuple[str, Record]]) -> list[tuple[str, Record]]:
     Args:
         tape: `(run name, record)` in the order they were written.
     """
-    answered = {record["id"] for _, record in tape if record["type"] == "approval.answered"}
+    answered = {str(record["id"]) for _, record in tape if record["type"] == "approval.answered"}
     asked = [(run, record) for run, record in tape if record["type"] == "approval.requested"]
-    return [(run, record) for run, record in asked if record["id"] not in answered]
+    return [(run, record) for run, record in asked if str(record["id"]) not in answered]
 
 
 def write_summary(terminal: Any, rows: Sequence[Mapping[str, Any]]) -> None:
