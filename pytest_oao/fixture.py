@@ -108,11 +108,13 @@ class RecordedRun:
         """Return whether the calls keep a rule, for `assert`.
 
         Args:
-            rule: A rule, or the name of one in a policy that is in force.
+            rule: A sequence rule, or the name of one in a policy that is in force. Other rules need no assert: a
+                call that breaks one fails the test.
 
         Raises:
-            pytest.UsageError: No policy in force has a rule of this name.
+            pytest.UsageError: No policy in force has a sequence rule of this name.
         """
+        __tracebackhide__ = True
         found = self._rules.get(rule) if isinstance(rule, str) else rule
         if found is None:
             known = ", ".join(sorted(self._rules)) or "none"
@@ -166,6 +168,7 @@ class Oao:
         Raises:
             LookupError: No agent has run yet.
         """
+        __tracebackhide__ = True
         runs = self.runs
         if not runs:
             raise LookupError("no agent has run in this test yet")
@@ -175,6 +178,22 @@ class Oao:
     def runs(self) -> list[RecordedRun]:
         """All runs of the test, in the order they were started."""
         return self._session.recorded_runs()
+
+    def task(self, text: str) -> None:
+        """Say what the agent is asked, for the rules that read it: `values_from` with `task`, `run.task`.
+
+        A test calls its agent itself, so oao does not see the task; without this there is none.
+
+        Args:
+            text: The task, as the user wrote it.
+
+        Raises:
+            pytest.UsageError: The run has begun, and was judged without it.
+        """
+        __tracebackhide__ = True
+        if self.runs:
+            raise pytest.UsageError("oao: the run has begun without a task; call oao.task(...) before the agent runs")
+        self._session.task = text
 
     def approve(
         self,

@@ -8,12 +8,13 @@ from typing import Any, cast
 from oao_harness.policy.coverage import coverage_of
 from oao_harness.policy.file import FilePolicy
 from oao_hookspecs import Json, Record
+from pytest_oao.summary import held_calls
 
 __all__ = ["coverage_rows", "decision_lines", "write_coverage", "write_decisions"]
 
 
 def decision_lines(tape: Sequence[tuple[str, Record]]) -> list[str]:
-    """Return one line for each call: verdict, rule, file and line, plugin, reason.
+    """Return one line for each call: verdict, rule, file and line, plugin, reason. Calls still held come last.
 
     Args:
         tape: `(run name, record)` in the order they were written.
@@ -31,6 +32,10 @@ def decision_lines(tape: Sequence[tuple[str, Record]]) -> list[str]:
         inside = "" if run == "main" else f" in {run}"
         verdict = f"{decision['verdict']}{approved}{would} {decision['rule']}{where}"
         lines.append(f"{what}{inside}  {verdict} by {decision['plugin']}{reason}")
+    for run, record in held_calls(tape):
+        where = f" ({record['source']})" if record.get("source") else ""
+        inside = "" if run == "main" else f" in {run}"
+        lines.append(f"    {record['kind']} {record['tool']}{inside}  held {record['rule']}{where}: {record['reason']}")
     return lines
 
 
@@ -51,7 +56,7 @@ def write_decisions(terminal: Any, rows: Sequence[Mapping[str, Any]]) -> None:
     for row in rows:
         terminal.write_line(row["nodeid"], bold=True)
         for line in row["decisions"]:
-            terminal.write_line(f"  {line}", red="  deny " in line)
+            terminal.write_line(f"  {line}", red="  deny " in line or "  held " in line)
 
 
 def write_coverage(terminal: Any, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -106,7 +106,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture
 def oao(request: pytest.FixtureRequest) -> Oao:
-    """The agent run of this test: `run`, `runs`, `approve`, `reject`, `expect_violation`."""
+    """The agent run of this test: `run`, `runs`, `task`, `approve`, `reject`, `expect_violation`."""
     from pytest_oao.fixture import Oao  # noqa: PLC0415
 
     session = request.node.stash.get(_SESSION, None)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import pytest
 
@@ -28,6 +29,9 @@ from pytest_oao.settings import Settings, policies_of, recording_name
 from pytest_oao.summary import timeline
 
 __all__ = ["TestSession"]
+
+# As `values_from` says it; see `oao_harness.policy.ruleset`.
+_NOT_IN_TASK: Final = re.compile(r" does not occur in (?:\S+, )*task\b")
 
 
 class _Unplayable:
@@ -85,6 +89,8 @@ class TestSession:
         self._entered = False
         self._concluded = False
         self._opened: list[tuple[str, Run]] = []
+        self.task: str | None = None
+        """What the test says its agent is asked; the id of the test is nothing that a user wrote."""
         self.expected: RunHalted | None = None
         """The violation that the test says it expects."""
         self.setup_failed = False
@@ -116,7 +122,7 @@ class TestSession:
             if self._run is None and self._entered:
                 self._prepare()
                 # `adopt` keeps the run: one whose task is refused is halted, and stays the run of this test.
-                self._orchestrator.open_run("main", self._nodeid)
+                self._orchestrator.open_run("main", self.task)
             return self._run
 
     def adopt(self, run: Run) -> Tap:
@@ -201,7 +207,12 @@ class TestSession:
         if isinstance(halt, ReplayDiverged):
             lines.append(self._advice())
         elif isinstance(halt, RunSuspended):
-            lines.append(f"rule {halt.rule}; a test answers in a person's place: oao.approve() or oao.reject()")
+            uncounted = [what for what in run.ungoverned if what.startswith("an approval of ")]
+            lines += uncounted
+            if not uncounted:
+                lines.append(f"rule {halt.rule}; a test answers in a person's place: oao.approve() or oao.reject()")
+        elif self.task is None and _NOT_IN_TASK.search(halt.reason):
+            lines.append("oao does not see what a test asks its agent; say it before the agent runs: oao.task(...)")
         return "\n".join(lines)
 
     def _advice(self) -> str:

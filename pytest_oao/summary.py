@@ -7,7 +7,7 @@ from typing import Any, Final, cast
 
 from oao_hookspecs import Json, Record
 
-__all__ = ["timeline", "write_summary"]
+__all__ = ["held_calls", "timeline", "write_summary"]
 
 _MOST_ROWS: Final = 20
 _COLUMNS: Final = ("steps", "tools", "tokens", "policy", "replay")
@@ -29,7 +29,9 @@ def timeline(tape: Sequence[tuple[str, Record]]) -> str:
             mark = "~" if usage.get("estimated") else ""
             tokens[run, record["n"]] = f"{mark}{usage['in']}+{usage['out']} tok"
     calls = [(run, record) for run, record in tape if record["type"] == "call"]
-    width = max((len(str(record["name"])) for _, record in calls), default=0)
+    held = held_calls(tape)
+    names = [str(record["name"]) for _, record in calls] + [str(record["tool"]) for _, record in held]
+    width = max(map(len, names), default=0)
     lines: list[str] = []
     for run, record in calls:
         decision = cast("Mapping[str, Json]", record["decision"])
@@ -38,10 +40,24 @@ def timeline(tape: Sequence[tuple[str, Record]]) -> str:
         name = str(record["name"]).ljust(width)
         spent = tokens.get((run, record["n"]), "")
         lines.append(f"{record['n']!s:>3} {record['kind']!s:<5} {name}  {spent:>14}  {verdict}")
+    for _, record in held:
+        name = str(record["tool"]).ljust(width)
+        lines.append(f"    {record['kind']!s:<5} {name}  {'':>14}  HELD {record['rule']}")
     stopped = next((record for _, record in tape if record["type"] == "violation"), None)
     if stopped is not None and not any(cast("Any", record["decision"])["verdict"] == "deny" for _, record in calls):
         lines.append(f"stopped {'here' if calls else 'at the first call'}: {stopped['rule']}")
     return "\n".join(lines) or "no call was made"
+
+
+def held_calls(tape: Sequence[tuple[str, Record]]) -> list[tuple[str, Record]]:
+    """Return `(run name, question)` of the calls that nobody let happen, nor refused.
+
+    Args:
+        tape: `(run name, record)` in the order they were written.
+    """
+    answered = {str(record["id"]) for _, record in tape if record["type"] == "approval.answered"}
+    asked = [(run, record) for run, record in tape if record["type"] == "approval.requested"]
+    return [(run, record) for run, record in asked if str(record["id"]) not in answered]
 
 
 def write_summary(terminal: Any, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -54,15 +70,16 @@ def write_summary(terminal: Any, rows: Sequence[Mapping[str, Any]]) -> None:
     terminal.section("oao")
     ordered = sorted(rows, key=lambda row: (row["outcome"] == "passed", -row["tokens"], row["nodeid"]))
     shown = ordered[:_MOST_ROWS]
-    names = [_fit(row["nodeid"], max(30, terminal._tw.fullwidth - 50)) for row in shown]
+    rule = max(14, *(len(row["policy"]) for row in shown))
+    names = [_fit(row["nodeid"], max(30, terminal._tw.fullwidth - 36 - rule)) for row in shown]
     width = max(len("test"), *(len(name) for name in names))
     terminal.write_line(
-        f"{'test'.ljust(width)}  {'steps':>5} {'tools':>5} {'tokens':>8}  {'policy':<14} replay", bold=True
+        f"{'test'.ljust(width)}  {'steps':>5} {'tools':>5} {'tokens':>8}  {'policy':<{rule}} replay", bold=True
     )
     for name, row in zip(names, shown, strict=True):
         terminal.write_line(
             f"{name.ljust(width)}  {row['steps']:>5} {row['tool_calls']:>5} {_tokens(row):>8}  "
-            f"{row['policy']:<14} {row['replay']}",
+            f"{row['policy']:<{rule}} {row['replay']}",
             **_colour(row),
         )
     if len(ordered) > len(shown):

@@ -71,6 +71,10 @@ class Approve:
     note: str = ""
     verdict: Literal["approve"] = "approve"
 
+    def __post_init__(self) -> None:
+        """Refuse a `by` that names nobody."""
+        _require_principal(self.by)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reject:
@@ -81,5 +85,14 @@ class Reject:
     """Why, for the report."""
     verdict: Literal["reject"] = "reject"
 
+    def __post_init__(self) -> None:
+        """Refuse a `by` that names nobody."""
+        _require_principal(self.by)
+
 
 ApprovalAnswer: TypeAlias = Approve | Reject
+
+
+def _require_principal(by: object) -> None:
+    if not isinstance(by, Principal):
+        raise TypeError(f"by={by!r:.100} is no Principal; write by=Principal(id=...)")

@@ -35,7 +35,7 @@ def oao_limits(run: RunView) -> Limits | None:
 def oao_price(call: ModelCall) -> Price | None:
     """Name the price of a model.
 
-    Called once per model name and orchestrator, where a limit on money is set or a report is made. The first answer
+    Called once per model name and orchestrator, where a limit on money is set. The first answer
     that is not None is used; where there is none, the price is unknown, which is never free.
 
     Args:

@@ -21,7 +21,7 @@ __all__ = ["command"]
 _COLUMNS = (
     Column(title="id"),
     Column(title="agent", optional=True),
-    Column(title="call", shrinks=True),
+    Column(title="tool", shrinks=True),
     Column(title="rule"),
     Column(title="asked"),
     Column(title="answers"),
@@ -53,7 +53,12 @@ def command(as_json: bool, store: str) -> None:
     if not found:
         on.print("Nothing waits for an answer.")
         return
-    print_columns(on, _COLUMNS, [_cells(question, state, now) for question, state in found])
+    rows: list[list[Text] | Text] = []
+    for question, state in found:
+        rows.append(_cells(question, state, now))
+        # Whoever answers must see what: on a line of its own there is most room.
+        rows.append(Text(compact(question.request.arguments)))
+    print_columns(on, _COLUMNS, rows, under=1)
     where = "" if store == DEFAULT_STORE else f" --store {store}"
     on.print()
     hint = f" {plural(len(found), 'question')}; oao approve ID{where} or oao reject ID --reason TEXT{where} answers one"
@@ -72,7 +77,7 @@ def _cells(question: Question, state: State, now: float) -> list[Text]:
     return [
         Text(short_id(request.id), style="bold"),
         Text(one_line(request.agent_name)),
-        Text(f"{one_line(request.tool)} {compact(request.arguments)}"),
+        Text(one_line(request.tool)),
         Text(one_line(request.rule)),
         Text(ago(now - request.requested_at)),
         Text(answered, style=_STYLES[state]),

@@ -21,7 +21,7 @@ _COLUMNS = (
     Column(title="rule"),
     Column(title="written in"),
     Column(title="plugin", optional=True),
-    Column(title="reason", shrinks=True),
+    Column(title="reason", shrinks=True, wraps=True),
 )
 
 

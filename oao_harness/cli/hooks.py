@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import inspect
+import re
+import typing
 from collections.abc import Callable, Mapping
 from types import FunctionType, ModuleType
-from typing import Final
+from typing import Any, Final
 
 import click
 from rich.console import Console
 from rich.text import Text
 
+import oao_hookspecs
 from oao_harness.cli.console import console, print_paragraph
 from oao_harness.errors import UsageError
 from oao_hookspecs import decide, observe, provide
@@ -26,7 +30,8 @@ _MODES: Final[Mapping[str, ModuleType]] = {"decide": decide, "observe": observe,
 def command(name: str | None) -> None:
     """Print every hook that a plugin can implement, or one of them.
 
-    The mode says when a hook is called, and what an error in it means.
+    The mode says when a hook is called, and what an error in it means. With a name: also how it is written, and the
+    fields of what it is given and answers with.
 
     \b
     Examples:
@@ -37,6 +42,7 @@ def command(name: str | None) -> None:
     if name is not None:
         mode, hook = _find(name)
         _print_hook(on, hook, mode)
+        _print_use(on, hook)
         return
     for number, (mode, module) in enumerate(_MODES.items()):
         if number:
@@ -76,6 +82,52 @@ def _print_hook(on: Console, hook: FunctionType, mode: str) -> None:
     first = ", the first answer wins" if getattr(hook, "oao_spec", {}).get("firstresult") else ""
     doc = _unwrapped(inspect.getdoc(hook) or "").replace(f"Mode: {mode}.", f"Mode: {mode}{first}.")
     print_paragraph(on, doc, indent=4)
+
+
+def _print_use(on: Console, hook: FunctionType) -> None:
+    """Print how a hook is written, and what it is given and answers with, as far as the contract has a class for it."""
+    signature = inspect.signature(hook)
+    answers = _classes(str(signature.return_annotation))
+    arguments = ", ".join(("self", *signature.parameters))
+    imports = ", ".join((*(one.__name__ for one in answers), "hookimpl"))
+    lines = [
+        f"from oao_hookspecs import {imports}",
+        "",
+        "class Mine:",
+        "    @hookimpl",
+        f"    def {hook.__name__}({arguments}): ...",
+    ]
+    on.print()
+    print_paragraph(on, Text("\n".join(lines), style="cyan"), indent=4)
+    given = [one for name in signature.parameters.values() for one in _classes(str(name.annotation))]
+    for one in dict.fromkeys((*answers, *given)):
+        on.print()
+        print_paragraph(on, Text.assemble((one.__name__, "bold"), f": {_first_line(one)}"), indent=4)
+        fields = [
+            f"{field.name}: {field.type}" + ("" if _is_needed(field) else " (may be left out)")
+            for field in dataclasses.fields(one)
+            if field.name != "verdict"
+        ]
+        print_paragraph(on, Text("\n".join(f"  {field}" for field in fields), style="dim"), indent=4)
+
+
+def _classes(annotation: str) -> list[type[Any]]:
+    """Return the classes of values of the contract that an annotation names, aliases taken apart."""
+    found: list[type[Any]] = []
+    for word in re.findall(r"\w+", annotation):
+        named = getattr(oao_hookspecs, word, None)
+        for one in typing.get_args(named) or (named,):
+            if isinstance(one, type) and dataclasses.is_dataclass(one) and one not in found:
+                found.append(one)
+    return found
+
+
+def _first_line(of: type[Any]) -> str:
+    return (inspect.getdoc(of) or "").partition("\n")[0]
+
+
+def _is_needed(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def _signature(hook: Callable[..., object]) -> tuple[Text, Text]:

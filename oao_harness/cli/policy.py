@@ -34,7 +34,7 @@ _RULES: Final = (
     Column(title="line", right=True),
     Column(title="kind"),
     Column(title="name"),
-    Column(title="about", shrinks=True),
+    Column(title="about", shrinks=True, wraps=True),
     Column(title="then"),
 )
 _COVERED: Final = (

@@ -11,17 +11,26 @@ import click
 from oao_harness.errors import UsageError
 from oao_hookspecs import Principal
 
-__all__ = ["as_user", "principal_of", "principal_options"]
+__all__ = ["actor_options", "as_user", "principal_of", "principal_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def principal_options(function: F) -> F:
     """Give a command the options that say who acts. oao believes them: whoever can run the command can say so."""
+    return _options(function, "Who acts; the login name by default.")
+
+
+def actor_options(function: F) -> F:
+    """Give a command the options that say for whom a run acts; nobody where none of them is given."""
+    return _options(function, "For whom the agent acts: nobody by default, the login name with --role or --tenant.")
+
+
+def _options(function: F, who: str) -> F:
     for option in (
         click.option("--tenant", default="", metavar="NAME", help="Whose organisation that is."),
         click.option("--role", "roles", multiple=True, metavar="NAME", help="A role of theirs; may be repeated."),
-        click.option("--as", "who", default=None, metavar="NAME", help="Who acts; the login name by default."),
+        click.option("--as", "who", default=None, metavar="NAME", help=who),
     ):
         function = option(function)
     return function

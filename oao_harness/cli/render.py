@@ -50,6 +50,8 @@ class Column:
     """Numbers stand to the right."""
     shrinks: bool = False
     """The one column that gives way where the console is too narrow."""
+    wraps: bool = False
+    """What does not fit into it goes on in the next line, for what must be read whole."""
     optional: bool = False
     """Left out where the console is too narrow even so."""
 
@@ -79,8 +81,28 @@ def print_columns(
     titles = [Text(column.title, style="dim") for column in columns]
     indent = " " * (1 + sum(widths[i] + _GAP for i in used if i < under))
     for row in [titles, *rows] if used else rows:
-        line = Text(indent) + row if isinstance(row, Text) else _joined(row, used, widths, columns)
-        on.print(line, no_wrap=True, overflow="ellipsis", crop=True)
+        lines = [row] if isinstance(row, Text) else _wrapped(on, row, used, widths, columns)
+        for one in lines:
+            line = Text(indent) + one if isinstance(one, Text) else _joined(one, used, widths, columns)
+            on.print(line, no_wrap=True, overflow="ellipsis", crop=True)
+
+
+def _wrapped(
+    on: Console, row: Sequence[Text], used: Sequence[int], widths: Mapping[int, int], columns: Sequence[Column]
+) -> Sequence[Sequence[Text]]:
+    """Return a row as the lines it takes: more than one where a cell that wraps is too long."""
+    parts = {i: list(row[i].wrap(on, widths[i])) for i in used if columns[i].wraps and row[i].cell_len > widths[i]}
+    for lines in parts.values():
+        for line in lines:
+            line.rstrip()
+    height = max((len(lines) for lines in parts.values()), default=1)
+    found: list[list[Text]] = []
+    for n in range(height):
+        cells = [cell if n == 0 else Text() for cell in row]
+        for i, lines in parts.items():
+            cells[i] = lines[n] if n < len(lines) else Text()
+        found.append(cells)
+    return found
 
 
 def _joined(row: Sequence[Text], used: Sequence[int], widths: Mapping[int, int], columns: Sequence[Column]) -> Text:
@@ -135,6 +157,8 @@ def _policy(plan: Record) -> str:
     allowed = [
         plural(int(number(limits, key)), noun) for key, noun in _LIMITS.items() if isinstance(limits.get(key), int)
     ]
+    if "max_cost_usd" in limits:
+        allowed.append(f"{number(limits, 'max_cost_usd'):g} USD")
     if "timeout_s" in limits:
         allowed.append(duration(number(limits, "timeout_s")))
     return ": ".join(part for part in (names, f"at most {', '.join(allowed)}" if allowed else "") if part)
@@ -256,6 +280,8 @@ def print_verdict(on: Console, timeline: Timeline) -> None:
             _print_questions(on, timeline)
         else:
             print_paragraph(on, Text("no end was journaled: it is still running, or its process died", style="yellow"))
+            resume = f"if it died: oao resume {text(timeline.started, 'execution_id')[:8]}"
+            print_paragraph(on, Text(resume, style="dim"), indent=3)
     elif violation is not None:
         where = f", call #{text(violation, 'n')}" if violation.get("n") is not None else ""
         where += f", {text(violation, 'source')}" if violation.get("source") else ""

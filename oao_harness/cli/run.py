@@ -13,7 +13,7 @@ import click
 from oao_harness.cli.console import console, print_json
 from oao_harness.cli.loading import import_module, is_factory, load_agent, prefer_working_folder
 from oao_harness.cli.outcome import EXIT_CODES
-from oao_harness.cli.principals import principal_of, principal_options
+from oao_harness.cli.principals import actor_options, principal_of
 from oao_harness.cli.progress import Progress
 from oao_harness.cli.render import print_run
 from oao_harness.cli.stores import store_option, store_url
@@ -40,7 +40,7 @@ __all__ = ["command"]
 )
 @store_option
 @click.option("--framework", metavar="NAME", help="Which adapter drives the agent; found by itself by default.")
-@principal_options
+@actor_options
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on standard output, nothing else.")
 @click.pass_context
 def command(

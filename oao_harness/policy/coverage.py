@@ -101,6 +101,7 @@ def _play(policy: FilePolicy, records: Iterable[Record], coverage: Coverage, row
     run = _RecordedRun()
     view = cast("RunView", run)
     calls: dict[int, Call] = {}
+    held: dict[str, ToolCall] = {}
     heard: set[int] = set()
 
     def trace(item: Item, what: Literal["asked", "matched", "stopped"]) -> None:
@@ -108,6 +109,13 @@ def _play(policy: FilePolicy, records: Iterable[Record], coverage: Coverage, row
         row = rows.get(id(item))
         if row is not None:
             setattr(row, what, getattr(row, what) + 1)
+
+    def judge(call: Call) -> None:
+        coverage.calls += 1
+        heard.clear()
+        policy.judge(call, view, trace)
+        if not heard and isinstance(call, ToolCall):
+            coverage.unruled[call.name] += 1
 
     coverage.runs += 1
     for record in records:
@@ -118,17 +126,35 @@ def _play(policy: FilePolicy, records: Iterable[Record], coverage: Coverage, row
         elif kind == "call":
             call = _call_in(record)
             calls[cast("int", record["n"])] = call
-            coverage.calls += 1
-            heard.clear()
-            policy.judge(call, view, trace)
-            if not heard and isinstance(call, ToolCall):
-                coverage.unruled[call.name] += 1
+            judge(call)
             run.count(call)
+            _take_out(held, call, record)
+        elif kind == "approval.requested" and record.get("kind") == "tool":
+            held[str(record.get("id"))] = _held_call_in(record)
+        elif kind == "run.resumed":
+            held.clear()
         elif kind == "outcome":
             ended = calls.get(cast("int", record.get("n")))
             if isinstance(ended, ToolCall):
                 policy.remember(ended, _outcome_in(record), view, trace)
             run.spend(record)
+    # A call that waits for a person has a question, and no record of its own yet.
+    for call in held.values():
+        judge(call)
+
+
+def _take_out(held: dict[str, ToolCall], call: Call, record: Record) -> None:
+    """Forget the questions about a call that was made, or refused, after all."""
+    passed = cast("list[Json]", record.get("approvals") or [])
+    for id_, one in list(held.items()):
+        if id_ in passed or (one.name == call.name and one.request == call.request):
+            del held[id_]
+
+
+def _held_call_in(record: Record) -> ToolCall:
+    arguments = cast("Mapping[str, Any]", record.get("arguments") or {})
+    call_id = cast("str | None", record.get("call_id"))
+    return ToolCall(name=str(record.get("tool", "")), arguments=arguments, call_id=call_id, id=str(record.get("id")))
 
 
 def _place(item: Item) -> tuple[str, int]:

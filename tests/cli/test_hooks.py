@@ -27,9 +27,22 @@ def test_one_hook_has_its_signature_its_text_and_its_mode(oao: Oao) -> None:
     assert shown.startswith("oao_decide_tool_call(call: ToolCall, run: RunView) -> Decision | None | Awaitable[")
     assert "    Judge a tool call before its body runs.\n" in shown
     assert "        call: Name, arguments and" in shown
-    assert shown.endswith("    Mode: decide.\n")
+    assert "    Mode: decide.\n" in shown
     assert oao("hooks", "decide_tool_call", width=120).stdout == shown
     assert "Mode: provide, the first answer wins." in oao("hooks", "oao_open_store").stdout
+
+
+def test_one_hook_shows_how_it_is_written_and_what_its_values_hold(oao: Oao) -> None:
+    """Enough to write the hook without reading oao's source."""
+    price, answer = oao("hooks", "oao_price").stdout, oao("hooks", "oao_answer_approval").stdout
+
+    assert "    from oao_hookspecs import Price, hookimpl\n" in price
+    assert "        def oao_price(self, call): ...\n" in price
+    assert "    Price: What a model costs, in US dollars for a million tokens.\n" in price
+    assert "      input_per_million: float\n" in price
+    assert "    from oao_hookspecs import Approve, Reject, hookimpl\n" in answer
+    assert "      by: Principal\n" in answer
+    assert "      note: str (may be left out)\n" in answer
 
 
 def test_an_unknown_hook_suggests_near_ones(oao: Oao) -> None:

@@ -23,7 +23,11 @@ def test_a_run_is_told_in_the_order_of_its_journal(oao: Oao, journal: Journal) -
     """States, framework steps and calls stand where they happened, with what was asked and answered."""
     journal(
         "run-1",
-        {"type": "plan", "policy": ["StrictPolicy(x=1)"], "limits": {"max_steps": 10, "timeout_s": 30.0}},
+        {
+            "type": "plan",
+            "policy": ["StrictPolicy(x=1)"],
+            "limits": {"max_steps": 10, "max_cost_usd": 0.5, "timeout_s": 30.0},
+        },
         {"type": "state", "state": "EXECUTE"},
         {"type": "step", "index": 1, "name": "tools"},
         {**TOOL, "decision": ALLOW},
@@ -36,7 +40,7 @@ def test_a_run_is_told_in_the_order_of_its_journal(oao: Oao, journal: Journal) -
 
     assert oao("show").stdout.splitlines() == lines
     assert " run     run-1" in lines
-    assert " policy  StrictPolicy: at most 10 steps, 30 s" in lines
+    assert " policy  StrictPolicy: at most 10 steps, 0.5 USD, 30 s" in lines
     told = [" ".join(line.split()) for line in lines]
     order = [
         told.index("0.000 INIT"),
@@ -187,3 +191,15 @@ def test_a_record_of_a_newer_oao_is_passed_over(oao: Oao, journal: Journal) -> N
     journal("run-1", {"type": "from.the.future", "n": 1}, END)
 
     assert "✔ SUCCESS" in oao("show", "run-1").stdout
+
+
+def test_a_reason_is_not_cut_off_and_an_open_run_says_how_to_go_on(oao: Oao, journal: Journal) -> None:
+    """What does not fit into a narrow terminal goes on in the next line."""
+    reason = " ".join(f"word{n}" for n in range(20))
+    journal("run-1", {**TOOL, "decision": {**ALLOW, "reason": reason}})
+
+    shown = oao("show", "run-1", "--decisions").stdout
+
+    assert [word for word in shown.split() if word.startswith("word")] == reason.split()
+    assert all(len(line) <= 80 for line in shown.splitlines())
+    assert "if it died: oao resume run-1" in shown

@@ -9,7 +9,21 @@ from typing import Any
 
 import pytest
 
-from oao_hookspecs import Allow, Ask, Deny, Limits, Modify, Retry, ToolCall, combine, decide, observe, provide
+from oao_hookspecs import (
+    Allow,
+    Approve,
+    Ask,
+    Deny,
+    Limits,
+    Modify,
+    Reject,
+    Retry,
+    ToolCall,
+    combine,
+    decide,
+    observe,
+    provide,
+)
 
 HOOKS = [
     pytest.param(module.__name__.rpartition(".")[2], function, id=name)
@@ -97,3 +111,10 @@ def test_values_cannot_be_changed() -> None:
     """A policy is handed values, not handles."""
     with pytest.raises(AttributeError):
         CALL.name = "other"  # type: ignore[misc]
+
+
+def test_an_answer_names_who_gives_it() -> None:
+    """A name alone is refused where it is written, not in the gate."""
+    for answer in (Approve, Reject):
+        with pytest.raises(TypeError, match=r"by='bot' is no Principal; write by=Principal"):
+            answer(by="bot")  # type: ignore[arg-type]

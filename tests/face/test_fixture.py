@@ -94,7 +94,54 @@ def test_it(oao):
     oao.approve()
     agent("bob")
 """
-    run(pytester, test).assert_outcomes(failed=1)
+    result = run(pytester, test, "--oao-explain")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["an approval of pay does not count: tester may not answer: roles manager may*"])
+    result.stdout.fnmatch_lines(["    tool  pay * HELD big", "*tool pay  held big*: look at it"])
+
+
+TASK = """
+import pytest
+from oao_harness import tool
+
+@tool
+def pay(to: str) -> str:
+    return f"paid {to}"
+"""
+
+TASK_POLICY = """
+[[rule]]
+name = "of-the-task"
+tools = ["pay"]
+values_from = { to = ["task"] }
+"""
+
+
+def test_a_test_says_what_its_agent_is_asked(pytester: pytest.Pytester) -> None:
+    """Rules that read the task read that, not the id of the test; without it the failure says what is missing."""
+    pytester.makefile(".toml", policy=TASK_POLICY)
+    pytester.makepyfile(
+        TASK
+        + """
+def test_said(oao):
+    oao.task("Pay Bob.")
+    assert pay("bob") == "paid bob"
+
+@pytest.mark.parametrize("to", ["bob"])
+def test_not_said(to):
+    pay(to)
+
+def test_too_late(oao):
+    with oao.expect_violation("of-the-task"):
+        pay("bob")
+    with pytest.raises(pytest.UsageError, match="before the agent runs"):
+        oao.task("Pay Bob.")
+"""
+    )
+    options = ("-p", "no:randomly", "--oao-record=once", "--oao-policy=policy.toml")
+    result = pytester.runpytest_subprocess(*options)
+    result.assert_outcomes(passed=2, failed=1)
+    result.stdout.fnmatch_lines(["*'bob' does not occur in task", "*say it before the agent runs: oao.task(...)"])
 
 
 def test_an_expected_violation_passes_the_test(pytester: pytest.Pytester) -> None:

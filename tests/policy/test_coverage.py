@@ -5,6 +5,7 @@ from __future__ import annotations
 import oao_harness
 from oao_harness import FilePolicy, MemoryStore, Orchestrator
 from oao_harness.policy.coverage import coverage_of
+from oao_hookspecs import Principal
 
 TEXT = """
 [tools]
@@ -92,3 +93,20 @@ def test_the_recorded_decisions_agree() -> None:
 
     covered = coverage_of(policy, [store.read("r")])
     assert {one.item.name for one in covered.items if one.stopped} == {"quiet"}
+
+
+def test_a_call_that_waits_for_a_person_counts() -> None:
+    """It has a question and no record of its own; after the answer it counts once."""
+    policy = FilePolicy.from_text('[tools]\nask = ["send"]')
+    orchestrator = Orchestrator(policy, store=MemoryStore())
+    report = orchestrator.run(lambda task: send(5), execution_id="held")
+
+    def counted() -> list[tuple[int, int, int]]:
+        covered = coverage_of(policy, [orchestrator.store.read("held")])
+        return [(one.asked, one.matched, one.stopped) for one in covered.items]
+
+    assert report.status == "SUSPENDED"
+    assert counted() == [(1, 1, 1)]
+    orchestrator.approve(report.approvals[0]["id"], by=Principal(id="alice"))
+    assert orchestrator.resume("held", lambda task: send(5), allow_changes=True).status == "SUCCESS"
+    assert counted() == [(1, 1, 1)]
