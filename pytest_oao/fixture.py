@@ -195,6 +195,22 @@ class Oao:
             raise pytest.UsageError("oao: the run has begun without a task; call oao.task(...) before the agent runs")
         self._session.task = text
 
+    def act_as(self, id: str, roles: Sequence[str] = (), *, tenant: str = "") -> None:
+        """Say who the run acts for, for rules about roles and for approvals by somebody else.
+
+        Args:
+            id: For example a user name.
+            roles: Their roles.
+            tenant: Whose organisation that is.
+
+        Raises:
+            pytest.UsageError: The run has begun, and was judged without it.
+        """
+        __tracebackhide__ = True
+        if self.runs:
+            raise pytest.UsageError("oao: the run has begun for nobody; call oao.act_as(...) before the agent runs")
+        self._session.principal = Principal(id=id, roles=tuple(roles), tenant=tenant)
+
     def approve(
         self,
         tool: str = "*",

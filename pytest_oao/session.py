@@ -20,7 +20,7 @@ from oao_harness.runtime import context
 from oao_harness.runtime.execute import Ending
 from oao_harness.runtime.report import ExecutionReport
 from oao_harness.runtime.run import Run
-from oao_hookspecs import Call, Record
+from oao_hookspecs import Call, Principal, Record
 from pytest_oao.fixture import Answers, RecordedRun, rules_of
 from pytest_oao.governance import coverage_rows, decision_lines
 from pytest_oao.guard import close_network, open_network
@@ -90,6 +90,7 @@ class TestSession:
         self._concluded = False
         self._opened: list[tuple[str, Run]] = []
         self.task: str | None = None
+        self.principal: Principal | None = None
         """What the test says its agent is asked; the id of the test is nothing that a user wrote."""
         self.expected: RunHalted | None = None
         """The violation that the test says it expects."""
@@ -122,7 +123,7 @@ class TestSession:
             if self._run is None and self._entered:
                 self._prepare()
                 # `adopt` keeps the run: one whose task is refused is halted, and stays the run of this test.
-                self._orchestrator.open_run("main", self.task)
+                self._orchestrator.open_run("main", self.task, principal=self.principal)
             return self._run
 
     def adopt(self, run: Run) -> Tap:

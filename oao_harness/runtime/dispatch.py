@@ -64,6 +64,7 @@ Steps: TypeAlias = Generator[Awaitable[object], object, T]
 """A computation that yields what must be awaited and returns a T."""
 
 ALLOWED: Final = combine(())
+_JSON: Final = (str, int, float, bool, list, tuple, dict, type(None))
 _DECISIONS: Final = (Allow, Deny, Ask, Modify)
 # What reaches a hook from outside of it: the user interrupts, the caller is cancelled, the computation is dropped.
 _NOT_ITS_OWN: Final = (KeyboardInterrupt, SystemExit, asyncio.CancelledError, GeneratorExit)
@@ -287,6 +288,9 @@ def redact(hooks: Hooks, call: Call, value: Json, run: RunView) -> Steps[Json | 
             raise
         except BaseException as error:  # noqa: BLE001 - fail closed
             return _failed(impl, f"could not redact the result of tool {call.name}: {error_line(error)}")
+        if not isinstance(answer, _JSON) or (answer is None and value is not None):
+            hint = "; return the value where nothing is to be taken out" if answer is None else ", which is no JSON"
+            return _failed(impl, f"redacted the result of tool {call.name} to {answer!r:.100}{hint}")
         value = cast("Json", answer)
     return value
 

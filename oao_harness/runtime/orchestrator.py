@@ -289,7 +289,7 @@ class Orchestrator:
         """Refuse a held call: the run fails when it is resumed; see `approve`."""
         return answer_question(self.store, question, Reject(by=by, note=note), self._clock)
 
-    def open_run(self, agent_name: str, task: object = None) -> Run:
+    def open_run(self, agent_name: str, task: object = None, *, principal: Principal | None = None) -> Run:
         """Open a run whose agent somebody else calls, and take it to EXECUTE.
 
         For sessions such as a pytest test, whose body calls the agent: it answers `context.Session.ambient`, and is
@@ -298,11 +298,12 @@ class Orchestrator:
         Args:
             agent_name: Name in the report.
             task: What the agent is asked.
+            principal: Who the run acts for.
 
         Raises:
             RunHalted: A policy refused the task.
         """
-        run = self._make_run(agent_name, task, None, ambient=True)
+        run = self._make_run(agent_name, task, None, ambient=True, principal=principal)
         timeout_s = run.hooks.timeout_s
         if not drive(phases.plan(run, adapter="open", policies=self._policies), timeout_s):
             drive(phases.review(run, None, None), timeout_s)

@@ -421,7 +421,7 @@ def redacting_error(ticket: Ticket, error: BaseException) -> Steps[BaseException
     said: dict[str, Json] = {"message": info.message, "data": info.data}
     found, refusal = yield from redacted(ticket.run, ticket.call, said)
     if refusal is None:
-        left = found if isinstance(found, Mapping) else {}
+        left: Mapping[str, Json] = found if isinstance(found, Mapping) else {}
         message, data = left.get("message"), left.get("data")
         if isinstance(message, str) and isinstance(data, Mapping):
             return error if alike(found, said) else decode_error(replace(info, message=message, data=data))

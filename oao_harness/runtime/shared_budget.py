@@ -79,6 +79,8 @@ class SharedBudget:
     """
 
     def __init__(self, name: str, ledger: Ledger | str, *, limits: Limits, ttl_s: float = 60.0) -> None:
+        if not isinstance(cast("object", limits), Limits):
+            raise ConfigError(f"budget {name!r}: limits={limits!r:.100}: give Limits(...) of oao_hookspecs")
         if isinstance(ttl_s, bool) or not 1 <= ttl_s <= 600:
             raise ConfigError(f"budget {name!r}: ttl_s={ttl_s!r}: give seconds from 1 to 600")
         self.name = name

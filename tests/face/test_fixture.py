@@ -310,3 +310,24 @@ def test_it(oao):
     result.assert_outcomes(passed=1)
     monkeypatch.setenv("EARLY", "1")
     run(pytester, test).assert_outcomes(failed=1)
+
+
+def test_a_test_says_who_the_agent_acts_for(pytester: pytest.Pytester) -> None:
+    """A rule about roles lets the teller pass, and nobody else."""
+    pytester.makefile(".toml", bank='[[role]]\nname = "teller"\ntools = ["pay"]\n')
+    test = """
+def test_teller(oao):
+    oao.act_as("tim", ["teller"])
+    agent("bob")
+
+def test_nobody(oao):
+    with oao.expect_violation():
+        agent("bob")
+
+def test_too_late(oao):
+    look("x")
+    oao.act_as("tim", ["teller"])
+"""
+    result = run(pytester, test, "--oao-policy=bank.toml")
+    result.assert_outcomes(passed=2, failed=1)
+    result.stdout.fnmatch_lines(["*the run has begun for nobody*"])

@@ -441,3 +441,17 @@ def test_a_limit_says_where_it_is_written() -> None:
     limits = wide.limits.tightened(tight.limits)
     assert limits.sources["timeout_s"] == "wide.toml:3"
     assert limits.sources["tool_limits.x"] == "policy.toml:6"
+
+
+@pytest.mark.parametrize("answer", [None, object(), {1, 2}])
+def test_a_redactor_that_forgets_to_return_json_withholds_the_result(answer: object) -> None:
+    """A forgotten return does not make the result None."""
+
+    class Forgets:
+        @hookimpl
+        def oao_redact_result(self, call: ToolCall, value: Json) -> object:
+            return answer
+
+    report = Orchestrator(Forgets()).run(lambda task: read_mail(), "t")
+    assert report.violation is not None
+    assert report.violation["rule"] == "policy-error"
