@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal, TypeAlias
 
@@ -173,7 +173,7 @@ class Limits:
 
         retries = [one.retry for one in both if one.retry is not None]
         assumed = [one.assumed_output_tokens for one in both if one.assumed_output_tokens is not None]
-        return Limits(
+        strictest = Limits(
             **{name: least(name) for name in _COUNTED},
             unknown_price=_dearest([one.unknown_price for one in both if one.max_cost_usd is not None]),
             assumed_output_tokens=max(assumed, default=None),
@@ -184,20 +184,16 @@ class Limits:
             retry=min(retries, key=lambda retry: retry.max_retries, default=None),
             require_governed=self.require_governed or other.require_governed,
             process_tools=_names_of_both(self.process_tools, other.process_tools),
-            sources=self._sources_with(other),
         )
-
-    def _sources_with(self, other: Limits) -> dict[str, str]:
-        """Return where the stricter of both limits is written."""
-        found: dict[str, str] = {}
+        sources: dict[str, str] = {}
         for name in (*other.sources, *self.sources):
-            mine, theirs = (one._limit(name) for one in (self, other))
-            holder = other if mine is None or (theirs is not None and theirs < mine) else self
-            if name in holder.sources:
-                found[name] = holder.sources[name]
-        return found
+            # Where it is written: in the one whose limit it became.
+            holder = next((one for one in both if one._limit(name) == strictest._limit(name)), None)
+            if holder is not None and name in holder.sources:
+                sources[name] = holder.sources[name]
+        return replace(strictest, sources=sources) if sources else strictest
 
-    def _limit(self, name: str) -> float | None:
+    def _limit(self, name: str) -> object:
         field_name, _, tool = name.partition(".")
         return self.tool_limits.get(tool) if tool else getattr(self, field_name)
 

@@ -16,6 +16,7 @@ from oao_hookspecs import (
     Deny,
     Limits,
     Modify,
+    Price,
     Reject,
     Retry,
     ToolCall,
@@ -67,6 +68,30 @@ def test_the_strictest_decision_wins(answers: list[Any], winner: str) -> None:
 def test_of_equal_decisions_the_first_wins() -> None:
     """So that the reason shown is that of the policy that was asked first."""
     assert combine([Deny(rule="first", reason=""), Deny(rule="second", reason="")]).rule == "first"
+
+
+def test_limits_that_are_no_numbers_say_where_they_are_written_too() -> None:
+    """Retries, prices and switches have no order of their own; the source is that of the value that holds."""
+    price = Price(input_per_million=1.0, output_per_million=1.0)
+    dear = Price(input_per_million=2.0, output_per_million=2.0)
+    few = Retry(max_retries=1, initial_delay_s=1.0, backoff_factor=2.0)
+    many = Retry(max_retries=2, initial_delay_s=1.0, backoff_factor=2.0)
+    names = ("retry", "unknown_price", "require_governed", "assumed_output_tokens")
+    one = Limits(
+        max_cost_usd=1.0, retry=few, unknown_price=price, assumed_output_tokens=5,
+        sources={name: f"one.toml:{i}" for i, name in enumerate(names)},
+    )  # fmt: skip
+    other = Limits(
+        max_cost_usd=1.0, retry=many, unknown_price=dear, require_governed=True, assumed_output_tokens=9,
+        sources={name: f"other.toml:{i}" for i, name in enumerate(names)},
+    )  # fmt: skip
+    expected = {
+        "retry": "one.toml:0",
+        "unknown_price": "other.toml:1",
+        "require_governed": "other.toml:2",
+        "assumed_output_tokens": "other.toml:3",
+    }
+    assert one.tightened(other).sources == other.tightened(one).sources == expected
 
 
 def test_limits_tighten_field_by_field() -> None:
