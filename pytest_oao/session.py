@@ -80,7 +80,6 @@ class TestSession:
         self._lock = threading.RLock()
         self._tape: list[tuple[str, Record]] = []
         self._run: Run | None = None
-        self._runs = 0
         self._names: Counter[str] = Counter()
         self._replay: Replay | None = None
         self._report: ExecutionReport | None = None
@@ -90,8 +89,9 @@ class TestSession:
         self._concluded = False
         self._opened: list[tuple[str, Run]] = []
         self.task: str | None = None
-        self.principal: Principal | None = None
         """What the test says its agent is asked; the id of the test is nothing that a user wrote."""
+        self.principal: Principal | None = None
+        """Who the test says the run acts for."""
         self.expected: RunHalted | None = None
         """The violation that the test says it expects."""
         self.setup_failed = False
@@ -130,7 +130,6 @@ class TestSession:
         """Let a run play the test's recording, and hear its records."""
         run.replay = self._replay
         with self._lock:
-            self._runs += 1
             if self._run is None:
                 self._run = run
             # Two runs of one agent may overlap: each needs a name of its own, or their calls are mixed up.
@@ -278,7 +277,7 @@ class TestSession:
         denied = halt is not None and not isinstance(halt, ReplayDiverged)
         return {
             "nodeid": self._nodeid,
-            "runs": self._runs,
+            "runs": len(self._opened),
             "steps": report.total_steps,
             "model_calls": report.model_calls,
             "tool_calls": report.tool_calls,

@@ -16,7 +16,7 @@ from typing import Final
 
 from oao_harness.errors import AgentError, UsageError
 
-__all__ = ["import_module", "is_factory", "load_agent", "prefer_working_folder"]
+__all__ = ["import_module", "import_policies", "is_factory", "load_agent", "prefer_working_folder"]
 
 _SHOWN: Final = 8
 # Frames in these folders are not the user's code.
@@ -76,6 +76,17 @@ def import_module(name: str) -> ModuleType:
         raise AgentError(f"there is no module {error.name!r} in {str(Path.cwd())!r} or installed; {hint}") from error
     except (Exception, SystemExit) as error:
         raise UsageError(_failure(name, error)) from error
+
+
+def import_policies(names: Sequence[str]) -> None:
+    """Import the modules of policies that `module:attribute` names, so that what goes wrong is said in one line.
+
+    Raises:
+        UsageError: See `import_module`.
+    """
+    for name in names:
+        if ":" in name and not name.endswith(".toml"):
+            import_module(name.partition(":")[0])
 
 
 def is_factory(agent: object) -> bool:

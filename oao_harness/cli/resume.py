@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from collections.abc import Sequence
 
 import click
 
-from oao_harness.cli.console import console, print_json
-from oao_harness.cli.loading import import_module, load_agent, prefer_working_folder
-from oao_harness.cli.outcome import EXIT_CODES
+from oao_harness.cli.console import console
+from oao_harness.cli.loading import import_policies, load_agent, prefer_working_folder
+from oao_harness.cli.outcome import end_with
 from oao_harness.cli.progress import Progress
-from oao_harness.cli.render import print_run
 from oao_harness.cli.stores import find_run, kept, open_store, store_option, store_url
 from oao_harness.cli.timeline import Timeline, mapping, text
 from oao_harness.errors import UsageError
@@ -68,9 +66,7 @@ def command(
     on = console()
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext(), Progress(on) as progress:
         found = load_agent(where)
-        for name in names:
-            if ":" in name and not name.endswith(".toml"):
-                import_module(name.partition(":")[0])
+        import_policies(names)
         orchestrator = Orchestrator(names, store_url(store), plugins=[] if as_json else [progress])
         try:
             execution_id = text(started, "execution_id")
@@ -78,8 +74,4 @@ def command(
             timeline = Timeline.of(orchestrator.store.read(execution_id))
         finally:
             orchestrator.store.close()
-    if as_json:
-        print_json(json.loads(report.json()), indent=2)
-    else:
-        print_run(on, timeline, details=False)
-    ctx.exit(EXIT_CODES[report.status])
+    end_with(ctx, on, report, timeline, as_json=as_json)

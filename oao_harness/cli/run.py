@@ -10,12 +10,11 @@ from collections.abc import Sequence
 
 import click
 
-from oao_harness.cli.console import console, print_json
-from oao_harness.cli.loading import import_module, is_factory, load_agent, prefer_working_folder
-from oao_harness.cli.outcome import EXIT_CODES
+from oao_harness.cli.console import console
+from oao_harness.cli.loading import import_policies, is_factory, load_agent, prefer_working_folder
+from oao_harness.cli.outcome import end_with
 from oao_harness.cli.principals import actor_options, principal_of
 from oao_harness.cli.progress import Progress
-from oao_harness.cli.render import print_run
 from oao_harness.cli.stores import store_option, store_url
 from oao_harness.cli.timeline import Timeline
 from oao_harness.errors import AgentError, UsageError
@@ -81,9 +80,7 @@ def command(
                 f"as `agent = {agent.partition(':')[2]}()` and run that, else leave the task out"
             )
         named, origin = _policies(policies)
-        for policy in named:
-            if ":" in policy and not policy.endswith(".toml"):
-                import_module(policy.partition(":")[0])
+        import_policies(named)
         orchestrator = Orchestrator(named, store_url(store), plugins=[] if as_json else [progress])
         try:
             execution_id = str(uuid.uuid4())
@@ -99,11 +96,7 @@ def command(
         finally:
             orchestrator.store.close()
     _refuse_factory(agent, found, report)
-    if as_json:
-        print_json(json.loads(report.json()), indent=2)
-    else:
-        print_run(on, timeline, details=False, policy_from=origin)
-    ctx.exit(EXIT_CODES[report.status])
+    end_with(ctx, on, report, timeline, as_json=as_json, policy_from=origin)
 
 
 def _policies(given: Sequence[str]) -> tuple[list[str], str]:

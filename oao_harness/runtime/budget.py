@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Final, NamedTuple
 
-from oao_harness.runtime.usage import declared_output_tokens, estimate_input_tokens
+from oao_harness.runtime.usage import worst_case_tokens
 from oao_hookspecs import Call, Deny, Limits, ModelCall, Price, ProposedCall, Usage
 
 __all__ = ["Budget", "Hold", "PriceOf", "Totals", "not_a_number"]
@@ -118,10 +118,7 @@ class Budget:
 
     def _worst(self, call: ModelCall) -> Hold | Deny:
         limits = self.limits
-        received = declared_output_tokens(call)
-        if received is None:
-            received = limits.assumed_output_tokens or 0
-        sent = estimate_input_tokens(call)
+        sent, received = worst_case_tokens(call, limits.assumed_output_tokens)
         if limits.max_cost_usd is None:
             return Hold(sent, received)
         price = self._price_of(call) or limits.unknown_price
@@ -297,8 +294,8 @@ class Budget:
         return self._denial(rule, f"{call.kind} {call.name}: {unit} {used + 1}, the limit is {limit}")
 
     def _denial(self, rule: str, reason: str) -> Deny:
-        sources = self.limits.sources
-        source = sources.get(rule) or sources.get("max_cost_usd" if rule == "unknown_price" else rule, "")
+        # A price is wanted only because money is limited.
+        source = self.limits.sources.get("max_cost_usd" if rule == "unknown_price" else rule, "")
         return Deny(rule=rule, plugin=_PLUGIN, reason=reason, source=source)
 
 

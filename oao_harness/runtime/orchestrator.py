@@ -31,7 +31,7 @@ from oao_harness.runtime.report import ExecutionReport
 from oao_harness.runtime.resuming import decode_task, reopen, reopen_nested, require_same_code, resumable
 from oao_harness.runtime.run import Run
 from oao_harness.runtime.shared_budget import SharedBudget
-from oao_hookspecs import Adapter, ApprovalRequest, Approve, Clock, Json, Limits, Principal, Record, Reject, Store
+from oao_hookspecs import Adapter, ApprovalRequest, Approve, Clock, Json, Limits, Principal, Reject, Store
 
 __all__ = ["Orchestrator"]
 
@@ -237,12 +237,10 @@ class Orchestrator:
         Raises:
             UsageError: The run is unknown or over, or its code has changed.
         """
-        records = resumable(self.store, execution_id)
         adapter = self._adapter_for(agent, framework)
-        run = self._resumed_run(records, task)
-        if run.questions.pending(self._clock.time()):
+        run = self._resumed_run(execution_id, agent, tools, task, allow_changes=allow_changes)
+        if run.resumption is None:
             return phases.suspended_report(run)
-        self._reopen(run, records, agent, tools, allow_changes=allow_changes)
         return self._run(adapter, run, agent, tools)
 
     async def resume_async(
@@ -256,12 +254,10 @@ class Orchestrator:
         allow_changes: bool = False,
     ) -> ExecutionReport:
         """Go on with a run; see `resume`."""
-        records = resumable(self.store, execution_id)
         adapter = self._adapter_for(agent, framework)
-        run = self._resumed_run(records, task)
-        if run.questions.pending(self._clock.time()):
+        run = self._resumed_run(execution_id, agent, tools, task, allow_changes=allow_changes)
+        if run.resumption is None:
             return phases.suspended_report(run)
-        self._reopen(run, records, agent, tools, allow_changes=allow_changes)
         return await self._run_async(adapter, run, agent, tools)
 
     def approvals(self) -> list[ApprovalRequest]:
@@ -377,22 +373,23 @@ class Orchestrator:
         run.budget = Budget(self._limits(run), self._catalog.price)
         return run
 
-    def _resumed_run(self, records: Sequence[Record], task: object) -> Run:
+    def _resumed_run(
+        self, execution_id: str, agent: object, tools: Sequence[object], task: object, *, allow_changes: bool
+    ) -> Run:
+        """Return a run as its journal has it; reopened, unless a question of it is open."""
+        records = resumable(self.store, execution_id)
         started = records[0]
-        found = decode_task(started, task)
         principal = principal_from_json(started.get("principal"))
-        run = self._bare_run(str(started["execution_id"]), str(started["agent"]), found, None, principal)
+        run = self._bare_run(execution_id, str(started["agent"]), decode_task(started, task), None, principal)
         run.questions = Questions(records)
-        return run
-
-    def _reopen(
-        self, run: Run, records: Sequence[Record], agent: object, tools: Sequence[object], *, allow_changes: bool
-    ) -> None:
+        if run.questions.pending(self._clock.time()):
+            return run
         if not allow_changes:
             require_same_code(records, agent, tools)
-        run.writer = Writer(self.store, run.execution_id, self._clock)
+        run.writer = Writer(self.store, execution_id, self._clock)
         # Read again: who answered or wrote until now has been heard, and who comes later is refused.
-        reopen(run, resumable(self.store, run.execution_id))
+        reopen(run, resumable(self.store, execution_id))
+        return run
 
     def _limits(self, run: Run) -> Limits:
         limits = Limits()

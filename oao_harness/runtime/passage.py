@@ -101,6 +101,11 @@ class Ticket:
     """True where a policy or an approval put other arguments in place of the agent's."""
 
     @property
+    def unique(self) -> str:
+        """Id of the call among all calls of all runs, for what hooks are handed."""
+        return f"{self.run.execution_id}#{self.n}"
+
+    @property
     def acting(self) -> Call:
         """What the body is given: the agent's own request, or what the policies made of it."""
         return self.call if self.changed else self.request
@@ -137,7 +142,7 @@ def begin(run: Run, request: Call) -> Steps[Ticket]:
         if not ticket.is_known or isinstance(decision, Deny):
             _write_call(ticket, decision)
             if run.hooks.heard("oao_call_decided"):
-                shown = freeze_call(ticket.call, unique=f"{run.execution_id}#{n}")
+                shown = freeze_call(ticket.call, unique=ticket.unique)
                 event = CallDecided(execution_id=run.execution_id, n=n, call=shown, decision=decision)
                 yield from observe(run.hooks, "oao_call_decided", {"event": event, "run": run})
         if isinstance(decision, Deny):
@@ -166,13 +171,12 @@ def begin(run: Run, request: Call) -> Steps[Ticket]:
 def _judge(ticket: Ticket) -> Steps[tuple[Decision, Run]]:
     """Ask the policies, and where one of them wants a person to decide, that person."""
     run = ticket.run
-    unique = f"{run.execution_id}#{ticket.n}"
     edits = 0
     while True:
-        judged = yield from judge_call(run, ticket.call, unique)
+        judged = yield from judge_call(run, ticket.call, ticket.unique)
         ticket.changed = ticket.changed or judged.call is not ticket.call
         ticket.call = judged.call
-        if not judged.asks or (ticket.served is not None and ticket.served.known):
+        if not judged.asks or ticket.is_known:
             return judged.decision, judged.by
         held = yield from hold(run, judged.call, judged.asks, n=ticket.n)
         if held.denial is not None:
@@ -219,7 +223,7 @@ def _judge_inner(ticket: Ticket, call: Call, ended: Outcome | None, *, happened:
     """
     run = ticket.run
     ticket.inner += 1
-    unique = f"{run.execution_id}#{ticket.n}.{ticket.inner}"
+    unique = f"{ticket.unique}.{ticket.inner}"
     judged = yield from judge_call(run, run.described(call), unique)
     denial, by = (judged.decision, judged.by) if isinstance(judged.decision, Deny) else (None, run)
     if denial is None and judged.asks and not ticket.is_known:
@@ -330,14 +334,13 @@ def finish(ticket: Ticket, answer: Answer | None, error: BaseException | None) -
         # Raised by the body: a denial is a denial, also where the agent catches it.
         yield from run.halting(violation)
     if run.hooks.heard("oao_call_finished") and not ticket.is_known:
-        unique = f"{run.execution_id}#{ticket.n}"
-        shown = freeze_call(ticket.call, unique=unique)
+        shown = freeze_call(ticket.call, unique=ticket.unique)
         event = CallFinished(execution_id=run.execution_id, n=ticket.n, call=shown, outcome=freeze_outcome(outcome))
         yield from observe(run.hooks, "oao_call_finished", {"event": event, "run": run})
     run.refuse_if_over()
     refusal = overspent
     if refusal is None and (len(run.lineage) > 1 or run.hooks.heard("oao_decide_outcome")):
-        refusal = yield from judge_outcome(run, replace(ticket.call, id=f"{run.execution_id}#{ticket.n}"), outcome)
+        refusal = yield from judge_outcome(run, replace(ticket.call, id=ticket.unique), outcome)
     if refusal is None and len(outcome.proposed) > 1:
         refusal = yield from _hold_batch(ticket, outcome.proposed)
     if refusal is not None:
@@ -389,12 +392,11 @@ def redacting(ticket: Ticket, answer: Answer, result: T, load: Callable[[Json], 
         RunHalted: One failed; the result is withheld from the agent and from the journal.
     """
     run = ticket.run
-    withheld = Answer(opaque(type(answer.value), "withheld: it could not be redacted"))
     try:
         value, refusal = yield from redacted(run, ticket.call, answer.value)
     except BaseException:
         # Cancelled meanwhile: what happened must be written all the same.
-        yield from finish(ticket, withheld, None)
+        yield from finish(ticket, _withheld(answer.value), None)
         raise
     if refusal is None:
         if value == answer.value and alike(value, answer.value):
@@ -404,8 +406,7 @@ def redacting(ticket: Ticket, answer: Answer, result: T, load: Callable[[Json], 
         except Exception as error:  # noqa: BLE001 - a value's own class may refuse what is left of it
             what = f"tool {ticket.call.name}: what is left of its result cannot be read back: {error_line(error)}"
             refusal = Deny(rule="policy-error", plugin="oao", reason=f"{what}; redact texts, not parts of values"), run
-    yield from finish(ticket, withheld, None)
-    yield from run.refusing(refusal[0], n=ticket.n, by=refusal[1])
+    yield from _withholding(ticket, answer.value, refusal)
     raise run.require_halt()
 
 
@@ -427,9 +428,18 @@ def redacting_error(ticket: Ticket, error: BaseException) -> Steps[BaseException
             return error if alike(found, said) else decode_error(replace(info, message=message, data=data))
         reason = f"tool {ticket.call.name}: what is left of its error is no error; redact texts, not parts of values"
         refusal = Deny(rule="policy-error", plugin="oao", reason=reason), ticket.run
-    yield from finish(ticket, Answer(opaque(type(error), "withheld: it could not be redacted")), None)
-    yield from ticket.run.refusing(refusal[0], n=ticket.n, by=refusal[1])
+    yield from _withholding(ticket, error, refusal)
     raise ticket.run.require_halt()
+
+
+def _withheld(value: object) -> Answer:
+    return Answer(opaque(type(value), "withheld: it could not be redacted"))
+
+
+def _withholding(ticket: Ticket, value: object, refusal: tuple[Deny, Run]) -> Steps[None]:
+    """End a call whose result or error nobody may see, and halt the run."""
+    yield from finish(ticket, _withheld(value), None)
+    yield from ticket.run.refusing(refusal[0], n=ticket.n, by=refusal[1])
 
 
 def must_redact(ticket: Ticket) -> bool:

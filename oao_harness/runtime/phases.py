@@ -305,5 +305,6 @@ def _describe(policy: object) -> str:
 
 
 def _limits_to_json(limits: Limits) -> Mapping[str, Json]:
-    fields = cast("dict[str, Json]", as_json({key: getattr(limits, key) for key in Limits.__slots__}))
-    return {key: value for key, value in fields.items() if value is not None and value is not False and value != {}}
+    fields: dict[str, object] = {key: getattr(limits, key) for key in Limits.__slots__}
+    said = {key: value for key, value in fields.items() if value is not None and value is not False and value != {}}
+    return cast("dict[str, Json]", as_json(said))

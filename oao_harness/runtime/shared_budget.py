@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, cast
 from oao_harness.errors import ConfigError
 from oao_harness.plugins.manager import make_manager
 from oao_harness.runtime.renewal import keep, let_go, owe
-from oao_harness.runtime.usage import declared_output_tokens, estimate_input_tokens
+from oao_harness.runtime.usage import worst_case_tokens
 from oao_hookspecs import Amounts, Call, Deny, Ledger, Limits, ModelCall, Price, ProposedCall, Refusal, Usage
 
 __all__ = ["SharedBudget", "SharedHold", "open_ledger"]
@@ -177,10 +177,7 @@ class SharedBudget:
     def _amounts(self, call: Call, price: Price | None) -> dict[str, int]:
         if not isinstance(call, ModelCall):
             return dict.fromkeys(self._tool_counters(call.name), 1)
-        received = declared_output_tokens(call)
-        if received is None:
-            received = self.limits.assumed_output_tokens or 0
-        worst = _measured(estimate_input_tokens(call), received, price)
+        worst = _measured(*worst_case_tokens(call, self.limits.assumed_output_tokens), price)
         # At least 1 of each: nothing left means nothing more.
         return {"steps": 1, "model_calls": 1, **{counter: max(1, amount) for counter, amount in worst.items()}}
 

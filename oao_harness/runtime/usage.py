@@ -7,7 +7,7 @@ from typing import Final, cast
 
 from oao_hookspecs import Json, ModelCall, Usage
 
-__all__ = ["declared_output_tokens", "estimate_input_tokens", "estimate_tokens", "read_usage"]
+__all__ = ["declared_output_tokens", "estimate_input_tokens", "estimate_tokens", "read_usage", "worst_case_tokens"]
 
 # Source: the providers' rule of thumb for English text, about four characters a token.
 _CHARS_PER_TOKEN: Final = 4
@@ -89,6 +89,17 @@ def declared_output_tokens(call: ModelCall) -> int | None:
     bound = next((found for found in bounds if found is not None), None)
     answers = _first_count(call.params, ("n",)) or 1
     return None if bound is None else bound * answers
+
+
+def worst_case_tokens(call: ModelCall, assumed_output_tokens: int | None) -> tuple[int, int]:
+    """Return about how many tokens a call sends, and how many its answer may have at most as far as anybody says.
+
+    Args:
+        call: The request.
+        assumed_output_tokens: Taken where the request names no bound; None takes nothing.
+    """
+    received = declared_output_tokens(call)
+    return estimate_input_tokens(call), (assumed_output_tokens or 0) if received is None else received
 
 
 def _chars(value: Json) -> int:
