@@ -3,10 +3,11 @@
 ```text
 oao        1, the format
 test       node id of the test, or ""
-recorded   at (ISO 8601, UTC), oao (version), policy, python, sdk (versions by distribution)
+recorded   at (ISO 8601, UTC), oao (version), policy, python, sdk (versions by distribution), clock (Unix seconds)
 messages   every message once, by reference: m1, m2 ...
 tools      every tool schema once, by reference: t1, t2 ...
-events     the calls in the order they started: n, kind, name, run, span, req, res | error, decision, key, usage ...
+events     the calls in the order they started: n, kind, name, run, span, req, res | error, decision, key, usage,
+           at (when it ended, in seconds after `clock`), took_s ...
 totals     steps, model_calls, tool_calls, tokens
 ```
 
@@ -22,7 +23,7 @@ import platform
 import re
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -31,13 +32,14 @@ from typing import Final, cast
 
 from oao_harness.errors import RecordingError
 from oao_harness.journal.codec import holds_opaque
-from oao_harness.journal.document import fold, pretty, unfold
-from oao_harness.journal.records import error_from_json, key_of, usage_from_json, usage_to_json
-from oao_hookspecs import Call, Effect, ErrorInfo, Json, ModelCall, Outcome, Record, ToolCall, Usage
+from oao_harness.journal.compiling import compiled
+from oao_harness.journal.document import pretty
+from oao_harness.journal.events import RecordedEvent
+from oao_harness.journal.recording_file import FORMAT, from_document, to_document
+from oao_hookspecs import Json, Record
 
 __all__ = ["FORMAT", "RecordedEvent", "Recording"]
 
-FORMAT: Final = 1
 _SECRET_NAME: Final = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL")
 _SECRET_LENGTH: Final = 8
 _SDKS: Final = {
@@ -51,73 +53,23 @@ _LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RecordedEvent:
-    """One recorded call."""
-
-    n: int
-    """Number in the recording, from 1."""
-    kind: str
-    name: str
-    run: str
-    """Name of the agent whose run made the call."""
-    start: int
-    end: int
-    """Ticks of the recording's logical clock."""
-    request: Mapping[str, Json]
-    key: str
-    value: Json = None
-    error: ErrorInfo | None = None
-    usage: Usage | None = None
-    decision: str = "allow"
-    """Verdict and rule, for example `deny max_tool_calls`."""
-    parent: int | None = None
-    """Number of the event inside whose body the call was made."""
-    attempts: int = 1
-    finished: bool = True
-    """False where no outcome was written before the recording ended."""
-    call_id: str | None = None
-    batch: int | None = None
-    """Number of the model event whose answer asked for this call together with others."""
-    scope: str = ""
-    effect: Effect | None = field(default=None, compare=False)
-    call_n: int = field(default=0, compare=False)
-    """Number of the call in the journal of its run; 0 where the recording is a file."""
-
-    @property
-    def call(self) -> Call:
-        """The call as it was made."""
-        if self.kind == "tool":
-            return ToolCall(name=self.name, arguments=self.request, call_id=self.call_id, scope=self.scope)
-        rest = dict(self.request)
-        messages = cast("Sequence[Mapping[str, Json]]", rest.pop("messages", ()))
-        tools = cast("Sequence[Mapping[str, Json]]", rest.pop("tools", ()))
-        return ModelCall(name=self.name, messages=messages, tools=tools, params=rest, scope=self.scope)
-
-    @property
-    def outcome(self) -> Outcome | None:
-        """How the call ended; None where nobody knows."""
-        if not self.finished:
-            return None
-        return Outcome(value=self.value, error=self.error, usage=self.usage, attempts=self.attempts, replayed=True)
-
-    @property
-    def denied(self) -> bool:
-        """True where a policy refused the call when it was recorded."""
-        return self.decision.startswith("deny")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Recording:
     """The recorded calls of one test or run."""
 
     test: str = ""
     events: tuple[RecordedEvent, ...] = ()
     header: Mapping[str, Json] = field(default_factory=dict[str, Json])
-    """`at`, `oao`, `policy`, `python`, `sdk`: what it was recorded with."""
+    """`at`, `oao`, `policy`, `python`, `sdk`, `clock`: what it was recorded with."""
 
     @classmethod
     def from_records(
-        cls, records: Iterable[Record | tuple[str, Record]], *, test: str = "", policy: str = ""
+        cls,
+        records: Iterable[Record | tuple[str, Record]],
+        *,
+        test: str = "",
+        policy: str = "",
+        clock: float | None = None,
+        header: Mapping[str, Json] | None = None,
     ) -> Recording:
         """Compile journal records.
 
@@ -126,19 +78,23 @@ class Recording:
                 were written.
             test: Node id of the test.
             policy: Name of the policy that was in force.
+            clock: When the recording's clock began, in Unix seconds; by default with the first record.
+            header: What else the header says.
         """
-        builder = _Builder()
-        for item in records:
-            run, record = item if isinstance(item, tuple) else ("", item)
-            builder.add(run, record)
-        header: dict[str, Json] = {
+        tape = list(records)
+        if clock is None and tape:
+            first = tape[0][1] if isinstance(tape[0], tuple) else tape[0]
+            clock = cast("float", first["at"])
+        whole: dict[str, Json] = {
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
             "oao": version("oao-harness"),
             "policy": policy,
             "python": platform.python_version(),
             "sdk": _loaded_versions(),
+            **({"clock": clock} if clock is not None else {}),
+            **(header or {}),
         }
-        return cls(test=test, events=builder.events(), header=header)
+        return cls(test=test, events=compiled(tape, clock), header=whole)
 
     @classmethod
     def load(cls, path: str | Path, *, test: str | None = None) -> Recording:
@@ -167,7 +123,14 @@ class Recording:
         if number != FORMAT:
             advice = "upgrade oao-harness" if number > FORMAT else "record it again"
             raise RecordingError(f"recording {_shown(path)} has format {number}, this oao reads {FORMAT}; {advice}")
-        recording = _read(cast("dict[str, Json]", document), path)
+        try:
+            found, header, events = from_document(cast("dict[str, Json]", document))
+        except RecordingError as error:
+            raise RecordingError(
+                f"recording {_shown(path)} is damaged in {error}; "
+                "restore it from version control, or delete it and record again"
+            ) from error
+        recording = cls(test=found, header=header, events=events)
         # By module and test only: the folders before them depend on where pytest was started.
         if test is not None and recording.test and recording.test.rpartition("/")[2] != test.rpartition("/")[2]:
             raise RecordingError(
@@ -228,7 +191,7 @@ class Recording:
 
     def to_json(self) -> dict[str, Json]:
         """Return the document as it is written."""
-        return _write(self)
+        return to_document(self.test, self.header, self.events, self.totals)
 
     @property
     def totals(self) -> dict[str, Json]:
@@ -242,214 +205,9 @@ class Recording:
         }
 
 
-class _Builder:
-    """Pairs calls with their outcomes and counts ticks."""
-
-    def __init__(self) -> None:
-        self._tick = 0
-        self._open: dict[tuple[str, int], dict[str, Json]] = {}
-        self._calls: list[dict[str, Json]] = []
-        self._ids: dict[str, str] = {}
-        self._batches: dict[tuple[str, Json], int] = {}
-        self._names: dict[str, str] = {}
-        # The call inside whose body a run was started.
-        self._inside: dict[str, Json] = {}
-
-    def add(self, run: str, record: Record) -> None:
-        type_ = record["type"]
-        if type_ not in {"call", "outcome"}:
-            if type_ == "run.started":
-                self._start(run, record)
-            return
-        self._tick += 1
-        n = cast("int", record["n"])
-        if type_ == "call":
-            call: dict[str, Json] = {**record, "run": run or self._ids.get("", ""), "start": self._tick}
-            self._open[run, n] = call
-            self._calls.append(call)
-            call["number"] = len(self._calls)
-            call["batch"] = self._batches.get((run, record.get("call_id")))
-            parent = self._open.get((run, cast("int", record.get("parent") or 0)))
-            call["parent_number"] = parent["number"] if parent is not None else self._inside.get(run)
-        elif (run, n) in self._open:
-            self._open[run, n].update({"outcome": dict(record), "end": self._tick})
-            for call_id in cast("list[Json]", record.get("batch") or ()):
-                if call_id is not None:
-                    self._batches[run, call_id] = cast("int", self._open[run, n]["number"])
-
-    def _start(self, run: str, record: Record) -> None:
-        if not run:
-            self._ids[""] = str(record["agent"])
-        self._names[str(record["execution_id"])] = run
-        parent = self._names.get(str(record.get("parent", "")))
-        if parent is not None and record.get("parent_call") is not None:
-            outer = self._open.get((parent, cast("int", record["parent_call"])))
-            if outer is not None:
-                self._inside[run] = outer["number"]
-
-    def events(self) -> tuple[RecordedEvent, ...]:
-        return tuple(self._event(call) for call in self._calls)
-
-    def _event(self, call: Mapping[str, Json]) -> RecordedEvent:
-        outcome = cast("Mapping[str, Json] | None", call.get("outcome"))
-        decision = cast("Mapping[str, Json]", call["decision"])
-        # What the agent asked for, not what a policy made of it: a replay compares the agent's requests.
-        request = cast("Mapping[str, Json]", call.get("given") or call["req"])
-        denied = decision["verdict"] == "deny"
-        error = usage = None
-        if outcome is not None:
-            if outcome.get("error") is not None:
-                error = error_from_json(cast("Mapping[str, Json]", outcome["error"]))
-            if outcome.get("usage") is not None:
-                usage = usage_from_json(cast("Mapping[str, Json]", outcome["usage"]))
-        return RecordedEvent(
-            n=cast("int", call["number"]),
-            kind=str(call["kind"]),
-            name=str(call["name"]),
-            run=str(call["run"]),
-            start=cast("int", call["start"]),
-            end=cast("int", call.get("end") or (call["start"] if denied else self._tick + 1)),
-            request=request,
-            key=key_of(str(call["kind"]), str(call["name"]), request),
-            value=outcome.get("res") if outcome is not None else None,
-            error=error,
-            usage=usage,
-            decision=f"{decision['verdict']} {decision['rule']}".rstrip(),
-            parent=cast("int | None", call["parent_number"]),
-            attempts=cast("int", outcome.get("attempts", 1)) if outcome is not None else 1,
-            finished=outcome is not None or denied,
-            call_id=cast("str | None", call.get("call_id")),
-            batch=cast("int | None", call["batch"]),
-            scope=str(call.get("scope", "")),
-            effect=cast("Effect | None", call.get("effect")),
-            call_n=cast("int", call["n"]),
-        )
-
-
 def _loaded_versions() -> dict[str, Json]:
     """Return the versions of the frameworks and clients that this process uses: what a reader suspects first."""
     return {name: version(name) for module, name in _SDKS.items() if module in sys.modules}
-
-
-# The document
-
-
-def _write(recording: Recording) -> dict[str, Json]:
-    messages, tools = _Interned("m"), _Interned("t")
-    events: list[Json] = []
-    for event in recording.events:
-        request = dict(event.request)
-        if event.kind == "model":
-            request["messages"] = [messages.ref(item) for item in cast("list[Json]", request.get("messages", ()))]
-            if "tools" in request:
-                request["tools"] = [tools.ref(item) for item in cast("list[Json]", request["tools"])]
-        events.append(_event_to_json(event, request, messages))
-    return {
-        "oao": FORMAT,
-        "test": recording.test,
-        "recorded": recording.header,
-        "messages": messages.table(),
-        "tools": tools.table(),
-        "events": events,
-        "totals": recording.totals,
-    }
-
-
-def _event_to_json(event: RecordedEvent, request: dict[str, Json], messages: _Interned) -> dict[str, Json]:
-    node: dict[str, Json] = {"n": event.n, "kind": event.kind, "name": event.name}
-    node |= {"run": event.run} if event.run else {}
-    node |= {"call_id": event.call_id} if event.call_id else {}
-    node |= {"parent": event.parent} if event.parent else {}
-    node |= {"batch": event.batch} if event.batch else {}
-    node |= {"span": [event.start, event.end], "req": fold(request)}
-    if event.error is not None:
-        error: dict[str, Json] = {"type": event.error.type, "message": event.error.message}
-        node["error"] = fold({**error, "data": dict(event.error.data)})
-    elif event.finished and not event.denied:
-        value = event.value
-        if event.kind == "model" and isinstance(value, Mapping) and isinstance(value.get("message"), Mapping):
-            rest = {key: item for key, item in value.items() if key != "message"}
-            value = {"$message": messages.ref(value["message"]), **rest}
-        node["res"] = fold(value)
-    node |= {"usage": usage_to_json(event.usage)} if event.usage is not None else {}
-    node |= {"attempts": event.attempts} if event.attempts > 1 else {}
-    node |= {} if event.finished else {"finished": False}
-    node |= {"decision": event.decision, "key": event.key}
-    return node
-
-
-class _Interned:
-    """Values kept once and named in the order they were met."""
-
-    def __init__(self, prefix: str) -> None:
-        self._prefix = prefix
-        self._names: dict[str, str] = {}
-        self._values: dict[str, Json] = {}
-
-    def ref(self, value: Json) -> str:
-        text = json.dumps(value, sort_keys=True, ensure_ascii=False)
-        name = self._names.get(text)
-        if name is None:
-            name = f"{self._prefix}{len(self._names) + 1}"
-            self._names[text] = name
-            self._values[name] = fold(value)
-        return name
-
-    def table(self) -> dict[str, Json]:
-        return self._values
-
-
-def _read(document: Mapping[str, Json], path: Path) -> Recording:
-    where = "the header"
-    try:
-        messages = {name: unfold(item) for name, item in cast("dict[str, Json]", document["messages"]).items()}
-        tools = {name: unfold(item) for name, item in cast("dict[str, Json]", document["tools"]).items()}
-        events: list[RecordedEvent] = []
-        for index, node in enumerate(cast("list[dict[str, Json]]", document["events"]), start=1):
-            where = f"event {index}"
-            events.append(_event_from_json(node, messages, tools))
-        where = "the header"
-        header = cast("Mapping[str, Json]", document.get("recorded") or {})
-        return Recording(test=str(document.get("test", "")), events=tuple(events), header=header)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise RecordingError(
-            f"recording {_shown(path)} is damaged in {where}: {type(error).__name__} {error}; "
-            "restore it from version control, or delete it and record again"
-        ) from error
-
-
-def _event_from_json(node: Mapping[str, Json], messages: dict[str, Json], tools: dict[str, Json]) -> RecordedEvent:
-    kind, name = str(node["kind"]), str(node["name"])
-    request = cast("dict[str, Json]", unfold(node["req"]))
-    if kind == "model":
-        request["messages"] = [messages[str(ref)] for ref in cast("list[Json]", request["messages"])]
-        if "tools" in request:
-            request["tools"] = [tools[str(ref)] for ref in cast("list[Json]", request["tools"])]
-    value = unfold(node.get("res"))
-    if isinstance(value, dict) and "$message" in value:
-        value = {"message": messages[str(value.pop("$message"))], **value}
-    start, end = cast("list[int]", node["span"])
-    error, usage = node.get("error"), node.get("usage")
-    return RecordedEvent(
-        n=int(cast("int", node["n"])),
-        kind=kind,
-        name=name,
-        run=str(node.get("run", "")),
-        start=int(start),
-        end=int(end),
-        request=request,
-        # Not the stored key: a hand-edited request is allowed, and is what must match.
-        key=key_of(kind, name, request),
-        value=value,
-        error=error_from_json(cast("dict[str, Json]", unfold(error))) if error is not None else None,
-        usage=usage_from_json(cast("Mapping[str, Json]", usage)) if usage is not None else None,
-        decision=str(node.get("decision", "allow")),
-        parent=cast("int | None", node.get("parent")),
-        attempts=int(cast("int", node.get("attempts", 1))),
-        finished=bool(node.get("finished", True)),
-        call_id=cast("str | None", node.get("call_id")),
-        batch=cast("int | None", node.get("batch")),
-    )
 
 
 def _error_parts(event: RecordedEvent) -> Json:
