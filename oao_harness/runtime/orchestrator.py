@@ -49,6 +49,8 @@ class Orchestrator:
         approver: Answers held calls at once: is given the question and returns `Approve`, `Reject` or None, which
             leaves it to a person and suspends the run. It may take its time, and may be async.
         budget: What the runs may spend together with all others, in any process, that name the same budget.
+        waivers: Denials of policies that do not count, for tests: `rule` or `rule:tool` and why. The call passes, the
+            journal and the report say what would have been denied. Limits and errors of policies cannot be waived.
 
     Raises:
         ConfigError: A policy, a plugin or a store is unknown or unusable.
@@ -65,6 +67,7 @@ class Orchestrator:
         clock: Clock | None = None,
         approver: Approver | None = None,
         budget: SharedBudget | None = None,
+        waivers: Mapping[str, str] | None = None,
     ) -> None:
         policies = _as_list(policy)
         asked = [] if approver is None else [CallbackApprover(approver)]
@@ -77,6 +80,7 @@ class Orchestrator:
             observe=names["observe"],
             timeout_s=policy_timeout_s,
             undecided=undecided(trusted),
+            waivers=waivers,
         )
         self._adapters: list[Adapter] = [adapter for found in self._manager.hook.oao_adapters() for adapter in found]
         self._clock: Clock = clock or SystemClock()
@@ -285,7 +289,14 @@ class Orchestrator:
         """Refuse a held call: the run fails when it is resumed; see `approve`."""
         return answer_question(self.store, question, Reject(by=by, note=note), self._clock)
 
-    def open_run(self, agent_name: str, task: object = None, *, principal: Principal | None = None) -> Run:
+    def open_run(
+        self,
+        agent_name: str,
+        task: object = None,
+        *,
+        principal: Principal | None = None,
+        execution_id: str | None = None,
+    ) -> Run:
         """Open a run whose agent somebody else calls, and take it to EXECUTE.
 
         For sessions such as a pytest test, whose body calls the agent: it answers `context.Session.ambient`, and is
@@ -295,11 +306,12 @@ class Orchestrator:
             agent_name: Name in the report.
             task: What the agent is asked.
             principal: Who the run acts for.
+            execution_id: Id of the run; a new one by default.
 
         Raises:
             RunHalted: A policy refused the task.
         """
-        run = self._make_run(agent_name, task, None, ambient=True, principal=principal)
+        run = self._make_run(agent_name, task, execution_id, ambient=True, principal=principal)
         timeout_s = run.hooks.timeout_s
         if not drive(phases.plan(run, adapter="open", policies=self._policies), timeout_s):
             drive(phases.review(run, None, None), timeout_s)
