@@ -30,14 +30,11 @@ def is_live(kind: str, name: str, live: Sequence[str]) -> bool:
 def without_live(recording: Recording, live: Sequence[str]) -> Recording:
     """Return a recording without the calls that are not replayed; calls inside of them are kept."""
     gone = {event.n for event in recording.events if is_live(event.kind, event.name, live)}
-    kept = (event for event in recording.events if event.n not in gone)
     events = tuple(
-        replace(
-            event,
-            parent=None if event.parent in gone else event.parent,
-            batch=None if event.batch in gone else event.batch,
-        )
-        for event in kept
+        # A batch stays one where the model that asked for it is live: its calls may still come in any order.
+        replace(event, parent=None) if event.parent in gone else event
+        for event in recording.events
+        if event.n not in gone
     )
     return replace(recording, events=events)
 
