@@ -14,7 +14,7 @@ import pytest
 from oao_harness.errors import PolicyViolation, RecordingError, ReplayDiverged, RunHalted, RunSuspended
 from oao_harness.journal.matcher import Matcher
 from oao_harness.journal.recording import Recording
-from oao_harness.journal.replay import Replay, Served
+from oao_harness.journal.replay import Divergence, Replay
 from oao_harness.journal.writer import Tap
 from oao_harness.runtime import context
 from oao_harness.runtime.execute import Ending
@@ -40,8 +40,8 @@ class _Unplayable:
     def __init__(self, reason: str) -> None:
         self._reason = reason
 
-    def serve(self, call: Call, run_name: str) -> Served | str:
-        return self._reason
+    def serve(self, call: Call, run: str) -> Divergence:
+        return Divergence(kind="unrecorded", text=self._reason, name=call.name)
 
     def unplayed_text(self) -> str | None:
         return None
@@ -136,6 +136,7 @@ class TestSession:
             base = "main" if self._run is run else run.agent_name
             self._names[base] += 1
             name = base if self._names[base] == 1 else f"{base}#{self._names[base]}"
+            run.label = name
             self._opened.append((name, run))
 
         def tap(record: Record) -> None:
@@ -159,7 +160,7 @@ class TestSession:
         close_network(self._settings.network, self._refuse_connection)
 
     def _refuse_connection(self, reason: str) -> RunHalted:
-        halt = ReplayDiverged(reason, rule="network", plugin="oao")
+        halt = ReplayDiverged(reason, rule="network", plugin="oao", kind="network")
         run = context.here.get() or self._run
         if run is not None:
             run.halt_now(halt)
