@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Final
 
-from oao_harness.journal.differences import Comparison, Difference, Lens, compare
+from oao_harness.journal.differences import Comparison, Difference, Lens, brief, compare
+from oao_harness.journal.paths import Rules
 from oao_harness.journal.recording import RecordedEvent
 from oao_harness.journal.records import request_of
 from oao_harness.journal.renaming import Conflict, Renaming
@@ -15,12 +16,13 @@ from oao_harness.journal.replay import Divergence
 from oao_harness.journal.shape import Shape, Shaper
 from oao_harness.journal.tokens import Token, cut
 from oao_harness.journal.waiting import WaitingRun
-from oao_hookspecs import Call
+from oao_hookspecs import Call, Json
 
 __all__ = ["Situation", "explain"]
 
 _SUFFIX: Final = "(replay diverged)"
 _MOST_DETAILS: Final = 8
+_MOST_LINES: Final = 3
 _MOST_NEIGHBOURS: Final = 20
 _MOST_NAMED: Final = 5
 _TOKEN_WIDTH: Final = 24
@@ -59,7 +61,20 @@ class Situation:
                 new = new.replace(token[1], self.renaming.translated(token)[1])
             return new
 
-        return Lens(rules=self.shaper.rules, translate=translate, is_equal=is_equal, digest=self.shaper.part)
+        def digest(value: Json, rules: Rules) -> Hashable:
+            part, tokens = self.shaper.part(value, rules)
+            return part, tuple(self.renaming.translated(token) for token in tokens)
+
+        def recorded_digest(value: Json, rules: Rules) -> Hashable:
+            return self.shaper.part(value, rules)
+
+        return Lens(
+            rules=self.shaper.rules,
+            translate=translate,
+            is_equal=is_equal,
+            digest=digest,
+            recorded_digest=recorded_digest,
+        )
 
 
 def explain(call: Call, shape: Shape, situation: Situation) -> Divergence:
@@ -120,8 +135,11 @@ class _Diagnosis:
         models = [one for one in self._free if one.kind == self._call.kind == "model"]
         if models:
             return self._changed(models)
+        details = [*(f"- {_asked(one.call)}" for one in self._free[:3]), f"+ {_asked(self._call)}", *self._progress()]
         expected = " or ".join(list(dict.fromkeys(f"{one.kind} {one.name}" for one in self._free))[:3])
-        return self._divergence("unexpected", f"step {step}: {self._what} instead of {expected} {_SUFFIX}", step, [])
+        return self._divergence(
+            "unexpected", f"step {step}: {self._what} instead of {expected} {_SUFFIX}", step, details
+        )
 
     def _changed(self, alike: Sequence[RecordedEvent]) -> Divergence:
         """Compare with the nearest event that may come now; for the message, never to serve it."""
@@ -155,7 +173,8 @@ class _Diagnosis:
         if strict and self._situation.expected not in blockers:
             blockers = [one for one in [self._situation.expected] if one is not None]
         line = f"step {event.n} {self._what} came before {_named(blockers, ', ')} {_SUFFIX}"
-        return self._divergence("order", line, event.n, self._progress())
+        reason = ["the order is strict: calls that overlapped when they were recorded may not swap"] if strict else []
+        return self._divergence("order", line, event.n, [*reason, *self._progress()])
 
     def _divergence(
         self, kind: str, line: str, step: int, details: Iterable[str] = (), differences: tuple[Difference, ...] = ()
@@ -164,10 +183,12 @@ class _Diagnosis:
         return Divergence(kind=kind, text=text, step=step, name=self._call.name, differences=differences)  # type: ignore[arg-type]
 
     def _details(self, comparison: Comparison) -> list[str]:
-        lines = [one.line for one in comparison.differences[:_MOST_DETAILS]]
-        if (more := len(comparison.differences) - _MOST_DETAILS) > 0:
+        shown = list(_abridged(comparison.differences))
+        lines = shown[:_MOST_DETAILS]
+        if (more := len(shown) - _MOST_DETAILS) > 0:
             lines.append(f"... and {more} more")
-        equal = f"{comparison.equal} other {'value is' if comparison.equal == 1 else 'values are'} equal"
+        other = "other " if comparison.differences else ""
+        equal = f"{comparison.equal} {other}{'value is' if comparison.equal == 1 else 'values are'} equal"
         return [*lines, "; ".join([equal, *self._progress()])]
 
     def _progress(self) -> list[str]:
@@ -188,6 +209,26 @@ class _Diagnosis:
         return self._situation.shaper.shape(event.kind, event.name, event.request).digest
 
 
+def _abridged(differences: Sequence[Difference]) -> Iterable[str]:
+    """Return differences as lines, few of any one text: the next place tells more than its tenth line."""
+    for text, group in groupby(differences, key=lambda one: one.path.partition(" line ")[0]):
+        lines = [one.line for one in group]
+        yield from lines[:_MOST_LINES]
+        if len(lines) > _MOST_LINES:
+            yield f"... and {len(lines) - _MOST_LINES} more lines of {text}"
+
+
+def _asked(call: Call) -> str:
+    """Return a call in a few words: a tool with its arguments, a model with the last message."""
+    if call.kind == "model":
+        content = call.messages[-1].get("content") if call.messages else None
+        said = f", last {brief(content, 60)}" if isinstance(content, str) and content else ""
+        return f"model {call.name}: {len(call.messages)} messages{said}"
+    shown = [f"{name}={brief(value)}" for name, value in list(call.arguments.items())[:_MOST_NAMED]]
+    more = ", ..." if len(call.arguments) > _MOST_NAMED else ""
+    return f"tool {call.name}({', '.join(shown)}{more})"
+
+
 def _reason(conflict: Conflict) -> str:
     """Say since when the ids mean something else."""
     live, recorded = _shown(conflict.live), _shown(conflict.recorded)
@@ -195,10 +236,11 @@ def _reason(conflict: Conflict) -> str:
     if conflict.meant is not None and conflict.meant != conflict.recorded:
         stands = "is itself" if conflict.meant == conflict.live else f"stands for {_shown(conflict.meant)}"
         return f"{live} {stands}{since}"
-    if conflict.expected is not None and conflict.expected != conflict.recorded:
-        return f"{_shown(conflict.expected)} stands for {recorded}{since}"
+    if conflict.answered:
+        return f"{recorded} came with the answer of step {conflict.since}: nothing else may stand for it"
     if conflict.expected is not None:
-        return f"{recorded} came with the answer of step {conflict.since}, and nothing else may stand for it"
+        stands = "is itself" if conflict.expected == conflict.recorded else f"stands for {recorded}"
+        return f"{_shown(conflict.expected)} {stands}{since}"
     return f"{live} already stands for another id of this request"
 
 

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias, TypeVar, cast
 from oao_harness.journal.paths import Path, Rules, is_dropped, path_text, rules_below, tool_name
 from oao_hookspecs import Json
 
-__all__ = ["Comparison", "Difference", "Lens", "compare"]
+__all__ = ["Comparison", "Difference", "Lens", "brief", "compare"]
 
 _CONTEXT_WORDS: Final = 5
 _LONGEST_PIECE: Final = 72
@@ -80,7 +80,9 @@ class Lens:
     is_equal: Callable[[str, str], bool] = str.__eq__
     """Whether a recorded and a live text differ in nothing but ids that may differ."""
     digest: Callable[[Json, Rules], Hashable] = _digest
-    """Equal for equal elements of lists."""
+    """Of an element of a live list."""
+    recorded_digest: Callable[[Json, Rules], Hashable] = _digest
+    """Of an element of a recorded list; equal to that of an equal live one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,14 +160,12 @@ class _Finder:
                 yield _Change("+", (*path, key), None, new[key])
 
     def _list_changes(self, old: Sequence[Json], new: Sequence[Json], path: Path, rules: Rules) -> Iterator[_Change]:
-        before, after = (
-            [(self.lens.digest(item, below), item) for item in items for below in (rules_below(rules, 0, item),)]
-            for items in (old, new)
-        )
+        before = [self.lens.recorded_digest(item, rules_below(rules, 0, item)) for item in old]
+        after = [self.lens.digest(item, rules_below(rules, 0, item)) for item in new]
         gone: list[int] = []
         come: list[int] = []
         pairs: list[tuple[int, int]] = []
-        for operation, a, b, c, d in _opcodes([one for one, _ in before], [one for one, _ in after]):
+        for operation, a, b, c, d in _opcodes(before, after):
             if operation == "equal":
                 self.equal += sum(_leaves(item) for item in old[a:b])
                 continue
@@ -175,7 +175,7 @@ class _Finder:
             come += range(c + both, d)
         moved: dict[int, int] = {}
         for place in gone:
-            if (to := next((one for one in come if after[one][0] == before[place][0]), None)) is not None:
+            if (to := next((one for one in come if after[one] == before[place]), None)) is not None:
                 moved[place] = to
                 come.remove(to)
         found: list[tuple[int, int, Iterable[_Change]]] = []
@@ -284,7 +284,7 @@ def _short(change: _Change, path: Path) -> str:
         return f"{where} moved to [{change.moved}]"
     if change.sign != "~":
         return f"{where} {'added' if change.sign == '+' else 'missing'}"
-    before, after = _brief(change.old), _brief(change.new)
+    before, after = brief(change.old), brief(change.new)
     return f"{where} changed" if len(before) + len(after) > 60 else f"{where} {before} -> {after}"
 
 
@@ -295,7 +295,7 @@ def _shown(change: _Change) -> Iterator[Difference]:
     where = path_text(change.path)
     old, new = change.old, change.new
     if change.moved is not None:
-        yield Difference(sign="~", path=where, text=f"moved to [{change.moved}]: {_brief(old, _LONGEST_PIECE)}")
+        yield Difference(sign="~", path=where, text=f"moved to [{change.moved}]: {brief(old, _LONGEST_PIECE)}")
     elif change.sign != "~":
         value = new if change.sign == "+" else old
         yield Difference(sign=change.sign, path=where, text=_summary(value))
@@ -304,7 +304,7 @@ def _shown(change: _Change) -> Iterator[Difference]:
     ):
         yield from _text_differences(where, old, new)
     else:
-        text = f"{_brief(old, _LONGEST_PIECE)} -> {_brief(new, _LONGEST_PIECE)}"
+        text = f"{brief(old, _LONGEST_PIECE)} -> {brief(new, _LONGEST_PIECE)}"
         yield Difference(sign="~", path=where, text=text)
 
 
@@ -356,14 +356,15 @@ def _summary(value: Json) -> str:
         calls = value.get("calls")
         listed: Sequence[Json] = calls if isinstance(calls, list | tuple) else ()
         names = [str(one.get("name")) for one in listed if isinstance(one, Mapping)]
-        said = f"calls {', '.join(names)}" if names and not value.get("content") else _brief(value.get("content"), 90)
+        said = f"calls {', '.join(names)}" if names and not value.get("content") else brief(value.get("content"), 90)
         return f"{value['role']} {said}"
-    return _brief(value, 100)
+    return brief(value, 100)
 
 
 def _cut(text: str, width: int) -> str:
     return text if len(text) <= width else f"{text[: width * 2 // 3]}...{text[-(width // 3) + 3 :]}"
 
 
-def _brief(value: Json, width: int = 40) -> str:
+def brief(value: Json, width: int = 40) -> str:
+    """Return a value as JSON, cut in the middle where it is longer than so many characters."""
     return _cut(json.dumps(value, ensure_ascii=False), width)

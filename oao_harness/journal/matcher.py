@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Literal, TypeAlias, get_args
 
@@ -20,10 +20,10 @@ from oao_harness.journal.recording import RecordedEvent, Recording
 from oao_harness.journal.records import request_of
 from oao_harness.journal.renaming import Renaming
 from oao_harness.journal.replay import Divergence, Served
-from oao_harness.journal.shape import Shape, Shaper
+from oao_harness.journal.shape import Shape, Shaper, default_shaper
 from oao_harness.journal.tokens import DEFAULT_KINDS
 from oao_harness.journal.waiting import WaitingRun
-from oao_hookspecs import Call
+from oao_hookspecs import Call, Json
 
 __all__ = ["Matcher", "Order", "would_match"]
 
@@ -219,16 +219,19 @@ class Matcher:
         return explain(call, shape, situation)
 
 
-def would_match(event: RecordedEvent, request: Call, shaper: Shaper, known: Renaming | None = None) -> bool:
+def would_match(
+    event: RecordedEvent, request: Mapping[str, Json], shaper: Shaper | None = None, known: Renaming | None = None
+) -> bool:
     """Return True where a request is the recorded one, as far as its content tells. Keeps nothing.
 
     Args:
         event: The recorded call.
-        request: The one in question.
-        shaper: What is ignored, and which tokens may be renamed.
+        request: The one in question, of the same kind and name.
+        shaper: What is ignored, and which tokens may be renamed; the default configuration by default.
         known: What tokens stand for already; nothing by default.
     """
-    live = shaper.shape(request.kind, request.name, request_of(request))
+    shaper = shaper or default_shaper()
+    live = shaper.shape(event.kind, event.name, request)
     recorded = shaper.shape(event.kind, event.name, event.request)
     return live.digest == recorded.digest and not (known or Renaming()).conflicts(live.tokens, recorded.tokens)
 

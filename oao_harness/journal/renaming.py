@@ -22,6 +22,8 @@ class Conflict:
     """Number of the recorded event that said so."""
     expected: Token | None = None
     """The live token that stands for the recorded one so far."""
+    answered: bool = False
+    """True where the recorded one came with a served answer, and so can only be itself."""
 
 
 class Renaming:
@@ -64,7 +66,10 @@ class Renaming:
             since = self._since.get(one, self._answered.get(one))
             since = self._since.get(expected, self._answered.get(expected)) if since is None and expected else since
             meant = meanings[0] if meanings else None
-            found.append(Conflict(live=one, recorded=other, meant=meant, since=since, expected=expected))
+            answered = other in self._answered and other not in self._live
+            found.append(
+                Conflict(live=one, recorded=other, meant=meant, since=since, expected=expected, answered=answered)
+            )
         return found
 
     def bind(self, live: Sequence[Token], recorded: Sequence[Token], n: int) -> None:

@@ -74,7 +74,7 @@ class Shaper:
         hasher = blake2b(json.dumps([kind, name]).encode("utf-8", "surrogatepass"), digest_size=16)
         if any(cut(key, self.volatile)[1] for key in request):
             # Names that are tokens are put in order by what they name, which only the whole tells.
-            digest, found = self._part(request, self.rules)
+            digest, found = self.part(request, self.rules)
             hasher.update(digest)
             return Shape(hasher.hexdigest(), found)
         tokens: list[Token] = []
@@ -85,10 +85,10 @@ class Shaper:
             value = request[key]
             head = json.dumps(key).encode("utf-8", "surrogatepass")
             if isinstance(value, list | tuple):
-                parts = [self._part(item, below) for item, below in _kept(value, rules)]
+                parts = [self.part(item, below) for item, below in _kept(value, rules)]
                 hasher.update(b"%b[%d" % (head, len(parts)))
             else:
-                parts = [self._part(value, rules)]
+                parts = [self.part(value, rules)]
                 hasher.update(b"%b:" % head)
             hasher.update(b"".join([digest for digest, _ in parts]))
             for _, found in parts:
@@ -97,13 +97,9 @@ class Shaper:
 
     def tokens_in(self, value: Json) -> tuple[Token, ...]:
         """Return the volatile tokens of any value."""
-        return self._part(value, ())[1]
+        return self.part(value, ())[1]
 
-    def part(self, value: Json, rules: Rules = ()) -> bytes:
-        """Return the digest of a part of a request."""
-        return self._part(value, rules)[0]
-
-    def _part(self, value: Json, rules: Rules) -> tuple[bytes, tuple[Token, ...]]:
+    def part(self, value: Json, rules: Rules) -> tuple[bytes, tuple[Token, ...]]:
         """Return the digest and the tokens of a part of a request."""
         try:
             # Only compared with others of this process; the quickest way to say what a value is.
