@@ -14,7 +14,8 @@ from oao_harness.errors import RecordingError
 from oao_harness.journal.live import Forking, PartlyLive, without_live
 from oao_harness.journal.matcher import Matcher
 from oao_harness.journal.recording import RecordedEvent, Recording
-from oao_harness.journal.replay import Replay, Served
+from oao_harness.journal.replay import Divergence, Replay
+from oao_harness.journal.tokens import DEFAULT_KINDS
 from oao_hookspecs import Call, Json, Record
 from pytest_oao.marker import option_of
 from pytest_oao.settings import Action, Mode, Order, Settings
@@ -33,8 +34,8 @@ class _Unplayable:
     def __init__(self, reason: str) -> None:
         self._reason = reason
 
-    def serve(self, call: Call, run_name: str) -> Served | str:
-        return self._reason
+    def serve(self, call: Call, run: str) -> Divergence:
+        return Divergence(kind="unrecorded", text=self._reason, name=call.name)
 
     def unplayed_text(self) -> str | None:
         return None
@@ -156,7 +157,10 @@ class TestRecording:
                 f'no recording of this test; record it: pytest --oao-record=once "{self._nodeid}"'
             )
         else:
-            replay: Replay = Matcher(without_live(self.old, self._live) if self._live else self.old)
+            played = without_live(self.old, self._live) if self._live else self.old
+            replay: Replay = Matcher(
+                played, order=self._order, ignore=self._ignore, volatile=self._settings.volatile or DEFAULT_KINDS
+            )
             if self._live:
                 replay = PartlyLive(replay, self._live)
             elif self.mode == "new":

@@ -137,6 +137,7 @@ class TestSession:
             if base == "main" and self._main is None:
                 self._main = run
             self._opened.append((name, run))
+            run.label = name
 
         def tap(record: Record) -> None:
             self._tape.append((name, record))
@@ -174,7 +175,7 @@ class TestSession:
         return self.recording.lets_calls_happen and inside is not None and getattr(inside, "served", None) is None
 
     def _refuse_connection(self, reason: str) -> RunHalted:
-        halt = ReplayDiverged(reason, rule="network", plugin="oao")
+        halt = ReplayDiverged(reason, rule="network", plugin="oao", kind="network")
         for run in (context.here.get(), self._main, *(run for _, run in self._opened[:1])):
             if run is not None:
                 run.halt_now(halt)

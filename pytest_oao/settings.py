@@ -13,6 +13,8 @@ from typing import Any, Final, Literal, TypeAlias, TypeVar, cast
 import pytest
 
 from oao_harness.errors import OaoError, UsageError
+from oao_harness.journal.shape import Shaper
+from oao_harness.journal.tokens import DEFAULT_KINDS
 from oao_harness.policy.project import find_project_policy
 from oao_harness.runtime.orchestrator import Orchestrator
 from oao_harness.runtime.shared_budget import SharedBudget
@@ -114,6 +116,10 @@ class Settings:
             budget=_budget(config),
         )
         settings.orchestrator([])
+        try:
+            Shaper(settings.ignore, settings.volatile or DEFAULT_KINDS)
+        except UsageError as error:
+            raise pytest.UsageError(f"oao: oao_ignore, oao_volatile: {error}") from error
         return settings
 
     def orchestrator(

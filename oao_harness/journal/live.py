@@ -8,7 +8,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from oao_harness.journal.recording import Recording
-from oao_harness.journal.replay import Replay, Served
+from oao_harness.journal.replay import Divergence, Replay, Served
 from oao_hookspecs import Call
 
 __all__ = ["Forking", "PartlyLive", "is_live", "without_live"]
@@ -51,9 +51,9 @@ class PartlyLive:
         self._replay = replay
         self._live = tuple(live)
 
-    def serve(self, call: Call, run_name: str) -> Served | str | None:
+    def serve(self, call: Call, run: str) -> Served | Divergence | None:
         """See `Replay.serve`."""
-        return None if is_live(call.kind, call.name, self._live) else self._replay.serve(call, run_name)
+        return None if is_live(call.kind, call.name, self._live) else self._replay.serve(call, run)
 
     def holds(self, call: Call) -> bool:
         """See `Replay.holds`."""
@@ -82,15 +82,15 @@ class Forking:
         self.reason: str | None = None
         """How the call differs that was the first to happen; None while everything is played."""
 
-    def serve(self, call: Call, run_name: str) -> Served | str | None:
+    def serve(self, call: Call, run: str) -> Served | Divergence | None:
         """See `Replay.serve`."""
         with self._lock:
             if self.reason is not None:
                 return None
-            found = self._replay.serve(call, run_name)
+            found = self._replay.serve(call, run)
             if found is None or isinstance(found, Served):
                 return found
-            self.reason = str(found)
+            self.reason = found.text
             self._forked()
             return None
 

@@ -128,8 +128,8 @@ def _event_from_json(node: Mapping[str, Json], messages: dict[str, Json], tools:
         start=int(start),
         end=int(end),
         request=request,
-        # Not the stored key: a hand-edited request is allowed, and is what must match.
-        key=key_of(kind, name, request),
+        # Trusted, so that loading needs no hashing; the matcher finds out where a request was edited by hand.
+        key=str(node.get("key") or key_of(kind, name, request)),
         value=value,
         error=error_from_json(cast("dict[str, Json]", unfold(error))) if error is not None else None,
         usage=usage_from_json(cast("Mapping[str, Json]", usage)) if usage is not None else None,

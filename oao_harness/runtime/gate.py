@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 
 from oao_harness.errors import RunHalted
 from oao_harness.journal.codec import decode_error, error_line, opaque
-from oao_harness.journal.replay import Served
+from oao_harness.journal.replay import Divergence, Served
 from oao_harness.runtime.context import Frame, frame
 from oao_harness.runtime.dispatch import drive, drive_async
 from oao_harness.runtime.passage import (
@@ -130,8 +130,10 @@ def _loaded(ticket: Ticket, load: Callable[[Json], R]) -> R:
     try:
         return load(cast("Served", ticket.served).outcome.value)
     except Exception as error:
-        reason = f"{call.kind} {call.name}: its recorded result cannot be read: {error_line(error)} (replay diverged)"
-        drive(diverging(run, reason, ticket.n), run.hooks.timeout_s)
+        text = f"{call.kind} {call.name}: its recorded result cannot be read: {error_line(error)} (replay diverged)"
+        step = cast("Served", ticket.served).event
+        divergence = Divergence(kind="unreadable", text=text, step=step, name=call.name)
+        drive(diverging(run, divergence, ticket.n), run.hooks.timeout_s)
         raise run.require_halt() from error
 
 

@@ -101,6 +101,8 @@ class Run:
     ) -> None:
         self.execution_id = execution_id
         self.agent_name = agent_name
+        self.label = agent_name
+        """The run's name in a recording: whoever runs several of one agent gives each another one."""
         self.task = task
         self.hooks = hooks
         self.clock = clock

@@ -135,7 +135,7 @@ def test_a_plain_test_under_a_policy_is_not_touched(pytester: pytest.Pytester) -
         (
             'return refund("123"',
             'refund("123", paid); return refund("123"',
-            "step 4 tool refund: identical call number 2, recorded 1*",
+            "step 4 tool refund: 2nd identical call, recorded 1*",
         ),
     ],
     ids=["prompt", "task", "argument", "left out", "unplayed", "repeated"],
