@@ -76,7 +76,8 @@ _UUID: Final = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGN
 _TOKEN: Final = re.compile(r"[\x21-\x7e]{8,}", re.ASCII)
 _LEAST_BITS: Final = 3.0
 """Per character; a random text of 16 letters and digits has about 3.7, a word about 2.5."""
-_LEAST_TOTAL_BITS: Final = 40.0
+_LEAST_BITS_OF_LETTERS: Final = 4.0
+_LEAST_TOTAL_BITS: Final = 34.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,10 +178,11 @@ def _is_random(text: str) -> bool:
     if not _TOKEN.fullmatch(text) or _is_placeholder(text) or _UUID.fullmatch(text) or "<env:" in text:
         return False
     bits = -sum(n / len(text) * math.log2(n / len(text)) for n in Counter(text).values())
-    mixed = sum(any(test(c) for c in text) for test in (str.isdigit, str.islower, str.isupper)) + any(
-        not c.isalnum() for c in text
-    )
-    return bits >= _LEAST_BITS and bits * len(text) >= _LEAST_TOTAL_BITS and mixed >= 2
+    if bits < _LEAST_BITS or bits * len(text) < _LEAST_TOTAL_BITS:
+        return False
+    digits, lower, upper = (any(map(test, text)) for test in (str.isdigit, str.islower, str.isupper))
+    # Without digits it may be words joined in any of the usual ways, unless it is long and mixed.
+    return (digits and (lower or upper)) or (lower and upper and bits >= _LEAST_BITS_OF_LETTERS)
 
 
 def _is_user_and_password(text: str) -> bool:

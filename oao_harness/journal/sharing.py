@@ -95,7 +95,8 @@ class Keys:
             for key in ordered[at + 1 :]
         )
         head = f'[{canonical(kind)},{canonical(name)},{{{before}"messages":['
-        said, state = self._chains.get((run, head), ([], None))
+        nothing: tuple[list[Json], _Hash | None] = ([], None)
+        said, state = self._chains.get((run, head), nothing)
         if state is None or len(said) > len(messages) or not all(map(operator.is_, said, messages)):
             said, state = [], hashlib.blake2b(head.encode("utf-8", "surrogatepass"), digest_size=8)
         for index in range(len(said), len(messages)):
