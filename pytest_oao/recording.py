@@ -74,7 +74,7 @@ class TestRecording:
         self._nodeid = nodeid
         self._settings = settings
         self._live = cast("tuple[str, ...]", option_of(marks, "live", settings.live))
-        self._order = cast("Order", option_of(marks, "order", settings.order))
+        self._order: Order = option_of(marks, "order", settings.order)
         self._ignore = (*settings.ignore, *cast("tuple[str, ...]", option_of(marks, "ignore", ())))
         self._unplayed = cast("Action", option_of(marks, "unplayed", settings.unplayed))
         self._forking: Forking | None = None

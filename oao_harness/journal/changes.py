@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Final, Literal, TypeAlias, cast
 
-from oao_harness.journal.differences import details, headline
+from oao_harness.journal.differences import compare
 from oao_harness.journal.events import RecordedEvent
 from oao_harness.journal.recording import Recording
 from oao_harness.journal.records import error_to_json
@@ -29,7 +29,7 @@ class Change:
     old: RecordedEvent | None
     new: RecordedEvent | None
     lines: tuple[str, ...] = ()
-    """What is different, see `differences.details`; empty where the call is equal."""
+    """What is different, see `differences.Difference`; empty where the call is equal."""
     headline: str = ""
     """The most telling of it, in a few words."""
     follows: bool = False
@@ -140,7 +140,9 @@ class _Comparison:
         if new is None:
             return Change(kind="removed", old=old, new=None, headline="removed")
         quiet = self._quiet(old, new)
-        same = old.key == new.key and old.error == new.error and old.decision == new.decision
+        # Not by their keys alone: they are blind for ids.
+        same = old.key == new.key and canonical(dict(old.request)) == canonical(dict(new.request))
+        same = same and old.error == new.error and old.decision == new.decision
         if same and _rest(old) == _rest(new) and canonical(old.value) == canonical(new.value):
             # By far the most: nothing of them needs a closer look.
             return Change(kind="equal", old=old, new=new, quiet=quiet)
@@ -149,12 +151,13 @@ class _Comparison:
         follows = False
         if old.kind == "model":
             request, follows = self._without_shown(asked, request)
-        lines = details(asked, request)
-        first = headline(old.kind, asked, request) if lines else ""
+        comparison = compare(old.kind, asked, request)
+        lines = [one.line for one in comparison.differences]
+        first = comparison.headline if lines else ""
         for name, was, is_ in self._answers(old, new):
-            further = details({name: was}, {name: is_})
-            first = first or (headline("tool", {name: was}, {name: is_}) if further else "")
-            lines += further
+            comparison = compare("tool", {name: was}, {name: is_})
+            first = first or (comparison.headline if comparison.differences else "")
+            lines += [one.line for one in comparison.differences]
         if len(self._renamed) > before:
             quiet = (*quiet, "ids")
         if lines:
@@ -256,4 +259,4 @@ def _error(event: RecordedEvent) -> Json:
 
 def _header_lines(old: Mapping[str, Json], new: Mapping[str, Json]) -> Iterator[str]:
     before, after = ({key: item for key, item in one.items() if key not in _FRAMES} for one in (old, new))
-    yield from details(before, after)
+    yield from (one.line for one in compare("header", before, after).differences)

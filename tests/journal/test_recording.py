@@ -186,20 +186,21 @@ def test_fields_of_a_newer_oao_survive(tmp_path: Path) -> None:
     assert again == document
 
 
-def test_keys_are_those_of_the_requests_however_they_are_computed(tmp_path: Path) -> None:
-    """A conversation that grows, is cut, and grows in another run: each key is that of its request alone."""
+def test_each_request_of_a_growing_conversation_keeps_its_own_messages(tmp_path: Path) -> None:
+    """A conversation that grows, is cut, and grows in another run, with numbers that are equal and not the same."""
     recording = record()
     talk: list[Json] = [{"role": "user", "content": str(i), "n": i % 2} for i in range(6)]
     again: list[Json] = [{**cast("dict[str, Json]", one), "n": bool(cast("Any", one)["n"])} for one in talk]
     first = recording.events[0]
     lists = [talk[:1], talk[:4], talk[:5], again[:5], talk[2:], talk, again[:6], [], talk[:2]]
     requests: list[dict[str, Json]] = [{"messages": one, "tools": [{"name": "t"}], "top_p": 1.0} for one in lists]
-    events = tuple(replace(first, n=n, request=request) for n, request in enumerate(requests, start=1))
+    keys = [key_of("model", "gpt-x", request) for request in requests]
+    events = tuple(replace(first, n=i, request=one, key=keys[i]) for i, one in enumerate(requests))
     replace(recording, events=events).save(tmp_path / "x.oao.json")
 
     loaded = Recording.load(tmp_path / "x.oao.json").events
 
-    assert [event.key for event in loaded] == [key_of("model", "gpt-x", request) for request in requests]
+    assert [event.key for event in loaded] == keys
     assert [json.dumps(event.request) for event in loaded] == [json.dumps(request) for request in requests]
 
 
