@@ -12,9 +12,9 @@ from typing import Any, Final, cast
 import pytest
 
 from oao_harness.errors import PolicyViolation, RecordingError, ReplayDiverged, RunHalted, RunSuspended
-from oao_harness.journal.matcher import Matcher
 from oao_harness.journal.recording import Recording
 from oao_harness.journal.replay import Replay, Served
+from oao_harness.journal.wire_replay import replay_of
 from oao_harness.journal.writer import Tap
 from oao_harness.runtime import context
 from oao_harness.runtime.execute import Ending
@@ -149,7 +149,7 @@ class TestSession:
             return
         if self._recorded:
             try:
-                self._replay = Matcher(Recording.load(self._path, test=self._nodeid))
+                self._replay = replay_of(Recording.load(self._path, test=self._nodeid))
             except RecordingError as error:
                 self._replay = _Unplayable(str(error))
         else:

@@ -1,0 +1,68 @@
+"""Recordings of which only the wire is known: the requests to model providers, and not the agent's own calls.
+
+A recording that was imported from HTTP traffic has `layer: wire` in its header. Its events are the requests of the
+providers' clients. A framework's model call and a tool call are then judged and made as in a live run; the request
+that the model call's body sends is what must be in the recording, and it is served from there.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from oao_harness.journal.matcher import Matcher
+from oao_harness.journal.recording import Recording
+from oao_harness.journal.replay import Replay, Served
+from oao_hookspecs import Call
+
+__all__ = ["ENDPOINT", "LAYER", "WIRE", "PlaysWire", "WireReplay", "is_wire", "replay_of"]
+
+LAYER: Final = "layer"
+WIRE: Final = "wire"
+ENDPOINT: Final = "endpoint"
+"""The parameter by which a model call says that it is a request of a provider's client: `chat/completions` ..."""
+
+
+def is_wire(call: Call) -> bool:
+    """Return True for a request of a provider's own client, False for a call of an agent's framework."""
+    return call.kind == "model" and isinstance(call.params.get(ENDPOINT), str)
+
+
+class PlaysWire(Protocol):
+    """A replay that also answers the requests inside of a governed model call."""
+
+    def serve_inside(self, call: Call, run_name: str) -> Served | str | None:
+        """Return the recorded response of a request, or how it diverges; None where it may be sent."""
+        ...
+
+
+class WireReplay:
+    """Serves the requests of providers' clients; all other calls are new, and are made.
+
+    Args:
+        matcher: Holds the recorded requests.
+    """
+
+    def __init__(self, matcher: Replay) -> None:
+        self._matcher = matcher
+
+    def serve(self, call: Call, run_name: str) -> Served | str | None:
+        """Return the recorded response of a client's request; None for every other call. See `Replay.serve`."""
+        return self._matcher.serve(call, run_name) if is_wire(call) else None
+
+    def serve_inside(self, call: Call, run_name: str) -> Served | str | None:
+        """Return the recorded response of a request that the body of a governed model call sends."""
+        return self._matcher.serve(call, run_name)
+
+    def holds(self, call: Call) -> bool:
+        """Return what the matcher says; see `Replay.holds`."""
+        return self._matcher.holds(call)
+
+    def unplayed_text(self) -> str | None:
+        """Return one line that names the requests that nobody sent; see `Replay.unplayed_text`."""
+        return self._matcher.unplayed_text()
+
+
+def replay_of(recording: Recording) -> Replay:
+    """Return what plays a recording, whatever it knows: calls of agents, or the wire only."""
+    matcher = Matcher(recording)
+    return WireReplay(matcher) if recording.header.get(LAYER) == WIRE else matcher
