@@ -48,8 +48,8 @@ def command(cassettes: Sequence[Path], output: Path | None, test: str, force: bo
 
     \b
     Examples:
-      oao import cassettes/test_refund.yaml -o tests/recordings/test_support/test_refund.oao.json
-      oao import cassettes/*.yaml -o tests/recordings/test_support/
+      oao import refund.yaml -o tests/recordings/test_shop/test_refund.oao.json
+      oao import cassettes/*.yaml -o tests/recordings/test_shop/
     """  # noqa: D301 - click reads the control character as "do not wrap"
     from oao_harness.importing.recordings import import_cassette  # noqa: PLC0415 - its extra may be missing
 

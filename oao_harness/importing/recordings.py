@@ -164,8 +164,9 @@ def _error(endpoint: str, one: Interaction, response: dict[str, Json]) -> ErrorI
     names = {**_ERRORS, **(_ANTHROPIC_ERRORS if is_anthropic else {})}
     name = names.get(one.status) or ("InternalServerError" if one.status >= 500 else "APIStatusError")
     body = response.get("body")
-    message = f"Error code: {one.status} - {body}" if "body" in response else one.content.decode(errors="replace")
     said = body.get("error", body) if isinstance(body, Mapping) and not is_anthropic else body
+    told = body if is_anthropic else said.get("message") if isinstance(said, Mapping) else None
+    message = f"Error code: {one.status} - {told}" if told else f"Error code: {one.status}"
     attributes: dict[str, Json] = {"message": message, "status_code": one.status, "body": said}
     return ErrorInfo(
         type=f"{'anthropic' if is_anthropic else 'openai'}:{name}",
