@@ -17,6 +17,7 @@ from oao_harness.journal.codec import alike, decode_error, encode_error, error_l
 from oao_harness.journal.questions import Question
 from oao_harness.journal.records import call_fields, outcome_fields
 from oao_harness.journal.replay import Served
+from oao_harness.journal.wire_replay import WireReplay
 from oao_harness.runtime.approvals import hold, suspend
 from oao_harness.runtime.context import Frame, frame
 from oao_harness.runtime.dispatch import ALLOWED, Steps, observe
@@ -451,6 +452,9 @@ def retrying(ticket: Ticket, error: BaseException, *, began: bool = False) -> St
     """Return the seconds to wait before another try, written and observed, or None where there is none."""
     run = ticket.run
     if began or ticket.served is not None or not isinstance(error, Exception) or run.halted is not None or run.closed:
+        return None
+    if ticket.call.kind == "model" and isinstance(run.replay, WireReplay):
+        # Its requests come from the recording, and that holds every try that was made.
         return None
     left_s = None if run.deadline is None else run.deadline - run.clock.monotonic()
     delay_s = delay_before_retry(run.limits.retry, ticket.call, error, ticket.attempts, left_s)

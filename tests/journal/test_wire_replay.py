@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from langchain_openai import ChatOpenAI
 from oao_harness import ExecutionReport, Orchestrator
 from oao_harness.journal.recording import Recording
 from oao_harness.journal.wire_replay import WireReplay, replay_of
-from pytest_oao.testing import OpenAIServer
+from pytest_oao.testing import ErrorReply, OpenAIServer, Reply
 
 # Nobody listens here.
 NOWHERE = "http://127.0.0.1:9/v1"
@@ -27,17 +28,18 @@ def look(what: str) -> str:
     return "seen"
 
 
-def wire_recording(path: Path, *prompts: str) -> Recording:
+def wire_recording(path: Path, *prompts: str, replies: list[Reply | str] | None = None) -> Recording:
     """What a client journals for some prompts, marked as all that is known."""
 
     def agent(task: object) -> None:
         for prompt in prompts:
             message: Any = {"role": "user", "content": prompt}
-            client = openai.OpenAI(base_url=server.url, api_key="any")
-            client.chat.completions.create(model="m", messages=[message])
+            client = openai.OpenAI(base_url=server.url, api_key="any", max_retries=0)
+            with contextlib.suppress(openai.APIStatusError):
+                client.chat.completions.create(model="m", messages=[message])
 
     orchestrator = Orchestrator()
-    with OpenAIServer(replies=[f"answer {n}" for n, _ in enumerate(prompts)]) as server:
+    with OpenAIServer(replies=replies or [f"answer {n}" for n, _ in enumerate(prompts)]) as server:
         report = orchestrator.run(agent, "go")
     made = Recording.from_records(orchestrator.store.read(report.execution_id))
     Recording(events=made.events, header={**made.header, "layer": "wire"}).save(path / "x.oao.json")
@@ -80,6 +82,21 @@ def test_every_difference_is_refused(prompts: tuple[str, ...], said: str, tmp_pa
 
     assert report.status == "FAILED"
     assert said in str(report.error)
+
+
+def test_a_recorded_error_is_not_tried_again(tmp_path: Path) -> None:
+    """A policy that retries would ask for what was never recorded: the recording holds every try that was made."""
+    recording = wire_recording(tmp_path, "one", replies=[ErrorReply(status=429, message="slow down")])
+
+    def agent(task: object) -> object:
+        try:
+            return ChatOpenAI(model="m", base_url=NOWHERE, api_key="any").invoke("one")  # type: ignore[arg-type]
+        except openai.RateLimitError as error:
+            return error.response.json()["error"]["message"]
+
+    report = Orchestrator(policy="strict").replay(agent, "go", recording)
+
+    assert (report.status, report.final_output) == ("SUCCESS", "slow down")
 
 
 def test_only_a_marked_recording_is_played_so(tmp_path: Path) -> None:
