@@ -12,10 +12,10 @@ import pytest
 
 from oao_harness.errors import RecordingError
 from oao_harness.journal.live import Forking, PartlyLive, without_live
-from oao_harness.journal.matcher import Matcher
 from oao_harness.journal.recording import RecordedEvent, Recording
 from oao_harness.journal.replay import Divergence, Replay
 from oao_harness.journal.tokens import DEFAULT_KINDS
+from oao_harness.journal.wire_replay import replay_of
 from oao_hookspecs import Call, Json, Record
 from pytest_oao.marker import option_of
 from pytest_oao.settings import Action, Mode, Order, Settings
@@ -36,6 +36,11 @@ class _Unplayable:
 
     def serve(self, call: Call, run: str) -> Divergence:
         return Divergence(kind="unrecorded", text=self._reason, name=call.name)
+
+    plays_wire = False
+
+    def serve_inside(self, call: Call, run: str) -> None:
+        return None
 
     def unplayed_text(self) -> str | None:
         return None
@@ -158,7 +163,7 @@ class TestRecording:
             )
         else:
             played = without_live(self.old, self._live) if self._live else self.old
-            replay: Replay = Matcher(
+            replay = replay_of(
                 played, order=self._order, ignore=self._ignore, volatile=self._settings.volatile or DEFAULT_KINDS
             )
             if self._live:

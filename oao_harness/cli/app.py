@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import keyword
 import sys
 from typing import Final, cast
 
@@ -19,6 +20,7 @@ COMMANDS: Final = {
     "approve": "Let a held call happen, once.",
     "demo": "See in ten seconds what oao does; needs no key and no server.",
     "hooks": "Print every hook that a plugin can implement.",
+    "import": "Turn vcrpy cassettes into recordings.",
     "policy": "Check a policy file; see what runs exercised of it.",
     "reject": "Refuse a held call; its run fails when it is resumed.",
     "resume": "Go on with a run that was suspended or interrupted.",
@@ -48,7 +50,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        return cast("click.Command", importlib.import_module(f"oao_harness.cli.{cmd_name}").command)
+        module = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
+        return cast("click.Command", importlib.import_module(f"oao_harness.cli.{module}").command)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

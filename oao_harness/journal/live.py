@@ -55,6 +55,15 @@ class PartlyLive:
         """See `Replay.serve`."""
         return None if is_live(call.kind, call.name, self._live) else self._replay.serve(call, run)
 
+    @property
+    def plays_wire(self) -> bool:
+        """See `Replay.plays_wire`."""
+        return self._replay.plays_wire
+
+    def serve_inside(self, call: Call, run: str) -> Served | Divergence | None:
+        """See `Replay.serve_inside`."""
+        return None if is_live(call.kind, call.name, self._live) else self._replay.serve_inside(call, run)
+
     def holds(self, call: Call) -> bool:
         """See `Replay.holds`."""
         return self._replay.holds(call)
@@ -82,12 +91,24 @@ class Forking:
         self.reason: str | None = None
         """How the call differs that was the first to happen; None while everything is played."""
 
+    @property
+    def plays_wire(self) -> bool:
+        """See `Replay.plays_wire`."""
+        return self._replay.plays_wire and self.reason is None
+
     def serve(self, call: Call, run: str) -> Served | Divergence | None:
         """See `Replay.serve`."""
+        return self._or_fork(self._replay.serve, call, run)
+
+    def serve_inside(self, call: Call, run: str) -> Served | Divergence | None:
+        """See `Replay.serve_inside`."""
+        return self._or_fork(self._replay.serve_inside, call, run)
+
+    def _or_fork(self, serve: Callable[[Call, str], Served | Divergence | None], call: Call, run: str) -> Served | None:
         with self._lock:
             if self.reason is not None:
                 return None
-            found = self._replay.serve(call, run)
+            found = serve(call, run)
             if found is None or isinstance(found, Served):
                 return found
             self.reason = found.text

@@ -96,6 +96,15 @@ class Matcher:
             self._renaming.answer(self._answered_tokens(event), event.n)
             return self._take(event)
 
+    @property
+    def plays_wire(self) -> bool:
+        """Return False: these are the calls themselves; see `Replay.plays_wire`."""
+        return False
+
+    def serve_inside(self, call: Call, run: str) -> Served | Divergence | None:
+        """Return None: what a live body sends is live too; see `Replay.serve_inside`."""
+        return None
+
     def holds(self, call: Call) -> bool:
         """Return False: whoever plays another run's recording asks its questions again; see `Replay.holds`."""
         return False

@@ -84,6 +84,11 @@ class Served:
 class Replay(Protocol):
     """Answers calls from a recording."""
 
+    @property
+    def plays_wire(self) -> bool:
+        """True where only the requests to model providers were recorded: the calls around them are made."""
+        ...
+
     def serve(self, call: Call, run: str) -> Served | Divergence | None:
         """Return the recorded outcome, or how the call diverges. Called once per call, from any thread.
 
@@ -92,6 +97,13 @@ class Replay(Protocol):
         Args:
             call: What the agent asks for.
             run: Name of the live run that asks.
+        """
+        ...
+
+    def serve_inside(self, call: Call, run: str) -> Served | Divergence | None:
+        """Return the recorded response of a request that the body of a governed call sends to a model provider.
+
+        None: it may be sent. That is always so where the calls themselves were recorded: a body that runs is live.
         """
         ...
 

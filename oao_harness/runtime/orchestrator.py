@@ -13,9 +13,9 @@ from typing import Any, cast
 
 from oao_harness.errors import AgentError, ConfigError, RunHalted
 from oao_harness.journal.inbox import answer_question, questions_of_runs
-from oao_harness.journal.matcher import Matcher
 from oao_harness.journal.questions import Questions, principal_from_json
 from oao_harness.journal.recording import Recording
+from oao_harness.journal.wire_replay import replay_of
 from oao_harness.journal.writer import Writer
 from oao_harness.plugins.manager import hook_names, make_manager, undecided
 from oao_harness.runtime import context, phases
@@ -212,7 +212,7 @@ class Orchestrator:
         loaded = recording if isinstance(recording, Recording) else Recording.load(recording)
         adapter = self._adapter_for(agent, framework)
         run = self._make_run(_name_of(agent), task, None)
-        run.replay = run.must_play = Matcher(loaded)
+        run.replay = run.must_play = replay_of(loaded)
         return self._run(adapter, run, agent, tools)
 
     def resume(

@@ -458,6 +458,9 @@ def retrying(ticket: Ticket, error: BaseException, *, began: bool = False) -> St
     run = ticket.run
     if began or ticket.served is not None or not isinstance(error, Exception) or run.halted is not None or run.closed:
         return None
+    if ticket.call.kind == "model" and run.replay is not None and run.replay.plays_wire:
+        # Its requests come from the recording, and that holds every try that was made.
+        return None
     left_s = None if run.deadline is None else run.deadline - run.clock.monotonic()
     delay_s = delay_before_retry(run.limits.retry, ticket.call, error, ticket.attempts, left_s)
     if delay_s is None:

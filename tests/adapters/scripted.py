@@ -114,6 +114,11 @@ class Delegating(ScriptedStream):
 class JournalReplay:
     """Serves the outcomes of a journal by their request: what the real replay does, without its diagnosis."""
 
+    plays_wire = False
+
+    def serve_inside(self, call: Call, run: str) -> None:
+        return None
+
     def __init__(self, records: Sequence[Record]) -> None:
         self._lock = threading.Lock()
         self._served: dict[str, list[Record]] = {}
