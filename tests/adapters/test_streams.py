@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -17,41 +16,10 @@ from openai import DefaultAsyncHttpxClient, DefaultHttpxClient
 
 from oao_harness import ExecutionReport, Orchestrator, tool
 from oao_harness.journal.recording import Recording
-from pytest_oao.testing import OpenAIServer
-from pytest_oao.testing.http_server import Answer, Request
+from tests.adapters.holding import WAIT_S, HoldingServer
 from tests.adapters.scripted import Scripted, ScriptedStream, says
 
 pytestmark = pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainBetaWarning")
-
-WAIT_S = 10.0
-
-
-class HeldChunks(tuple[bytes, ...]):  # noqa: SLOT001 - a tuple cannot have non-empty slots
-    """The chunks of an answer, of which the later ones wait until the client says that it has the first word."""
-
-    got_first: threading.Event
-
-    def __iter__(self) -> Iterator[bytes]:
-        waiting = False
-        for chunk in super().__iter__():
-            if waiting and not self.got_first.wait(WAIT_S):
-                return
-            yield chunk
-            waiting = waiting or b"good" in chunk
-
-
-class HoldingServer(OpenAIServer):
-    """Sends the rest of a stream only after the client has got its first word."""
-
-    def __init__(self) -> None:
-        super().__init__(respond=lambda body: "good day to you")
-        self.got_first = threading.Event()
-
-    def _answer(self, request: Request) -> Answer:
-        answer = super()._answer(request)
-        chunks = HeldChunks(answer.chunks)
-        chunks.got_first = self.got_first
-        return dataclasses.replace(answer, chunks=chunks)
 
 
 def model_at(url: str, **options: Any) -> ChatOpenAI:
@@ -84,7 +52,7 @@ ASYNC: dict[str, Callable[[str], AsyncIterator[Any]]] = {
 @pytest.mark.parametrize("style", [*SYNC, *ASYNC])
 def test_the_first_word_comes_before_the_second_is_sent(style: str) -> None:
     """A recorded stream is handed on chunk by chunk: the server waits for the client after the first word."""
-    with HoldingServer() as server:
+    with HoldingServer(lambda body: "good day to you") as server:
         in_time: list[bool] = []
 
         def look(item: Any) -> None:
