@@ -22,16 +22,24 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, Base
 from langchain_core.messages.ai import add_usage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.outputs.chat_generation import merge_chat_generation_chunks
+from pydantic import BaseModel
 
 from oao_harness.adapters.langchain_params import usage_or_estimate
-from oao_harness.adapters.langchain_usual import full_answer, full_chunks, short_answer, short_chunks
+from oao_harness.adapters.langchain_usual import (
+    full_answer,
+    full_chunks,
+    marked_partial,
+    refuse_partial,
+    short_answer,
+    short_chunks,
+)
 from oao_harness.errors import CodecError
 from oao_harness.journal.codec import decode, encode
 from oao_harness.runtime.gate import Answer
 from oao_harness.runtime.usage import read_usage
 from oao_hookspecs import Json, ModelCall, ProposedCall, Usage
 
-__all__ = ["ChatShape", "EventShape", "marked_partial", "refuse_partial"]
+__all__ = ["ChatShape", "EventShape"]
 
 _Node = Mapping[str, Json]
 # Fields of a message that are kept beside what a person reads.
@@ -154,25 +162,6 @@ class EventShape(ChatShape):
         return Answer(value=value, usage=usage, proposed=_proposed(message))
 
 
-def marked_partial(node: dict[str, Json], partial: bool) -> dict[str, Json]:
-    """Return a stream as it is written; one that its consumer left before its end is marked."""
-    return {**node, "partial": True} if partial else node
-
-
-def refuse_partial(node: _Node) -> None:
-    """Refuse to give more of a stream than was recorded.
-
-    Raises:
-        CodecError: Its consumer left before its end when it was recorded.
-    """
-    if node.get("partial"):
-        count = len(cast("Sequence[Json]", node.get("chunks") or node.get("events") or ()))
-        raise CodecError(
-            f"only the first {count} {'chunk' if count == 1 else 'chunks'} of this answer were recorded, because its "
-            "stream was closed early then; read no more of it than that, or record again"
-        )
-
-
 def _usage_of(messages: Sequence[BaseMessage], llm_output: Mapping[str, Any] | None) -> Usage | None:
     """Return the tokens of an answer; with several generations providers repeat the total in each of them."""
     if len(messages) != 1 and llm_output and (total := read_usage(llm_output)) is not None:
@@ -227,6 +216,13 @@ def _dump_generation(generation: ChatGeneration) -> _Node:
                 {"id": call["id"], "name": call["name"], "args": encode(call["args"])} for call in message.tool_calls
             ]
         extra.update({name: encode(item) for name in _EXTRA if (item := getattr(message, name))})
+        parsed = message.additional_kwargs.get("parsed")
+        if isinstance(parsed, BaseModel) and "<locals>" in type(parsed).__qualname__:
+            # No other process can find its class; langchain-openai makes one of a dict again.
+            extra["additional_kwargs"] = {
+                **cast("_Node", extra["additional_kwargs"]),
+                "parsed": encode(parsed.model_dump()),
+            }
         extra.update({name: encode(item) for name, item in (message.__pydantic_extra__ or {}).items()})
         node = {"message": shown}
     if extra:

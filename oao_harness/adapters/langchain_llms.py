@@ -8,9 +8,9 @@ from typing import Any, cast
 from langchain_core.language_models.llms import BaseLLM
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 
-from oao_harness.adapters.langchain_answers import marked_partial, refuse_partial
 from oao_harness.adapters.langchain_params import model_name, params_of, refuse_modified, usage_or_estimate
 from oao_harness.adapters.langchain_scope import guard_cache, scope
+from oao_harness.adapters.langchain_usual import marked_partial, refuse_partial
 from oao_harness.adapters.patching import (
     Arguments,
     Leaf,

@@ -17,9 +17,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final, cast
 
+from oao_harness.errors import CodecError
 from oao_hookspecs import Json
 
-__all__ = ["full_answer", "full_chunks", "short_answer", "short_chunks"]
+__all__ = ["full_answer", "full_chunks", "marked_partial", "refuse_partial", "short_answer", "short_chunks"]
 
 _Node = Mapping[str, Json]
 _WITHOUT: Final = "-"
@@ -206,3 +207,22 @@ def _full_chunk(chunk: Json, each: _Node) -> Json:
     if "message" not in node:
         node = {"content": "", **node}
     return {**node, "extra": extra} if extra else node
+
+
+def marked_partial(node: dict[str, Json], partial: bool) -> dict[str, Json]:
+    """Return a stream as it is written; one that its consumer left before its end is marked."""
+    return {**node, "partial": True} if partial else node
+
+
+def refuse_partial(node: _Node) -> None:
+    """Refuse to give more of a stream than was recorded.
+
+    Raises:
+        CodecError: Its consumer left before its end when it was recorded.
+    """
+    if node.get("partial"):
+        count = len(cast("Sequence[Json]", node.get("chunks") or node.get("events") or ()))
+        raise CodecError(
+            f"only the first {count} {'chunk' if count == 1 else 'chunks'} of this answer were recorded, because its "
+            "stream was closed early then; read no more of it than that, or record again"
+        )
