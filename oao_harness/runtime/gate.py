@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import aclosing, closing, suppress
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 from oao_harness.errors import RunHalted
 from oao_harness.journal.codec import decode_error, error_line, opaque
@@ -35,6 +35,7 @@ from oao_hookspecs import Call, Json
 __all__ = ["Answer", "Shape", "ValueShape", "acall", "astream", "call", "stream"]
 
 R = TypeVar("R")
+_END: Final = object()
 
 
 def _again(ticket: Ticket, error: BaseException, begun: Answer | None = None) -> bool:
@@ -216,8 +217,16 @@ async def acall(run: Run, request: Call, act: Callable[[Call], Awaitable[R]], sh
 
 def stream(run: Run, request: Call, act: Callable[[Call], Iterator[R]], shape: Shape) -> Generator[R, None, None]:
     """Pass a sync stream through the gate, chunk by chunk; see `call`. A stream that began is not retried."""
+    ticket = drive(begin(run, request), run.hooks.timeout_s)
+    run.reading.add(ticket.n)
+    try:
+        yield from _stream(run, ticket, act, shape)
+    finally:
+        run.reading.discard(ticket.n)
+
+
+def _stream(run: Run, ticket: Ticket, act: Callable[[Call], Iterator[R]], shape: Shape) -> Generator[R, None, None]:
     timeout_s = run.hooks.timeout_s
-    ticket = drive(begin(run, request), timeout_s)
     chunks: list[R] = []
     withheld = ticket.served is None and must_redact(ticket)
     while True:
@@ -253,8 +262,20 @@ async def astream(
     run: Run, request: Call, act: Callable[[Call], AsyncIterator[R]], shape: Shape
 ) -> AsyncGenerator[R, None]:
     """Pass an async stream through the gate, chunk by chunk; see `stream`."""
+    ticket = await drive_async(begin(run, request), run.hooks.timeout_s)
+    run.reading.add(ticket.n)
+    try:
+        async with aclosing(_astream(run, ticket, act, shape)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+    finally:
+        run.reading.discard(ticket.n)
+
+
+async def _astream(
+    run: Run, ticket: Ticket, act: Callable[[Call], AsyncIterator[R]], shape: Shape
+) -> AsyncGenerator[R, None]:
     timeout_s = run.hooks.timeout_s
-    ticket = await drive_async(begin(run, request), timeout_s)
     chunks: list[R] = []
     withheld = ticket.served is None and must_redact(ticket)
     while True:
@@ -309,4 +330,7 @@ async def _async_source(ticket: Ticket, act: Callable[[Call], AsyncIterator[Any]
 
 def _served_chunks(ticket: Ticket, shape: Shape) -> Iterator[Any]:
     _raise_served(ticket)
-    yield from _loaded(ticket, lambda value: list(shape.load_chunks(value)))
+    chunks = _loaded(ticket, lambda value: iter(shape.load_chunks(value)))
+    # One by one: a stream that was left early when it was recorded cannot be read further than it was then.
+    while (chunk := _loaded(ticket, lambda _: next(chunks, _END))) is not _END:
+        yield chunk

@@ -116,6 +116,8 @@ class Run:
         """Where the agent and the policy can be found again, for who resumes the run in another process."""
         self.waiting: list[int] = []
         """Numbers of the calls whose bodies wait for a person."""
+        self.reading: set[int] = set()
+        """Numbers of the calls whose streams nobody has read to the end or closed."""
         self.lifecycle = Lifecycle()
         self.halt_event = threading.Event()
         self.ungoverned: list[str] = []
