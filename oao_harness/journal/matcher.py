@@ -101,7 +101,7 @@ class Matcher:
         children = list(self._descendants(event))
         self._served.update(child.n for child in children)
         inside = [(child.call, child.outcome, child.denied) for child in children]
-        return Served(outcome=event.outcome, children=inside, decision=event.decision)
+        return Served(outcome=event.outcome, children=inside, decision=event.decision, event=event.n)
 
     def _descendants(self, event: RecordedEvent) -> Iterator[RecordedEvent]:
         for child in self._children.get(event.n, ()):

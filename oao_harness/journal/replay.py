@@ -25,6 +25,8 @@ class Served:
     """The call's number in the journal that the run itself continues; None where another run is played."""
     known: bool = False
     """True where that journal holds the outcome: it is neither written nor told again."""
+    event: int | None = None
+    """Number of the recorded event that answers; None where nobody numbered it."""
     again: bool = False
     """True where the call began, has no outcome, and may be made again: there is nothing to serve."""
 

@@ -14,6 +14,7 @@ from typing import Any, cast
 from oao_harness.errors import AgentError, ConfigError, RunHalted
 from oao_harness.journal.inbox import answer_question, questions_of_runs
 from oao_harness.journal.matcher import Matcher
+from oao_harness.journal.playback import Playback
 from oao_harness.journal.questions import Questions, principal_from_json
 from oao_harness.journal.recording import Recording
 from oao_harness.journal.writer import Writer
@@ -189,11 +190,13 @@ class Orchestrator:
         *,
         tools: Sequence[object] = (),
         framework: str | None = None,
+        execution_id: str | None = None,
     ) -> ExecutionReport:
         """Run an agent with the outcomes of a recording: no model is asked, no tool body runs.
 
         The policies judge every call as in a live run. A request that is not the recorded one, and a recorded call
-        that is not made, fail the run with the rule `replay`.
+        that is not made, fail the run with the rule `replay`. Its journal is in the recorded order and has the
+        recorded times, so that with the same id two replays write the same bytes.
 
         Args:
             agent: The agent, see `run`.
@@ -201,14 +204,16 @@ class Orchestrator:
             recording: A recording or the path of one.
             tools: See `run`.
             framework: See `run`.
+            execution_id: Id of the run; a new one by default.
 
         Raises:
             RecordingError: The recording cannot be read.
         """
         loaded = recording if isinstance(recording, Recording) else Recording.load(recording)
         adapter = self._adapter_for(agent, framework)
-        run = self._make_run(_name_of(agent), task, None)
+        run = self._make_run(_name_of(agent), task, execution_id)
         run.replay = run.must_play = Matcher(loaded)
+        run.follow(Playback(loaded))
         return self._run(adapter, run, agent, tools)
 
     def resume(
@@ -285,7 +290,14 @@ class Orchestrator:
         """Refuse a held call: the run fails when it is resumed; see `approve`."""
         return answer_question(self.store, question, Reject(by=by, note=note), self._clock)
 
-    def open_run(self, agent_name: str, task: object = None, *, principal: Principal | None = None) -> Run:
+    def open_run(
+        self,
+        agent_name: str,
+        task: object = None,
+        *,
+        principal: Principal | None = None,
+        execution_id: str | None = None,
+    ) -> Run:
         """Open a run whose agent somebody else calls, and take it to EXECUTE.
 
         For sessions such as a pytest test, whose body calls the agent: it answers `context.Session.ambient`, and is
@@ -295,11 +307,12 @@ class Orchestrator:
             agent_name: Name in the report.
             task: What the agent is asked.
             principal: Who the run acts for.
+            execution_id: Id of the run; a new one by default.
 
         Raises:
             RunHalted: A policy refused the task.
         """
-        run = self._make_run(agent_name, task, None, ambient=True, principal=principal)
+        run = self._make_run(agent_name, task, execution_id, ambient=True, principal=principal)
         timeout_s = run.hooks.timeout_s
         if not drive(phases.plan(run, adapter="open", policies=self._policies), timeout_s):
             drive(phases.review(run, None, None), timeout_s)
@@ -341,14 +354,18 @@ class Orchestrator:
         earlier: str | None = None
         if parent is not None and parent.resumption is not None:
             earlier = parent.resumption.child(parent_call, agent_name, as_json(task))
+        if execution_id is None and parent is not None and parent.playback is not None:
+            execution_id = parent.playback.nested_id(parent.execution_id, [parent_call, agent_name, as_json(task)])
         run = self._bare_run(earlier or execution_id or str(uuid.uuid4()), agent_name, task, parent, principal)
         run.parent_call = parent_call
         run.origin = dict(origin or {})
         if parent is not None and parent.resumption is None:
-            run.replay = parent.replay
+            run.replay, run.playback = parent.replay, parent.playback
         session = context.session()
         tap = session.adopt(run) if session is not None else None
         run.writer = Writer(run.store, run.execution_id, self._clock, tap)
+        if run.playback is not None:
+            run.follow(run.playback)
         if earlier is not None:
             reopen_nested(run)
         return run
