@@ -13,6 +13,7 @@ import pytest
 
 from oao_harness.errors import PolicyViolation, RecordingError, ReplayDiverged, RunHalted, RunSuspended
 from oao_harness.journal.matcher import Matcher
+from oao_harness.journal.playback import Playback, replay_id
 from oao_harness.journal.recording import Recording
 from oao_harness.journal.replay import Replay, Served
 from oao_harness.journal.writer import Tap
@@ -27,6 +28,7 @@ from pytest_oao.guard import close_network, open_network
 from pytest_oao.paths import recording_path
 from pytest_oao.settings import Settings, policies_of, recording_name
 from pytest_oao.summary import timeline
+from pytest_oao.world import World
 
 __all__ = ["TestSession"]
 
@@ -82,6 +84,10 @@ class TestSession:
         self._run: Run | None = None
         self._names: Counter[str] = Counter()
         self._replay: Replay | None = None
+        self._recording: Recording | None = None
+        self._playback: Playback | None = None
+        self.world: World | None = None
+        """Time and chance, where the test plays or makes a recording."""
         self._report: ExecutionReport | None = None
         self._verdict: str | None = None
         self._saved = False
@@ -99,6 +105,7 @@ class TestSession:
     def enter(self) -> None:
         """Begin: from now on calls outside of any run belong to this test."""
         self._entered = True
+        self._load()
         context.set_session(self)
 
     def leave(self) -> str | None:
@@ -123,12 +130,13 @@ class TestSession:
             if self._run is None and self._entered:
                 self._prepare()
                 # `adopt` keeps the run: one whose task is refused is halted, and stays the run of this test.
-                self._orchestrator.open_run("main", self.task, principal=self.principal)
+                id_ = None if self._recording is None else replay_id(self._recording, "main")
+                self._orchestrator.open_run("main", self.task, principal=self.principal, execution_id=id_)
             return self._run
 
     def adopt(self, run: Run) -> Tap:
         """Let a run play the test's recording, and hear its records."""
-        run.replay = self._replay
+        run.replay, run.playback = self._replay, self._playback
         with self._lock:
             if self._run is None:
                 self._run = run
@@ -140,19 +148,30 @@ class TestSession:
 
         def tap(record: Record) -> None:
             self._tape.append((name, record))
+            if self.world is not None:
+                self.world.heard(record, name)
 
         return tap
+
+    def _load(self) -> None:
+        """Read the recording, and make the world that the test sees."""
+        if self._recorded:
+            try:
+                self._recording = Recording.load(self._path, test=self._nodeid)
+            except RecordingError as error:
+                self._replay = _Unplayable(str(error))
+            else:
+                self.world = World.of(self._recording.header)
+        elif self._settings.record == "once":
+            self.world = World.fresh()
 
     def _prepare(self) -> None:
         """Find out what the test does: replay, or record because there is nothing to replay."""
         if not self._recorded and self._settings.record == "once":
             return
-        if self._recorded:
-            try:
-                self._replay = Matcher(Recording.load(self._path, test=self._nodeid))
-            except RecordingError as error:
-                self._replay = _Unplayable(str(error))
-        else:
+        if self._recording is not None:
+            self._replay, self._playback = Matcher(self._recording), Playback(self._recording)
+        elif self._replay is None:
             self._replay = _Unplayable(
                 f'no recording of this test; record it: pytest --oao-record=once "{self._nodeid}"'
             )
@@ -205,6 +224,7 @@ class TestSession:
         elif not isinstance(raised, RunHalted) and not _is_mistaken(halt, raised):
             lines.append(f"the test then failed with {type(raised).__name__}: {raised}".splitlines()[0])
         if isinstance(halt, ReplayDiverged):
+            lines += [line for line in [self.world and self.world.difference()] if line]
             lines.append(self._advice())
         elif isinstance(halt, RunSuspended):
             uncounted = [what for what in run.ungoverned if what.startswith("an approval of ")]
@@ -233,7 +253,14 @@ class TestSession:
             return str(self._path)
 
     def _save(self) -> str | None:
-        recording = Recording.from_records(self._tape, test=self._nodeid, policy=self._settings.policy)
+        header = self.world.header() if self.world is not None else {}
+        recording = Recording.from_records(
+            self._tape,
+            test=self._nodeid,
+            policy=self._settings.policy,
+            clock=cast("float | None", header.get("clock")),
+            header=header,
+        )
         if not recording.events:
             return None
         if unfinished := next((event for event in recording.events if not event.finished), None):

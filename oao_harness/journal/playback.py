@@ -317,4 +317,11 @@ def _beats(events: tuple[RecordedEvent, ...], clock: float | None) -> list[_Beat
         ticks.append((event.start, 0, event.n, _Beat(event.n, "call", began)))
         if event.finished and not event.denied:
             ticks.append((event.end, 1, event.n, _Beat(event.n, "outcome", ended)))
-    return [beat for *_, beat in sorted(ticks, key=lambda tick: tick[:3])]
+    beats = [beat for *_, beat in sorted(ticks, key=lambda tick: tick[:3])]
+    # How long a call took is rounded: it never began after what was written next.
+    latest: float | None = None
+    for beat in reversed(beats):
+        if beat.at is not None:
+            latest = beat.at if latest is None else min(beat.at, latest)
+            beat.at = latest if beat.type == "call" else beat.at
+    return beats

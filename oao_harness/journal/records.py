@@ -6,7 +6,7 @@ plan           adapter, policy, limits, fingerprints, oao
 child          execution_id [, n]
 state          state
 step           index, name
-call           n, kind, name, req, decision [, call_id, scope, effect, access, parent, given, approvals]
+call           n, kind, name, req, decision [, call_id, scope, effect, access, parent, given, approvals, event]
 again          n
 retry          n, attempt, delay_s, error
 outcome        n, res | error, duration_s [, usage, batch, attempts, replayed, event, late, abandoned]

@@ -217,7 +217,9 @@ def _write_call(ticket: Ticket, decision: Decision) -> None:
         fields = call_fields(ticket.call, decision, n=ticket.n, parent=ticket.parent, given=given)
         if ticket.granted:
             fields["approvals"] = [question.request.id for question in ticket.granted]
-        run.write("call", fields, served.event if served is not None else None)
+        if ticket.event is not None:
+            fields["event"] = ticket.event
+        run.write("call", fields, ticket.event)
     ticket.written = not isinstance(decision, Deny)
 
 
