@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Generator, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from pytest_oao.fixture import Oao
     from pytest_oao.session import TestSession
     from pytest_oao.settings import Settings
+    from pytest_oao.world import Phase
 
 _SETTINGS: Final[pytest.StashKey[Settings | None]] = pytest.StashKey()
 _EVERY_TEST: Final[pytest.StashKey[bool]] = pytest.StashKey()
@@ -154,18 +156,42 @@ def pytest_report_header(config: pytest.Config) -> str | None:
     return settings.header() if settings is not None else None
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup(item: pytest.Item) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
     """Surround the test with a session of its own; each rerun of a test gets a fresh one."""
     marks = list(item.iter_markers("oao"))
     # Not by the settings: the first marked test makes them, and those after it are none of oao's for that.
     if not item.config.stash[_EVERY_TEST] and not marks:
-        return
+        return (yield)
     from pytest_oao.session import TestSession  # noqa: PLC0415
 
     session = TestSession(item, _settings(item.config), marks)
     item.stash[_SESSION] = session
     session.enter()
+    with _within(session, "setup"):
+        return (yield)
+
+
+@contextlib.contextmanager
+def _within(session: TestSession, phase: Phase) -> Generator[None]:
+    """Let a phase of the test see the time and the chance of its recording."""
+    if session.world is None:
+        yield
+        return
+    session.world.enter(phase)
+    try:
+        yield
+    finally:
+        session.world.leave()
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    """Seed chance directly around the test's body: other plugins seed before it."""
+    session = pyfuncitem.stash.get(_SESSION, None)
+    if session is not None and session.world is not None:
+        session.world.reseed()
+    return (yield)
 
 
 @pytest.fixture
@@ -190,7 +216,8 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     raised: BaseException | None = None
     result: object = None
     try:
-        result = yield
+        with _within(session, "call"):
+            result = yield
     except BaseException as error:  # noqa: BLE001 - a halt is one
         raised = error
     verdict = session.conclude(raised)
@@ -202,13 +229,21 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     return result
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_runtest_teardown(item: pytest.Item) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
     """Take the session away from around the test."""
     session = item.stash.get(_SESSION, None)
-    verdict = session.leave() if session is not None else None
+    if session is None:
+        return (yield)
+    verdict: str | None = None
+    try:
+        with _within(session, "teardown"):
+            result = yield
+    finally:
+        verdict = session.leave()
     if verdict is not None:
         raise pytest.fail.Exception(verdict, pytrace=False)
+    return result
 
 
 @pytest.hookimpl(wrapper=True)

@@ -11,7 +11,11 @@ from typing import Final, Literal, TypeAlias, cast
 import pytest
 
 from oao_harness.errors import RecordingError
+from oao_harness.journal.changes import changes
+from oao_harness.journal.forking import forked
 from oao_harness.journal.live import Forking, PartlyLive, without_live
+from oao_harness.journal.pending import pending_path
+from oao_harness.journal.playback import Playback, replay_id
 from oao_harness.journal.recording import RecordedEvent, Recording
 from oao_harness.journal.replay import Divergence, Replay
 from oao_harness.journal.tokens import DEFAULT_KINDS
@@ -19,13 +23,13 @@ from oao_harness.journal.wire_replay import replay_of
 from oao_hookspecs import Call, Json, Record
 from pytest_oao.marker import option_of
 from pytest_oao.settings import Action, Mode, Order, Settings
+from pytest_oao.world import ClockMode, World
 
 __all__ = ["State", "TestRecording"]
 
 State: TypeAlias = Literal["ok", "live", "recorded", "pending", "diverged", "no recording", "unplayed"]
 
 _EVERYTHING: Final = ({"*"}, {"model", "tool"})
-_PENDING: Final = ".new"
 
 
 class _Unplayable:
@@ -76,6 +80,8 @@ class TestRecording:
         """How what happened differs from what was recorded, in one line; in the modes `new` and `all`."""
         self.refused = refused
         self.replay: Replay | None = None
+        self.playback: Playback | None = None
+        """Puts the records of replayed runs into the recorded order."""
         self._nodeid = nodeid
         self._settings = settings
         self._live = cast("tuple[str, ...]", option_of(marks, "live", settings.live))
@@ -83,7 +89,7 @@ class TestRecording:
         self._ignore = (*settings.ignore, *cast("tuple[str, ...]", option_of(marks, "ignore", ())))
         self._unplayed = cast("Action", option_of(marks, "unplayed", settings.unplayed))
         self._forking: Forking | None = None
-        self._clock: float | None = None
+        self._clock: ClockMode = option_of(marks, "clock", settings.clock)
 
     @cached_property
     def old(self) -> Recording | RecordingError | None:
@@ -146,6 +152,18 @@ class TestRecording:
         except (ValueError, TypeError):
             return None
 
+    def world(self) -> World | None:
+        """Return the time and the chance that the test sees; None where it neither plays nor makes a recording."""
+        if self.is_live:
+            return None
+        if self.plays:
+            return World.of(self.old.header, self._clock) if isinstance(self.old, Recording) else None
+        return World.fresh(self._clock)
+
+    def replay_id(self, name: str) -> str | None:
+        """Return the id of a run that plays the recording, the same each time; None where nothing is played."""
+        return replay_id(self.old, name) if self.plays and isinstance(self.old, Recording) else None
+
     def open(self, forked: Callable[[], None]) -> None:
         """Find out what answers the calls of the test.
 
@@ -163,6 +181,7 @@ class TestRecording:
             )
         else:
             played = without_live(self.old, self._live) if self._live else self.old
+            self.playback = Playback(played)
             replay = replay_of(
                 played, order=self._order, ignore=self._ignore, volatile=self._settings.volatile or DEFAULT_KINDS
             )
@@ -213,15 +232,15 @@ class TestRecording:
         except ValueError:
             return str(self.path)
 
-    def keep(self, tape: Sequence[tuple[str, Record]], header: dict[str, Json], clock: float | None) -> str | None:
+    def keep(self, tape: Sequence[tuple[str, Record]], header: dict[str, Json], world: World | None) -> str | None:
         """Keep what a passing test did; return why the test fails because that cannot be kept.
 
         Args:
             tape: `(run name, record)` in the order they were written.
             header: What the recording's header says beside what it always says.
-            clock: When the test's clock began, in Unix seconds.
+            world: What the test saw of time and chance.
         """
-        made = Recording.from_records(tape, test=self._nodeid, policy=self._settings.policy, clock=clock, header=header)
+        made = self._made(tape, {**(world.header() if world is not None else {}), **header})
         if not made.events:
             return None
         if unfinished := next((event for event in made.events if not event.finished), None):
@@ -230,11 +249,13 @@ class TestRecording:
                 "could never be replayed; let the test wait for it"
             )
         path = self.path
-        if self.exists and self.mode != "rewrite":
-            if isinstance(self.old, Recording) and _same(self.old, made):
+        if isinstance(self.old, Recording) and self.mode != "rewrite":
+            found = changes(self.old, made)
+            if not found.behaviour:
                 self.state = "ok"
                 return None
-            path = path.with_name(path.name + _PENDING)
+            self.changes = found.headline
+            path = pending_path(path)
         try:
             made.save(path)
         except RecordingError as error:
@@ -242,10 +263,11 @@ class TestRecording:
         self.state = "recorded" if path == self.path else "pending"
         return None
 
-
-def _same(old: Recording, new: Recording) -> bool:
-    return [_told(event) for event in old.events] == [_told(event) for event in new.events]
-
-
-def _told(event: RecordedEvent) -> tuple[object, ...]:
-    return (event.run, event.kind, event.name, event.request, event.value, event.error, event.parent)
+    def _made(self, tape: Sequence[tuple[str, Record]], header: dict[str, Json]) -> Recording:
+        policy = self._settings.policy
+        if self.has_forked and isinstance(self.old, Recording):
+            events = (record.get("event") for _, record in tape if record["type"] == "outcome")
+            served = {event for event in events if isinstance(event, int)}
+            return forked(self.old, served, tape, policy=policy, header=header)
+        clock = cast("float | None", header.get("clock"))
+        return Recording.from_records(tape, test=self._nodeid, policy=policy, clock=clock, header=header)

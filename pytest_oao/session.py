@@ -27,6 +27,7 @@ from pytest_oao.paths import recording_path
 from pytest_oao.recording import TestRecording
 from pytest_oao.runs import Look, cost_of, rules_of
 from pytest_oao.settings import Settings
+from pytest_oao.world import World
 
 __all__ = ["TestSession"]
 
@@ -89,6 +90,8 @@ class TestSession:
         self._expecting = 0
         self._opened: list[tuple[str, Run]] = []
         self._own: list[Run] = []
+        self.world: World | None = self.recording.world()
+        """Time and chance, where the test plays or makes a recording."""
 
     @cached_property
     def orchestrator(self) -> Orchestrator:
@@ -123,12 +126,12 @@ class TestSession:
                 if self.recording.refused is not None and self._own:
                     return self._own[-1]
                 # `adopt` keeps the run: one whose task is refused is halted, and stays the run of this test.
-                self.orchestrator.open_run("main", self.task, principal=self.principal)
+                self._open("main", self.task)
             return self._main
 
     def adopt(self, run: Run) -> Tap:
         """Let a run play the test's recording, and hear its records."""
-        run.replay = self.recording.replay
+        run.replay, run.playback = self.recording.replay, self.recording.playback
         with self._lock:
             # Two runs of one agent may overlap: each needs a name of its own, or their calls are mixed up.
             base = run.agent_name
@@ -141,6 +144,8 @@ class TestSession:
 
         def tap(record: Record) -> None:
             self._tape.append((name, record))
+            if self.world is not None:
+                self.world.heard(record, name)
 
         return tap
 
@@ -148,9 +153,13 @@ class TestSession:
         """Open a run of its own inside of the test, for the block of `with oao.run():`."""
         with self._lock:
             self._prepare()
-            run = self.orchestrator.open_run(name, task or self.task, principal=self.principal)
+            run = self._open(name, task or self.task)
             self._own.append(run)
             return run
+
+    def _open(self, name: str, task: object) -> Run:
+        id_ = self.recording.replay_id(name) if self._names[name] == 0 else None
+        return self.orchestrator.open_run(name, task, principal=self.principal, execution_id=id_)
 
     def close_run(self, run: Run, raised: BaseException | None) -> str | None:
         """End a run that `open_run` opened; return why the test fails for it."""
@@ -200,7 +209,7 @@ class TestSession:
         self._close(raised)
         self.verdict = self._judge(raised)
         if self.verdict is None and raised is None and self.recording.keeps:
-            self.verdict = self.recording.keep(self._tape, {"cost_usd": self.cost()}, None)
+            self.verdict = self.recording.keep(self._tape, {"cost_usd": self.cost()}, self.world)
         return self.verdict
 
     def _close(self, raised: BaseException | None) -> None:
@@ -239,6 +248,7 @@ class TestSession:
         ):
             lines.append(f"the test then failed with {type(raised).__name__}: {raised}".splitlines()[0])
         if isinstance(halt, ReplayDiverged):
+            lines += [line for line in [self.world and self.world.difference()] if line]
             lines.append(self.recording.advice())
             self.recording.state = "diverged" if self.recording.exists else "no recording"
         elif isinstance(halt, RunSuspended):

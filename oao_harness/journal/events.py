@@ -65,7 +65,14 @@ class RecordedEvent:
         """How the call ended; None where nobody knows."""
         if not self.finished:
             return None
-        return Outcome(value=self.value, error=self.error, usage=self.usage, attempts=self.attempts, replayed=True)
+        return Outcome(
+            value=self.value,
+            error=self.error,
+            usage=self.usage,
+            attempts=self.attempts,
+            duration_s=self.took_s or 0.0,
+            replayed=True,
+        )
 
     @property
     def denied(self) -> bool:

@@ -6,10 +6,10 @@ plan           adapter, policy, limits, fingerprints, oao
 child          execution_id [, n]
 state          state
 step           index, name
-call           n, kind, name, req, decision [, call_id, scope, effect, access, parent, given, approvals]
+call           n, kind, name, req, decision [, call_id, scope, effect, access, parent, given, approvals, event]
 again          n
 retry          n, attempt, delay_s, error
-outcome        n, res | error, duration_s [, usage, batch, attempts, replayed, late, abandoned]
+outcome        n, res | error, duration_s [, usage, batch, attempts, replayed, event, late, abandoned]
 approval.*     see `questions`
 run.suspended  reason, approvals, totals [, inside]
 run.resumed    agent, adapter, policy, limits, fingerprints, oao
@@ -20,6 +20,7 @@ run.finished   status, error, output, totals
 
 `input` is the task where `task` does not bring it back. `child` names a run that was started inside of call `n`.
 `again` says that a call in doubt is made once more. `abandoned` marks a call that was allowed and then never made.
+`event` is the number of the recorded event that a replay served; `at` and `duration_s` are the recorded ones then.
 `inside` are the calls whose bodies wait for a person. `given` is the request as the agent made it, present where a
 policy modified it; `approvals` are the questions whose approval let the call pass. `batch` holds the ids of the tool
 calls that one answer of a model asks for together. `usage` is
@@ -99,7 +100,7 @@ def call_fields(call: Call, decision: Decision, *, n: int, parent: int | None, g
     return fields
 
 
-def outcome_fields(outcome: Outcome, *, n: int, late: bool) -> dict[str, Json]:
+def outcome_fields(outcome: Outcome, *, n: int, late: bool, event: int | None = None) -> dict[str, Json]:
     """Return the fields of an `outcome` record."""
     fields: dict[str, Json] = {"n": n, "duration_s": round(outcome.duration_s, 6)}
     if outcome.error is not None:
@@ -114,6 +115,8 @@ def outcome_fields(outcome: Outcome, *, n: int, late: bool) -> dict[str, Json]:
         fields["attempts"] = outcome.attempts
     if outcome.replayed:
         fields["replayed"] = True
+        if event is not None:
+            fields["event"] = event
     if late:
         fields["late"] = True
     return fields

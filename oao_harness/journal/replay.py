@@ -73,10 +73,10 @@ class Served:
     """The recorded verdict and rule; where it is a denial there is no outcome to serve."""
     n: int | None = None
     """The call's number in the journal that the run itself continues; None where another run is played."""
-    event: int | None = None
-    """Number of the recorded event that answers."""
     known: bool = False
     """True where that journal holds the outcome: it is neither written nor told again."""
+    event: int | None = None
+    """Number of the recorded event that answers; None where nobody numbered it."""
     again: bool = False
     """True where the call began, has no outcome, and may be made again: there is nothing to serve."""
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from oao_harness.journal.records import VERSION
 from oao_hookspecs import Clock, Json, Record, Store
+
+if TYPE_CHECKING:
+    from oao_harness.journal.playback import Playback
 
 __all__ = ["Tap", "Writer"]
 
@@ -24,35 +28,63 @@ class Writer:
         tap: Hears every record after it is kept, in journal order.
     """
 
-    __slots__ = ("_clock", "_epoch", "_execution_id", "_lock", "_seq", "_store", "_tap")
+    __slots__ = ("_clock", "_epoch", "_lock", "_playback", "_seq", "_store", "_tap", "execution_id")
 
     def __init__(self, store: Store, execution_id: str, clock: Clock, tap: Tap | None = None) -> None:
         self._store = store
-        self._execution_id = execution_id
+        self.execution_id = execution_id
         self._clock = clock
         self._tap = tap
         self._epoch = store.claim(execution_id)
         self._seq = 0
         self._lock = threading.Lock()
+        self._playback: Playback | None = None
 
     def continue_after(self, seq: int) -> None:
         """Number the next record after one that the journal holds already."""
         self._seq = seq
 
-    def append(self, type: str, fields: dict[str, Json]) -> None:
-        """Write one record.
+    def follow(self, playback: Playback, *, nested: bool) -> None:
+        """Write in the order of the recording that the run plays; see `Playback.join`."""
+        playback.join(self, self.execution_id, nested=nested)
+        self._playback = playback
+
+    def now(self) -> float:
+        """Return the time in Unix seconds."""
+        return self._clock.time()
+
+    def append(self, type: str, fields: dict[str, Json], event: int | None = None) -> None:
+        """Write one record; at once, unless it waits for its place in the recorded order.
 
         Args:
             type: Record type, see `records`.
             fields: The record's own fields; taken over, not copied.
+            event: Number of the recorded event, for the records of a served call.
 
         Raises:
             StoreError: The store did not keep it; nothing may happen that depends on it.
         """
+        if self._playback is None:
+            self.keep(type, fields, None)
+        else:
+            self._playback.append(self.execution_id, type, fields, event)
+
+    def keep(self, type: str, fields: dict[str, Json], at: float | None) -> None:
+        """Write one record now.
+
+        Args:
+            type: Record type.
+            fields: The record's own fields.
+            at: Its moment in Unix seconds; None is now.
+
+        Raises:
+            StoreError: The store did not keep it.
+        """
         with self._lock:
             seq = self._seq + 1
-            record: dict[str, Json] = {"v": VERSION, "seq": seq, "type": type, "at": self._clock.time(), **fields}
-            self._store.append(self._execution_id, self._epoch, record)
+            at = self._clock.time() if at is None else at
+            record: dict[str, Json] = {"v": VERSION, "seq": seq, "type": type, "at": at, **fields}
+            self._store.append(self.execution_id, self._epoch, record)
             self._seq = seq
             if self._tap is not None:
                 self._tap(record)

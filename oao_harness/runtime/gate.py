@@ -29,6 +29,7 @@ from oao_harness.runtime.passage import (
 )
 from oao_harness.runtime.run import Run
 from oao_harness.runtime.shapes import Answer, Shape, ValueShape
+from oao_harness.runtime.turns import take_turn, take_turn_async
 from oao_harness.runtime.within import each_within, each_within_async
 from oao_hookspecs import Call, Json
 
@@ -160,6 +161,11 @@ def call(run: Run, request: Call, act: Callable[[Call], R], shape: Shape) -> R:
     ticket = drive(begin(run, request), timeout_s)
     if ticket.served is not None:
         value, answer = _serve(ticket, shape)
+        try:
+            take_turn(ticket)
+        except BaseException as error:
+            _ended(ticket, error, answer)
+            raise
         drive(finish(ticket, answer, None), timeout_s)
         _raise_served(ticket)
         return cast("R", value)
@@ -191,6 +197,12 @@ async def acall(run: Run, request: Call, act: Callable[[Call], Awaitable[R]], sh
     ticket = await drive_async(begin(run, request), timeout_s)
     if ticket.served is not None:
         value, answer = _serve(ticket, shape)
+        try:
+            await take_turn_async(ticket)
+        except BaseException as error:
+            # Cancelled while it waited, as it may have been when it was recorded: it ends as it did then.
+            _ended(ticket, error, answer)
+            raise
         await drive_async(finish(ticket, answer, None), timeout_s)
         _raise_served(ticket)
         return cast("R", value)
@@ -315,7 +327,13 @@ def _as_frame(ticket: Ticket) -> Frame | None:
 
 
 def _source(ticket: Ticket, act: Callable[[Call], Iterator[Any]], shape: Shape) -> Iterator[Any]:
-    return act(ticket.acting) if ticket.served is None else _served_chunks(ticket, shape)
+    return act(ticket.acting) if ticket.served is None else _served_source(ticket, shape)
+
+
+def _served_source(ticket: Ticket, shape: Shape) -> Iterator[Any]:
+    yield from _served_chunks(ticket, shape)
+    take_turn(ticket)
+    _raise_served(ticket)
 
 
 async def _async_source(ticket: Ticket, act: Callable[[Call], AsyncIterator[Any]], shape: Shape) -> AsyncIterator[Any]:
@@ -326,10 +344,14 @@ async def _async_source(ticket: Ticket, act: Callable[[Call], AsyncIterator[Any]
     else:
         for chunk in _served_chunks(ticket, shape):
             yield chunk
+        await take_turn_async(ticket)
+        _raise_served(ticket)
 
 
 def _served_chunks(ticket: Ticket, shape: Shape) -> Iterator[Any]:
-    _raise_served(ticket)
+    """Yield the recorded chunks; none where the stream failed when it was recorded."""
+    if cast("Served", ticket.served).outcome.error is not None:
+        return
     chunks = _loaded(ticket, lambda value: iter(shape.load_chunks(value)))
     # One by one: a stream that was left early when it was recorded cannot be read further than it was then.
     while (chunk := _loaded(ticket, lambda _: next(chunks, _END))) is not _END:

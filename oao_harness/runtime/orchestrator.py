@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from oao_harness.errors import AgentError, ConfigError, RunHalted
 from oao_harness.journal.inbox import answer_question, questions_of_runs
+from oao_harness.journal.playback import Playback
 from oao_harness.journal.questions import Questions, principal_from_json
 from oao_harness.journal.recording import Recording
 from oao_harness.journal.wire_replay import replay_of
@@ -193,11 +194,13 @@ class Orchestrator:
         *,
         tools: Sequence[object] = (),
         framework: str | None = None,
+        execution_id: str | None = None,
     ) -> ExecutionReport:
         """Run an agent with the outcomes of a recording: no model is asked, no tool body runs.
 
         The policies judge every call as in a live run. A request that is not the recorded one, and a recorded call
-        that is not made, fail the run with the rule `replay`.
+        that is not made, fail the run with the rule `replay`. Its journal is in the recorded order and has the
+        recorded times, so that with the same id two replays write the same bytes.
 
         Args:
             agent: The agent, see `run`.
@@ -205,14 +208,16 @@ class Orchestrator:
             recording: A recording or the path of one.
             tools: See `run`.
             framework: See `run`.
+            execution_id: Id of the run; a new one by default.
 
         Raises:
             RecordingError: The recording cannot be read.
         """
         loaded = recording if isinstance(recording, Recording) else Recording.load(recording)
         adapter = self._adapter_for(agent, framework)
-        run = self._make_run(_name_of(agent), task, None)
+        run = self._make_run(_name_of(agent), task, execution_id)
         run.replay = run.must_play = replay_of(loaded)
+        run.follow(Playback(loaded))
         return self._run(adapter, run, agent, tools)
 
     def resume(
@@ -353,14 +358,18 @@ class Orchestrator:
         earlier: str | None = None
         if parent is not None and parent.resumption is not None:
             earlier = parent.resumption.child(parent_call, agent_name, as_json(task))
+        if execution_id is None and parent is not None and parent.playback is not None:
+            execution_id = parent.playback.nested_id(parent.execution_id, [parent_call, agent_name, as_json(task)])
         run = self._bare_run(earlier or execution_id or str(uuid.uuid4()), agent_name, task, parent, principal)
         run.parent_call = parent_call
         run.origin = dict(origin or {})
         if parent is not None and parent.resumption is None:
-            run.replay = parent.replay
+            run.replay, run.playback = parent.replay, parent.playback
         session = context.session()
         tap = session.adopt(run) if session is not None else None
         run.writer = Writer(run.store, run.execution_id, self._clock, tap)
+        if run.playback is not None:
+            run.follow(run.playback)
         if earlier is not None:
             reopen_nested(run)
         return run

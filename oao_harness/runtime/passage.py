@@ -112,6 +112,11 @@ class Ticket:
         return self.call if self.changed else self.request
 
     @property
+    def event(self) -> int | None:
+        """Number of the recorded event that answers it, where a recording does."""
+        return self.served.event if self.served is not None else None
+
+    @property
     def is_known(self) -> bool:
         """True where the run's own journal holds the call's outcome: it was written, and told, before."""
         return self.served is not None and self.served.known
@@ -127,7 +132,7 @@ def begin(run: Run, request: Call) -> Steps[Ticket]:
     outer = frame.get()
     parent = outer.n if outer is not None and outer.run is run else None
     call, served = (request, None) if run.is_plain else (yield from _match(run, request))
-    n = served.n if served is not None and served.n is not None else run.next_number()
+    n = run.next_number(served)
     ticket = Ticket(run=run, n=n, request=request, call=call, parent=parent, served=served, outer=outer)
     try:
         decision, by = (ALLOWED, run) if is_unjudged(run, call) else (yield from _judge(ticket))
@@ -214,7 +219,9 @@ def _write_call(ticket: Ticket, decision: Decision) -> None:
         fields = call_fields(ticket.call, decision, n=ticket.n, parent=ticket.parent, given=given)
         if ticket.granted:
             fields["approvals"] = [question.request.id for question in ticket.granted]
-        run.write("call", fields)
+        if ticket.event is not None:
+            fields["event"] = ticket.event
+        run.write("call", fields, ticket.event)
     ticket.written = not isinstance(decision, Deny)
 
 
@@ -259,7 +266,7 @@ def abandon(ticket: Ticket, error: BaseException) -> None:
     if ticket.written:
         with suppress(RunHalted):  # a journal that fails has halted the run
             fields = outcome_fields(Outcome(error=encode_error(error)), n=ticket.n, late=ticket.run.closed)
-            ticket.run.write("outcome", {**fields, "abandoned": True})
+            ticket.run.write("outcome", {**fields, "abandoned": True}, ticket.event)
 
 
 def _settle(ticket: Ticket, usage: Usage | None) -> tuple[Deny, Run] | None:
@@ -282,7 +289,7 @@ def _match(run: Run, request: Call) -> Steps[tuple[Call, Served | None]]:
     if isinstance(served, Divergence):
         caller = caller_line()
         told = served if caller is None else replace(served, text=f"{served.text}\n  {caller}")
-        yield from diverging(run, told, run.next_number())
+        yield from diverging(run, told, len(run.calls) + 1)
         raise run.require_halt()
     return call, served
 
@@ -334,7 +341,8 @@ def finish(ticket: Ticket, answer: Answer | None, error: BaseException | None) -
         # Its body waits for a person, or was cancelled because another one does: this is not how it ended.
         raise run.require_halt()
     if not ticket.is_known:
-        run.write("outcome", outcome_fields(outcome, n=ticket.n, late=run.closed))
+        fields = outcome_fields(outcome, n=ticket.n, late=run.closed, event=ticket.event)
+        run.write("outcome", fields, ticket.event)
     violation = error if isinstance(error, PolicyViolation) else _recorded_violation(ticket)
     if violation is not None:
         # Raised by the body: a denial is a denial, also where the agent catches it.

@@ -33,7 +33,8 @@ from oao_hookspecs import (
 )
 
 if TYPE_CHECKING:
-    from oao_harness.journal.replay import Replay
+    from oao_harness.journal.playback import Playback
+    from oao_harness.journal.replay import Replay, Served
     from oao_harness.journal.resumption import Resumption
     from oao_harness.journal.writer import Writer
     from oao_harness.runtime.catalog import Catalog
@@ -64,6 +65,8 @@ class Run:
     # What the orchestrator and the phases fill in
     writer: Writer | None = None
     replay: Replay | None = None
+    playback: Playback | None = None
+    """The recorded order, where another run's recording is played."""
     must_play: Replay | None = None
     """The recording that this run alone must play to its end."""
     halted: RunHalted | None = None
@@ -214,9 +217,25 @@ class Run:
 
     # What the machine does with it
 
-    def next_number(self) -> int:
-        """Return the number of the next call, from 1."""
-        return next(self._numbers)
+    def next_number(self, served: Served | None = None) -> int:
+        """Return the number of the next call, from 1.
+
+        Args:
+            served: What answers it: the call has the number that it had when it was recorded.
+        """
+        number = served.n if served is not None else None
+        if number is None and served is not None and served.event is not None and self.playback is not None:
+            number = self.playback.number(self.execution_id, served.event)
+        return next(self._numbers) if number is None else number
+
+    def follow(self, playback: Playback) -> None:
+        """Number and write the calls of this run as they were recorded; before its first record."""
+        if self.writer is None:
+            raise OaoError(f"run {self.execution_id!r} has no journal yet")
+        nested = self.parent is not None and self.parent.playback is playback
+        self.playback = playback
+        self.continue_after(playback.last_number)
+        self.writer.follow(playback, nested=nested)
 
     def continue_after(self, n: int) -> None:
         """Number the next call after those that the run's journal holds."""
@@ -232,14 +251,20 @@ class Run:
                 call = replace(call, effect=call.effect or traits.effect, access=call.access or traits.access)
         return call
 
-    def write(self, type: str, fields: dict[str, Json]) -> None:
-        """Append a record to the run's journal; a journal that fails halts the run."""
+    def write(self, type: str, fields: dict[str, Json], event: int | None = None) -> None:
+        """Append a record to the run's journal; a journal that fails halts the run.
+
+        Args:
+            type: Record type, see `records`.
+            fields: The record's own fields.
+            event: Number of the recorded event, for the records of a served call.
+        """
         if self.muted:
             return
         if self.writer is None:
             raise OaoError(f"run {self.execution_id!r} has no journal yet")
         try:
-            self.writer.append(type, fields)
+            self.writer.append(type, fields, event)
         except Exception as error:
             halt = RunHalted(f"the journal failed: {error_line(error)}", rule="journal", plugin="oao")
             self.unwritten = halt

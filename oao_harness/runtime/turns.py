@@ -1,0 +1,111 @@
+"""Whose turn it is to end: served calls that overlapped when they were recorded end in the recorded order.
+
+So whoever asks which call was ready first sees what was seen when it was recorded. Bounded: a program that does not
+run them together any more waits a few milliseconds and goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from oao_harness.journal.playback import Playback
+    from oao_harness.runtime.passage import Ticket
+
+__all__ = ["take_turn", "take_turn_async"]
+
+# How often a loop may go round, and how long it may then rest, without any call having come or ended.
+_ROUNDS: Final = 40
+_QUIET_S: Final = 0.005
+# Even where calls come and end all the time, or one that waits for its turn never gets it.
+_LONGEST_S: Final = 1.0
+_REST_S: Final = 0.001
+# What the one before needs to hand its result on: through the rest of its task, or to another thread.
+_HANDING_ON: Final = 4
+
+
+def take_turn(ticket: Ticket) -> None:
+    """Wait in a thread until the calls that ended before this one have ended. Best effort: threads race."""
+    playback, event = ticket.run.playback, ticket.event
+    if playback is None or event is None or playback.ahead_of(event) is None or _in_loop():
+        return
+    playback.queue(event)
+    began = time.monotonic()
+    quiet_since, version = began, playback.version
+    with playback.changed:
+        while (ahead := playback.ahead_of(event)) is not None:
+            now = time.monotonic()
+            if playback.version != version or playback.is_queueing(ahead):
+                quiet_since, version = now, playback.version
+            if now - quiet_since > _QUIET_S or now - began > _LONGEST_S:
+                playback.give_up(event)
+                if now - began > _LONGEST_S:
+                    return
+            playback.changed.wait(_REST_S)
+        # Released meanwhile: whoever ended before this one hands its result on.
+        playback.changed.wait(_REST_S)
+
+
+async def take_turn_async(ticket: Ticket) -> None:
+    """Wait in a task until the calls that ended before this one have ended.
+
+    A call that was cancelled when it was recorded waits for being cancelled again, as long as it took then.
+    """
+    playback, event = ticket.run.playback, ticket.event
+    if playback is None or event is None:
+        return
+    if playback.ahead_of(event) is not None:
+        playback.queue(event)
+        await _queue(playback, event)
+    if _was_cancelled(ticket):
+        playback.queue(event)
+        until = time.monotonic() + _duration_s(ticket) + _LONGEST_S
+        while time.monotonic() < until:
+            await _rest(_REST_S)
+
+
+async def _queue(playback: Playback, event: int) -> None:
+    began = time.monotonic()
+    rounds, quiet_since, version = 0, began, playback.version
+    while (ahead := playback.ahead_of(event)) is not None:
+        now = time.monotonic()
+        if playback.version != version or playback.is_queueing(ahead):
+            rounds, quiet_since, version = 0, now, playback.version
+        rounds += 1
+        if (rounds > _ROUNDS and now - quiet_since > _QUIET_S) or now - began > _LONGEST_S:
+            playback.give_up(event)
+            if now - began > _LONGEST_S:
+                return
+        await _rest(0.0 if rounds <= _ROUNDS else _REST_S)
+    for _ in range(_HANDING_ON):
+        await _rest(0.0)
+
+
+def _was_cancelled(ticket: Ticket) -> bool:
+    error = ticket.served.outcome.error if ticket.served is not None else None
+    return error is not None and error.type.endswith((":CancelledError", ":Cancelled"))
+
+
+def _duration_s(ticket: Ticket) -> float:
+    return ticket.served.outcome.duration_s if ticket.served is not None else 0.0
+
+
+async def _rest(delay_s: float) -> None:
+    """Let the other tasks of this loop go on; on whichever loop this is."""
+    if _in_loop():
+        await asyncio.sleep(delay_s)
+        return
+    trio: Any = sys.modules.get("trio")
+    if trio is not None:
+        await trio.sleep(delay_s)
+
+
+def _in_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
