@@ -23,7 +23,7 @@ TOOLS = [
         "type": "function",
         "function": {
             "name": name,
-            "description": f"{name.replace('_', ' ')}: looks into the system of record and returns what it finds there.",
+            "description": f"{name.replace('_', ' ')}: looks into the system of record, returns what is there.",
             "parameters": {
                 "type": "object",
                 "properties": {"id": {"type": "string", "description": "the order"}, "limit": {"type": "integer"}},
