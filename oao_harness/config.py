@@ -39,7 +39,7 @@ def find_project_redaction(start: Path | None = None) -> Redaction:
 
     ```toml
     [tool.oao.redact]
-    patterns = ['\\b\\d{16}\\b', 'pin (\\d+)']         # what they find, or their groups where they have any
+    patterns = ['[0-9]{16}', 'pin ([0-9]+)']           # what they find, or their groups where they have any
     paths = ["tool.*.req.password", "model.**.ssn"]    # kind, name, req | res | error, keys
     ```
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from oao_harness.cli.console import console
 from oao_harness.cli.recorded import shown
-from oao_harness.cli.stores import find_run, kept, open_store, store_option
+from oao_harness.cli.stores import find_outer_run, kept, open_store, store_option
 from oao_harness.cli.timeline import text
 from oao_harness.cli.units import count, plural
 from oao_harness.config import project_scrubber
@@ -47,7 +47,7 @@ def command(id: str, *, output: str | None, test: str, force: bool, store: str) 
     if not kept(store):
         raise UsageError("no run is journaled here yet; make one with: oao run module:agent TASK")
     with open_store(store) as opened:
-        records = find_run(opened, id)
+        records = find_outer_run(opened, id)
         execution_id = text(records[0], "execution_id")
         tape = tape_of(execution_id, lambda one: list(opened.read(one)))
     recording = Recording.from_records(tape, test=test, header={"run": execution_id})

@@ -17,7 +17,7 @@ from oao_harness.cli.loading import import_policies, load_agent, prefer_working_
 from oao_harness.cli.outcome import end_with
 from oao_harness.cli.progress import Progress
 from oao_harness.cli.recorded import is_file_name, shown
-from oao_harness.cli.stores import find_run, kept, open_store, store_option
+from oao_harness.cli.stores import find_outer_run, kept, open_store, store_option
 from oao_harness.cli.timeline import Timeline, mapping, text
 from oao_harness.errors import RecordingError, UsageError
 from oao_harness.journal.nesting import tape_of
@@ -112,7 +112,7 @@ def _stored(store: str, id_: str) -> tuple[Record, Recording]:
     if not kept(store):
         raise UsageError("no run is journaled here yet; make one with: oao run module:agent TASK")
     with open_store(store) as opened:
-        started = find_run(opened, id_)[0]
+        started = find_outer_run(opened, id_)[0]
         if started.get("parent") is not None:
             raise UsageError(f"run {id_!r} is nested in run {started['parent']!r}; replay that one")
         tape = tape_of(text(started, "execution_id"), lambda one: list(opened.read(one)))

@@ -72,6 +72,7 @@ class Keys:
     def __init__(self) -> None:
         self._chains: dict[tuple[str, str], tuple[list[Json], _Hash]] = {}
         self._texts: dict[int, tuple[Json, bytes]] = {}
+        self._lists: dict[tuple[int, ...], tuple[Json, str]] = {}
 
     def of(self, kind: str, name: str, request: Mapping[str, Json], run: str = "") -> str:
         """Return the key of a request; equal to `key_of`.
@@ -88,12 +89,7 @@ class Keys:
         ordered = sorted(request)
         at = ordered.index("messages")
         before = "".join(f"{canonical(key)}:{canonical(request[key])}," for key in ordered[:at])
-        after = "".join(
-            f",{canonical(key)}:{self._text(request[key]).decode('utf-8', 'surrogatepass')}"
-            if key == "tools"
-            else f",{canonical(key)}:{canonical(request[key])}"
-            for key in ordered[at + 1 :]
-        )
+        after = "".join(f",{canonical(key)}:{self._json(request[key])}" for key in ordered[at + 1 :])
         head = f'[{canonical(kind)},{canonical(name)},{{{before}"messages":['
         nothing: tuple[list[Json], _Hash | None] = ([], None)
         said, state = self._chains.get((run, head), nothing)
@@ -105,6 +101,17 @@ class Keys:
         done = state.copy()
         done.update(f"]{after}}}]".encode("utf-8", "surrogatepass"))
         return done.hexdigest()
+
+    def _json(self, value: Json) -> str:
+        """Return the text of a value; that of a list of shared objects, such as the tools, is made once."""
+        if not isinstance(value, list):
+            return canonical(value)
+        items = tuple(map(id, value))
+        known = self._lists.get(items)
+        if known is None:
+            known = (value, canonical(value))
+            self._lists[items] = known
+        return known[1]
 
     def _text(self, value: Json) -> bytes:
         known = self._texts.get(id(value))
