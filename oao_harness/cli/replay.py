@@ -69,7 +69,7 @@ def command(
       oao replay last
       oao replay 3f2a --policy strict
       oao replay tests/recordings/test_refund/test_refund.oao.json
-      oao replay before.oao.json --agent my_agents:support --task "Order A-1042 arrived broken"
+      oao replay before.oao.json --agent my_agents:support --task "Hello"
     """  # noqa: D301 - click reads the control character as "do not wrap"
     asked: object = task
     if what != "last" and is_file_name(what):
