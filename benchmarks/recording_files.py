@@ -7,7 +7,6 @@ request. PyYAML runs with libyaml, the fastest that vcrpy uses. Run: `python ben
 from __future__ import annotations
 
 import json
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,7 +22,7 @@ TOOLS = [
         "type": "function",
         "function": {
             "name": name,
-            "description": f"{name.replace('_', ' ')}: looks into the system of record, returns what it finds.",
+            "description": f"{name.replace('_', ' ')}: looks into the system of record, returns what is there.",
             "parameters": {
                 "type": "object",
                 "properties": {"id": {"type": "string", "description": "the order"}, "limit": {"type": "integer"}},
@@ -115,13 +114,13 @@ def conversation(turns: int) -> tuple[list[tuple[str, dict[str, Any]]], list[dic
 
 
 def best_of(count: int, work: Callable[[], object]) -> float:
-    """Return the median of so many runs, in milliseconds."""
+    """Return the least processor time of so many runs, in milliseconds: other processes do not count."""
     took: list[float] = []
     for _ in range(count):
-        begin = time.perf_counter()
+        begin = time.process_time()
         work()
-        took.append((time.perf_counter() - begin) * 1000)
-    return statistics.median(took)
+        took.append((time.process_time() - begin) * 1000)
+    return min(took)
 
 
 def compare(turns: int, times: int, folder: Path) -> dict[str, float]:

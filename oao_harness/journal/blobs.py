@@ -5,17 +5,18 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 from oao_harness.errors import RecordingError
 from oao_hookspecs import Json
 
-__all__ = ["FOLDER", "Blobs", "references", "write_whole"]
+__all__ = ["FOLDER", "Blobs", "references", "unreferenced", "write_whole"]
 
 FOLDER: Final = "blobs"
 _LARGE_BINARY: Final = 4096
@@ -125,6 +126,26 @@ def references(value: Json) -> Iterator[str]:
     elif isinstance(value, list):
         for item in value:
             yield from references(item)
+
+
+def unreferenced(folder: Path, kept: Iterable[Path]) -> list[Path]:
+    """Return the blobs of a folder that none of its recordings refers to.
+
+    Args:
+        folder: Of the recordings.
+        kept: The recordings that stay, pending ones too.
+
+    Raises:
+        RecordingError: One of them cannot be read, so nobody knows what it refers to.
+    """
+    blobs = sorted(path for path in (folder / FOLDER).glob("*") if _NAME.fullmatch(path.name))
+    used: set[str] = set()
+    for path in kept if blobs else ():
+        try:
+            used.update(references(json.loads(path.read_bytes())))
+        except (OSError, ValueError) as error:
+            raise RecordingError(f"{path.name} cannot be read ({error}), so its blobs are not known") from error
+    return [path for path in blobs if path.name not in used]
 
 
 def write_whole(path: Path, content: bytes) -> None:

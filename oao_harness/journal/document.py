@@ -15,24 +15,32 @@ _LINE_WIDTH: Final = 110
 # No shorter text is ever put aside; see `blobs`.
 _SHORT: Final = 4096
 _MARKS: Final = frozenset({"$lines", "$dict", "$blob"})
+# Asked for first: whether something is a mapping is a question to an abstract class, and slow.
+_PLAIN: Final = (str, int, float, type(None))
+_NESTED: Final = frozenset({dict, list, tuple})
 # Built once: `json.dumps` with an option builds an encoder in each call, which costs more than a short text.
 _encode: Final = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def pretty(value: Json, indent: str) -> str:
     """Return JSON text that a person reviews: what fits on a line is on one line."""
-    # From the leaves up, so that each of them is written once: an item over several lines is longer than a line.
-    if isinstance(value, str) or not value or not isinstance(value, Mapping | list):
+    if not value or isinstance(value, _PLAIN) or not isinstance(value, dict | list):
         return _encode(value)
+    items = value.values() if isinstance(value, dict) else value
+    if not any(map(_NESTED.__contains__, map(type, items))):
+        # Most of them: one call into C, instead of one for each item.
+        line = _encode(value)
+        if len(line) + len(indent) <= _LINE_WIDTH:
+            return line
     deeper = indent + " "
-    if isinstance(value, Mapping):
+    # From the leaves up, so that each of them is written once: an item over several lines is longer than a line.
+    if isinstance(value, dict):
         parts = [f"{_encode(key)}: {pretty(item, deeper)}" for key, item in value.items()]
         opening, closing = "{", "}"
     else:
-        parts = [pretty(item, deeper) for item in value]
+        parts = [pretty(item, deeper) for item in items]
         opening, closing = "[", "]"
-    width = _LINE_WIDTH - len(indent) - 2 * len(parts)
-    if sum(map(len, parts)) <= width:
+    if sum(map(len, parts)) <= _LINE_WIDTH - len(indent) - 2 * len(parts):
         return f"{opening}{', '.join(parts)}{closing}"
     return f"{opening}\n{deeper}" + f",\n{deeper}".join(parts) + f"\n{indent}{closing}"
 
@@ -48,6 +56,8 @@ def fold(value: Json, aside: Callable[[str], Json] | None = None) -> Json:
         if aside is not None and len(value) > _SHORT and (kept := aside(value)) is not None:
             return kept
         return {"$lines": cast("Json", value.split("\n"))} if "\n" in value else value
+    if isinstance(value, _PLAIN):
+        return value
     if isinstance(value, Mapping):
         if not _MARKS.isdisjoint(value):
             return {"$dict": [[key, fold(item, aside)] for key, item in value.items()]}
@@ -67,6 +77,8 @@ def unfold(value: Json, read: Callable[[Mapping[str, Json]], str] | None = None)
     Raises:
         RecordingError: It refers to a blob, and nobody can read it.
     """
+    if isinstance(value, _PLAIN):
+        return value
     if isinstance(value, Mapping):
         if len(value) == 1:
             if "$lines" in value:
