@@ -228,10 +228,13 @@ def _findable(item: object) -> object:
 
     No other process can find that class, and langchain-openai makes an object of a dict again.
     """
-    parsed = cast("Mapping[str, object]", item).get("parsed") if isinstance(item, Mapping) else None
+    if not isinstance(item, Mapping):
+        return item
+    metadata = cast("Mapping[str, object]", item)
+    parsed = metadata.get("parsed")
     if isinstance(parsed, BaseModel) and "<locals>" in type(parsed).__qualname__:
-        return {**cast("Mapping[str, object]", item), "parsed": parsed.model_dump()}
-    return item
+        return {**metadata, "parsed": parsed.model_dump()}
+    return metadata
 
 
 def _load_generation(node: _Node) -> ChatGeneration:
