@@ -215,19 +215,26 @@ def _dump_generation(generation: ChatGeneration) -> _Node:
             shown["calls"] = [
                 {"id": call["id"], "name": call["name"], "args": encode(call["args"])} for call in message.tool_calls
             ]
-        extra.update({name: encode(item) for name in _EXTRA if (item := getattr(message, name))})
-        parsed = message.additional_kwargs.get("parsed")
-        if isinstance(parsed, BaseModel) and "<locals>" in type(parsed).__qualname__:
-            # No other process can find its class; langchain-openai makes one of a dict again.
-            extra["additional_kwargs"] = {
-                **cast("_Node", extra["additional_kwargs"]),
-                "parsed": encode(parsed.model_dump()),
-            }
+        extra.update({name: encode(_findable(item)) for name in _EXTRA if (item := getattr(message, name))})
         extra.update({name: encode(item) for name, item in (message.__pydantic_extra__ or {}).items()})
         node = {"message": shown}
     if extra:
         node["extra"] = extra
     return node
+
+
+def _findable(item: object) -> object:
+    """Return metadata with what langchain-openai `parsed` into a class of a function as the dict that it was.
+
+    No other process can find that class, and langchain-openai makes an object of a dict again.
+    """
+    if not isinstance(item, Mapping):
+        return item
+    metadata = cast("Mapping[str, object]", item)
+    parsed = metadata.get("parsed")
+    if isinstance(parsed, BaseModel) and "<locals>" in type(parsed).__qualname__:
+        return {**metadata, "parsed": parsed.model_dump()}
+    return metadata
 
 
 def _load_generation(node: _Node) -> ChatGeneration:
@@ -263,7 +270,7 @@ def _dump_chunk(chunk: ChatGenerationChunk) -> Json:
                 {name: call[name] for name in ("index", "id", "name", "args") if call[name] is not None}
                 for call in message.tool_call_chunks
             ]
-        extra.update({name: encode(item) for name in _CHUNK_EXTRA if (item := getattr(message, name, None))})
+        extra.update({name: encode(_findable(item)) for name in _CHUNK_EXTRA if (item := getattr(message, name, None))})
         extra.update({name: encode(item) for name, item in (message.__pydantic_extra__ or {}).items()})
         if not message.tool_call_chunks and message.tool_calls:
             extra["tool_calls"] = encode(message.tool_calls)

@@ -67,4 +67,4 @@ def _sample(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Any:
         return {name: _sample(inner, root) for name, inner in (schema.get("properties") or {}).items()}
     if kind == "array":
         return [_sample(schema.get("items") or {"type": "string"}, root)]
-    return {"integer": 3, "number": 1.5, "boolean": True, "null": None}.get(kind, "你好, cats")
+    return {"integer": 3, "number": 1.5, "boolean": True, "null": None}.get(kind, "cats, 你好, こんにちは")
