@@ -75,7 +75,32 @@ class RunSuspended(RunHalted):
 
 
 class ReplayDiverged(RunHalted):
-    """The run asked for something that its recording does not hold."""
+    """The run asked for something that its recording does not hold.
+
+    Args:
+        reason: See `RunHalted`; the first line stands alone.
+        rule: See `RunHalted`.
+        plugin: See `RunHalted`.
+        n: See `RunHalted`.
+        source: See `RunHalted`.
+        kind: What kind of divergence; see `journal.replay.DivergenceKind`. Empty where nobody said.
+        step: Number of the recorded event that the call was compared with; None where there is none.
+    """
+
+    def __init__(
+        self,
+        reason: str = "",
+        *,
+        rule: str = "",
+        plugin: str = "",
+        n: int | None = None,
+        source: str = "",
+        kind: str = "",
+        step: int | None = None,
+    ) -> None:
+        super().__init__(reason, rule=rule, plugin=plugin, n=n, source=source)
+        self.kind = kind
+        self.step = step
 
 
 class OaoError(Exception):

@@ -1,125 +1,29 @@
-"""The `oao` fixture: what a test may ask of the run that its agent made, and what it answers in a person's place."""
+"""The `oao` fixture: what a test may ask of the runs that its agents made, and what it answers in a person's place."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import Token
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from oao_harness.errors import RunHalted
+from oao_harness.journal.trajectory import MadeCall, Trajectory
+from oao_harness.runtime import context
 from oao_harness.runtime.run import Run
-from oao_hookspecs import ApprovalAnswer, ApprovalRequest, Approve, Json, Principal, Record, Reject, hookimpl
+from oao_hookspecs import ApprovalAnswer, ApprovalRequest, Approve, Json, Principal, Reject, hookimpl
+from pytest_oao.runs import Look, RecordedRun, Violation, violations_in
 
 if TYPE_CHECKING:
+    from pytest_oao.recording import TestRecording
     from pytest_oao.session import TestSession
 
-__all__ = ["Answers", "Oao", "Obeys", "RecordedRun", "Rule", "Violation", "rules_of"]
-
-
-class Rule(Protocol):
-    """A rule over the calls of a run, for example one made by `oao_harness.never_after`."""
-
-    name: str
-
-    def broken_by(self, calls: Iterable[tuple[str, str, Json, bool]]) -> str | None:
-        """Return how the calls break the rule, or None."""
-        ...
-
-
-def rules_of(policies: Iterable[object]) -> dict[str, Rule]:
-    """Return the rules over sequences of calls that policies hold, by name."""
-    found: dict[str, Rule] = {}
-    for policy in policies:
-        sequences = getattr(policy, "sequences", None)
-        if isinstance(sequences, Mapping):
-            found.update(cast("Mapping[str, Rule]", sequences))
-        elif hasattr(policy, "broken_by"):
-            rule = cast("Rule", policy)
-            found[rule.name] = rule
-    return found
-
-
-class Obeys:
-    """Whether a run obeys a rule; true or false, and says why not."""
-
-    def __init__(self, rule: str, broken: str | None) -> None:
-        self._rule = rule
-        self._broken = broken
-
-    def __bool__(self) -> bool:
-        return self._broken is None
-
-    def __repr__(self) -> str:
-        return f"obeys {self._rule!r}" if self._broken is None else f"breaks {self._rule!r}: {self._broken}"
-
-
-@dataclass(slots=True)
-class Violation:
-    """What `expect_violation` caught."""
-
-    rule: str = ""
-    reason: str = ""
-    plugin: str = ""
-
-
-class RecordedRun:
-    """One run of the test, from its journal.
-
-    Args:
-        run: The run.
-        records: What it has journaled so far.
-        rules: Rules of the policies in force, by name.
-    """
-
-    def __init__(self, run: Run, records: Sequence[Record], rules: Mapping[str, Rule]) -> None:
-        self._run = run
-        self._records = records
-        self._rules = rules
-
-    def __repr__(self) -> str:
-        return f"<run of {self._run.agent_name!r}: {', '.join(self.tools) or 'no tool call'}>"
-
-    @property
-    def tools(self) -> list[str]:
-        """Names of the tools called, in the order they started; denied calls are none."""
-        return [name for kind, name, _, _ in self.calls() if kind == "tool"]
-
-    @property
-    def usage(self) -> Mapping[str, Any]:
-        """`steps`, `model_calls`, `tool_calls`, `tokens` and, where money is limited, `cost_usd`."""
-        return self._run.budget.snapshot()
-
-    def calls(self) -> list[tuple[str, str, Json, bool]]:
-        """Return kind, name, request and success of the calls that happened, in the order they started."""
-        outcomes = {record["n"]: record for record in self._records if record["type"] == "outcome"}
-        found: list[tuple[str, str, Json, bool]] = []
-        for record in self._records:
-            if record["type"] != "call" or cast("Mapping[str, Json]", record["decision"])["verdict"] == "deny":
-                continue
-            outcome = outcomes.get(record["n"], {"error": True})
-            found.append((str(record["kind"]), str(record["name"]), record["req"], outcome.get("error") is None))
-        return found
-
-    def obeys(self, rule: str | Rule) -> Obeys:
-        """Return whether the calls keep a rule, for `assert`.
-
-        Args:
-            rule: A sequence rule, or the name of one in a policy that is in force. Other rules need no assert: a
-                call that breaks one fails the test.
-
-        Raises:
-            pytest.UsageError: No policy in force has a sequence rule of this name.
-        """
-        __tracebackhide__ = True
-        found = self._rules.get(rule) if isinstance(rule, str) else rule
-        if found is None:
-            known = ", ".join(sorted(self._rules)) or "none"
-            raise pytest.UsageError(f"oao: no policy in force has a sequence rule {rule!r}; known: {known}")
-        return Obeys(found.name, found.broken_by(self.calls()))
+__all__ = ["Answers", "MainRun", "Oao", "RunOfItsOwn"]
 
 
 @dataclass(slots=True)
@@ -162,22 +66,54 @@ class Oao:
         self._session = session
 
     @property
-    def run(self) -> RecordedRun:
+    def run(self) -> MainRun:
         """The test's run: the one that calls outside of any run belong to, else the first that was started.
 
-        Raises:
-            LookupError: No agent has run yet.
+        Called, it is a run of its own, for the block of a `with` or `async with`: one for each example of a
+        property-based test, or one for each agent.
+
+        Example:
+            ```python
+            assert oao.run.called("refund", amount=49.99)
+            with oao.run("second") as second:
+                agent.invoke("again")
+            assert second.never_called("refund")
+            ```
         """
-        __tracebackhide__ = True
-        runs = self.runs
-        if not runs:
-            raise LookupError("no agent has run in this test yet")
-        return runs[0]
+        return MainRun(self._session)
 
     @property
     def runs(self) -> list[RecordedRun]:
         """All runs of the test, in the order they were started."""
-        return self._session.recorded_runs()
+        return [RecordedRun(partial(self._session.look, run)) for _, run in self._session.runs]
+
+    @property
+    def events(self) -> list[MadeCall]:
+        """The calls of all runs of the test that happened, in the order they started."""
+        return Trajectory.of(self._session.tape()).steps
+
+    @property
+    def violations(self) -> list[Violation]:
+        """The rules that the runs of the test have broken so far."""
+        return violations_in(record for _, record in self._session.tape())
+
+    @property
+    def usage(self) -> Mapping[str, Any]:
+        """What all runs of the test have used: `steps`, `model_calls`, `tool_calls`, `tokens`."""
+        return self._session.usage()
+
+    @property
+    def cost(self) -> float | None:
+        """What the model calls of the test cost in US dollars; in replay what they cost when they were recorded.
+
+        None where the price of a model is not known.
+        """
+        return self._session.cost()
+
+    @property
+    def recording(self) -> TestRecording:
+        """The recording of this test: `path`, `exists`, `mode`, `state`, and the `recorded` calls."""
+        return self._session.recording
 
     def task(self, text: str) -> None:
         """Say what the agent is asked, for the rules that read it: `values_from` with `task`, `run.task`.
@@ -191,7 +127,7 @@ class Oao:
             pytest.UsageError: The run has begun, and was judged without it.
         """
         __tracebackhide__ = True
-        if self.runs:
+        if self._session.has_begun:
             raise pytest.UsageError("oao: the run has begun without a task; call oao.task(...) before the agent runs")
         self._session.task = text
 
@@ -207,7 +143,7 @@ class Oao:
             pytest.UsageError: The run has begun, and was judged without it.
         """
         __tracebackhide__ = True
-        if self.runs:
+        if self._session.has_begun:
             raise pytest.UsageError("oao: the run has begun for nobody; call oao.act_as(...) before the agent runs")
         self._session.principal = Principal(id=id, roles=tuple(roles), tenant=tenant)
 
@@ -255,7 +191,8 @@ class Oao:
         if before is not None:
             pytest.fail(f"a rule was broken before the block: {before.rule}: {before.reason}", pytrace=False)
         try:
-            yield violation
+            with self._session.expecting():
+                yield violation
         except RunHalted:
             pass
         except AssertionError:
@@ -270,4 +207,68 @@ class Oao:
         if not fnmatchcase(halt.rule, rule):
             pytest.fail(f"expected a violation of {rule!r}, found {halt.rule}: {halt.reason}", pytrace=False)
         violation.rule, violation.reason, violation.plugin = halt.rule, halt.reason, halt.plugin
-        self._session.expected = halt
+        self._session.expect_all()
+
+
+class MainRun(RecordedRun):
+    """`oao.run`: the test's run, and, called, a run of its own for a block.
+
+    Args:
+        session: The test.
+    """
+
+    def __init__(self, session: TestSession) -> None:
+        super().__init__(self._first)
+        self._session = session
+
+    def __call__(self, name: str = "run", *, task: object = None) -> RunOfItsOwn:
+        """Return a context manager: what happens in its block is a run of its own.
+
+        Args:
+            name: Tells runs of one test apart, also in the recording.
+            task: What the agent is asked, for rules that read it.
+        """
+        return RunOfItsOwn(self._session, name, task)
+
+    def _first(self) -> Look:
+        __tracebackhide__ = True
+        looks = self._session.looks()
+        if not looks:
+            raise LookupError("no agent has run in this test yet")
+        return looks[0]
+
+
+class RunOfItsOwn:
+    """A block of a test whose calls are a run of its own; a rule that is broken in it fails the test where it ends.
+
+    Args:
+        session: The test.
+        name: Of the run.
+        task: What its agent is asked.
+    """
+
+    def __init__(self, session: TestSession, name: str, task: object) -> None:
+        self._session, self._name, self._task = session, name, task
+        self._run: Run | None = None
+        self._token: Token[Run | None] | None = None
+
+    def __enter__(self) -> RecordedRun:
+        run = self._run = self._session.open_run(self._name, self._task)
+        self._token = context.here.set(run)
+        return RecordedRun(partial(self._session.look, run))
+
+    def __exit__(self, kind: object, raised: BaseException | None, trace: object) -> None:
+        __tracebackhide__ = True
+        if self._run is None or self._token is None:
+            return
+        context.here.reset(self._token)
+        verdict = self._session.close_run(self._run, raised)
+        if verdict is not None:
+            raise pytest.fail.Exception(verdict, pytrace=False) from None
+
+    async def __aenter__(self) -> RecordedRun:
+        return self.__enter__()
+
+    async def __aexit__(self, kind: object, raised: BaseException | None, trace: object) -> None:
+        __tracebackhide__ = True
+        self.__exit__(kind, raised, trace)

@@ -23,6 +23,7 @@ class _Guard:
     def __init__(self) -> None:
         self.mode: Network = "open"
         self.refuse: Callable[[str], BaseException] | None = None
+        self.may_connect: Callable[[], bool] | None = None
 
     def hook(self, event: str, args: tuple[object, ...]) -> None:
         if self.refuse is None:
@@ -33,7 +34,7 @@ class _Guard:
         host, port = target
         if self.mode == "loopback" and _is_loopback(host):
             return
-        if self.mode != "open":
+        if self.mode != "open" and not (self.may_connect is not None and self.may_connect()):
             refuse = self.refuse
             raise refuse(f"network: connect to {host}:{port} during replay ({self.mode})")
 
@@ -45,15 +46,18 @@ def _guard() -> _Guard:
     return guard
 
 
-def close_network(mode: Network, refuse: Callable[[str], BaseException]) -> None:
+def close_network(
+    mode: Network, refuse: Callable[[str], BaseException], may_connect: Callable[[], bool] | None = None
+) -> None:
     """Refuse connections from now on.
 
     Args:
         mode: `closed` refuses all but Unix sockets, `loopback` all but this machine, `open` none.
         refuse: Makes the exception to raise from one line of text; told once for each attempt.
+        may_connect: Asked about each connection that the mode refuses; True lets it pass.
     """
     guard = _guard()
-    guard.mode, guard.refuse = mode, refuse
+    guard.mode, guard.refuse, guard.may_connect = mode, refuse, may_connect
 
 
 def open_network() -> None:

@@ -9,23 +9,23 @@ from typing import Final
 
 import pytest
 
-__all__ = ["recording_path"]
+__all__ = ["SUFFIX", "recording_path"]
 
-_SUFFIX: Final = ".oao.json"
+SUFFIX: Final = ".oao.json"
 # Leaves room for the suffix of a temporary file; 255 bytes is the common limit of a file name.
 _LONGEST: Final = 150
 _UNSAFE: Final = re.compile(r"[^\w\[\].,=+@ -]", re.ASCII)
 
 
-def recording_path(item: pytest.Item, name: str | None = None) -> Path:
+def recording_path(item: pytest.Item, name: str | None = None, folder: str | Path = "recordings") -> Path:
     """Return the path of a test's recording.
 
     Args:
         item: The test.
         name: A name of the user's choice, instead of the test's.
+        folder: Where recordings are, from the folder of the test module on.
     """
-    folder = item.path.parent / "recordings" / item.path.stem
-    return folder / (_file_name(name or _test_name(item), item.nodeid) + _SUFFIX)
+    return item.path.parent / folder / item.path.stem / (_file_name(name or _test_name(item), item.nodeid) + SUFFIX)
 
 
 def _test_name(item: pytest.Item) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Iterable
+import time
+from collections.abc import Generator, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import pytest
@@ -18,42 +19,95 @@ _SETTINGS: Final[pytest.StashKey[Settings | None]] = pytest.StashKey()
 _EVERY_TEST: Final[pytest.StashKey[bool]] = pytest.StashKey()
 _SESSION: Final[pytest.StashKey[TestSession]] = pytest.StashKey()
 _ROWS: Final[pytest.StashKey[list[dict[str, Any]]]] = pytest.StashKey()
+_FINDINGS: Final[pytest.StashKey[dict[str, list[str]]]] = pytest.StashKey()
+_SELECTED: Final[pytest.StashKey[bool]] = pytest.StashKey()
 
 _MARKER_HELP: Final = (
     "oao(policy=, deny=, allow=, max_steps=, max_model_calls=, max_tool_calls=, max_tokens=, timeout_seconds=, "
-    "recording=): govern the agent runs of this test; tightens the policy of the command line"
+    "waive=, recording=, live=, order=, ignore=, unplayed=, network=, clock=): govern and replay the agent runs of "
+    "this test; tightens the policy of the command line"
+)
+# Name, metavar, choices, help. Each is an ini key too.
+_OPTIONS: Final[tuple[tuple[str, str, tuple[str, ...] | None, str], ...]] = (
+    (
+        "policy",
+        "NAME",
+        None,
+        (
+            "policy for every agent run: off, observe, standard, strict, a .toml file, or module:attribute; "
+            "by default what pyproject.toml names under [tool.oao]"
+        ),
+    ),
+    (
+        "record",
+        "MODE",
+        ("none", "once", "new", "all", "rewrite"),
+        (
+            "none: replay, fail where nothing is recorded (default). once: record what has none, replay the rest. "
+            "new: replay up to the first difference, go on live, keep the result for `oao review`. all: run live, "
+            "compare, keep what differs for `oao review`. rewrite: run live and replace"
+        ),
+    ),
+    (
+        "live",
+        "KINDS",
+        None,
+        "what is not replayed, with commas: tool, model, http, or names such as refund, tool:get_*, model:gpt-*",
+    ),
+    (
+        "network",
+        "MODE",
+        ("closed", "loopback", "open"),
+        "what a replayed test may connect to: closed, loopback (default) or open",
+    ),
+    (
+        "order",
+        "ORDER",
+        ("causal", "strict", "any"),
+        (
+            "causal: what overlapped when it was recorded may come in any order (default). "
+            "strict: exactly as recorded. any: order does not matter"
+        ),
+    ),
+    ("unplayed", "ACTION", ("fail", "warn", "ignore"), "a recorded call that was not made: fail (default)"),
+    ("orphans", "ACTION", ("fail", "warn", "ignore"), "a recording that no test plays: warn (default)"),
+    ("max-cost", "USD", None, "stop live calls when the session has spent this; unlimited by default"),
+    (
+        "summary",
+        "WHAT",
+        ("auto", "all", "slowest", "none"),
+        "the table at the end: auto (failures, then the costliest), all, slowest or none",
+    ),
 )
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options, all of them named oao."""
     group = parser.getgroup("oao", "governance, record and replay for agent runs (oao)")
+    for name, metavar, choices, text in _OPTIONS:
+        group.addoption(f"--oao-{name}", metavar=metavar, choices=choices, help=text)
+        ini = f"oao_{name.replace('-', '_')}"
+        parser.addini(ini, f"as --oao-{name}" + (f": {', '.join(choices)}" if choices else ""), default="")
+    group.addoption("--oao-report", metavar="FILE", help="write a JSON report (schema oao-report/1)")
+    group.addoption("--oao-review", action="store_true", help="review pending recordings at the end, on a terminal")
     group.addoption(
-        "--oao-policy",
-        metavar="NAME",
-        help="policy for every agent run: off, observe, standard, strict, a .toml file, or module:attribute; "
-        "by default what pyproject.toml names under [tool.oao]",
-    )
-    group.addoption(
-        "--oao-record",
-        metavar="MODE",
-        choices=("none", "once"),
-        help="none: replay, fail where nothing is recorded (default). once: record what has none, replay the rest",
-    )
-    group.addoption(
-        "--oao-network",
-        metavar="MODE",
-        choices=("closed", "loopback", "open"),
-        help="what a replayed test may connect to: closed, loopback (default) or open",
+        "--oao-mutate",
+        metavar="N",
+        nargs="?",
+        const="0",
+        help="recording strength: try each passing replay with altered requests, N for each call at most; all of them "
+        "must be refused",
     )
     group.addoption(
         "--oao-explain",
         action="store_true",
         help="print who decided what about each call: rule, file and line, plugin, reason",
     )
-    parser.addini("oao_policy", "policy for every agent run, as --oao-policy", default="")
-    parser.addini("oao_record", "none or once, as --oao-record", default="")
-    parser.addini("oao_network", "closed, loopback or open, as --oao-network", default="")
+    parser.addini("oao_ignore", "paths of requests that are not compared: metadata.trace", type="linelist")
+    parser.addini("oao_volatile", "kinds of tokens that may be renamed one to one: uuid callid ...", type="args")
+    parser.addini("oao_recordings", "name of the folder with recordings beside each test module", default="")
+    parser.addini("oao_max_age", "from what age on recordings are called old: 90d", default="")
+    parser.addini("oao_clock", "what time a replayed test sees: frozen (default), ticking or real", default="")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -61,8 +115,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", _MARKER_HELP)
     config.stash[_SETTINGS] = None
     config.stash[_ROWS] = []
-    names = ("oao_policy", "oao_record", "oao_network")
-    config.stash[_EVERY_TEST] = any(config.getoption(name) or config.getini(name) for name in names)
+    config.stash[_FINDINGS] = {}
+    config.stash[_SELECTED] = False
+    names = ("oao_policy", "oao_record", "oao_live", "oao_network", "oao_order", "oao_max_cost")
+    config.stash[_EVERY_TEST] = any(config.getoption(name) or config.getini(name) for name in names) or any(
+        config.getoption(name) is not None for name in ("oao_mutate", "oao_report")
+    )
     if config.stash[_EVERY_TEST]:
         _settings(config)
 
@@ -81,9 +139,15 @@ def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
     """Refuse a marker with an argument that does not exist."""
     for item in items:
         for mark in item.iter_markers("oao"):
-            from pytest_oao.settings import check_marker  # noqa: PLC0415
+            from pytest_oao.marker import check_marker  # noqa: PLC0415
 
             check_marker(item.nodeid, mark)
+
+
+def pytest_deselected(items: Sequence[pytest.Item]) -> None:
+    """Remember that this session does not run all there is."""
+    for item in items[:1]:
+        item.config.stash[_SELECTED] = True
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
@@ -132,7 +196,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
 
 @pytest.fixture
 def oao(request: pytest.FixtureRequest) -> Oao:
-    """The agent run of this test: `run`, `runs`, `task`, `approve`, `reject`, `expect_violation`."""
+    """The agent runs of this test: `run`, `runs`, `events`, `violations`, `usage`, `cost`, `approve` and more."""
     from pytest_oao.fixture import Oao  # noqa: PLC0415
 
     session = request.node.stash.get(_SESSION, None)
@@ -189,25 +253,67 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     session = item.stash.get(_SESSION, None)
     if session is not None and report.when == "setup":
         session.setup_failed = report.failed
-    if session is not None and report.when == "call":
-        row = session.row()
-        if row is not None:
-            cast("Any", report).oao = row
-            if report.failed:
-                report.sections.append(("oao run", session.timeline()))
+    if session is not None and report.when == "call" and session.has_begun:
+        from pytest_oao.report import properties_of, row_of  # noqa: PLC0415
+        from pytest_oao.summary import timeline  # noqa: PLC0415
+
+        row = row_of(session)
+        if row is None:
+            return report
+        cast("Any", report).oao = row
+        # The report of the teardown has them too, and that is where junit looks.
+        item.user_properties.extend(properties_of(row))
+        if report.failed:
+            report.sections.append(("oao run", timeline(session.tape())))
     return report
+
+
+def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
+    """Say how two runs differ, step by step."""
+    if op != "==" or (type(left).__module__ != "pytest_oao.runs" and type(left).__module__ != "pytest_oao.fixture"):
+        return None
+    from pytest_oao.comparing import difference_of  # noqa: PLC0415
+
+    return difference_of(left, right)
 
 
 class _Collector:
     """Gathers the rows of all reports; on the controller where xdist runs."""
 
     def __init__(self, config: pytest.Config) -> None:
-        self._rows = config.stash[_ROWS]
+        self._config = config
+        self._started = time.time()
+        self._crashed = False
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Keep the row of a test."""
         row = getattr(report, "oao", None)
         if row is not None:
-            self._rows.append({**row, "outcome": report.outcome})
+            rows = self._config.stash[_ROWS]
+            rows.append({**row, "outcome": report.outcome, "duration_s": round(report.duration, 6)})
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any, error: object) -> None:
+        """Keep what a worker of xdist found; one that crashed has not seen everything."""
+        if error:
+            self._crashed = True
+        output = cast("dict[str, Any]", getattr(node, "workeroutput", {}))
+        for name, paths in cast("dict[str, list[str]]", output.get("oao", {})).items():
+            known = self._config.stash[_FINDINGS].setdefault(name, [])
+            known += [path for path in paths if path not in known]
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        """Judge what was found beside the tests, and write the report."""
+        settings = self._config.stash[_SETTINGS]
+        if settings is None:
+            return
+        from pytest_oao.ending import finish  # noqa: PLC0415
+
+        if self._crashed:
+            self._config.stash[_FINDINGS].pop("orphans", None)
+        rows, findings = self._config.stash[_ROWS], self._config.stash[_FINDINGS]
+        finish(session, settings, rows, findings, started=self._started)
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -216,14 +322,28 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         session.config.pluginmanager.register(_Collector(session.config), "oao-collector")
 
 
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Print one row for each test in which an agent ran."""
-    rows = config.stash[_ROWS]
-    if rows:
-        from pytest_oao.governance import write_coverage, write_decisions  # noqa: PLC0415
-        from pytest_oao.summary import write_summary  # noqa: PLC0415
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Look at the recordings beside the tests, in the process that has collected these."""
+    config = session.config
+    settings = config.stash[_SETTINGS]
+    if settings is None or not config.stash[_EVERY_TEST] or not getattr(session, "items", None):
+        return
+    from pytest_oao.findings import findings_of, is_selection  # noqa: PLC0415
 
-        write_summary(terminalreporter, rows)
-        write_coverage(terminalreporter, rows)
-        if config.getoption("oao_explain"):
-            write_decisions(terminalreporter, rows)
+    whole = not config.stash[_SELECTED] and not is_selection(config) and exitstatus in {0, 1}
+    found = findings_of(session.items, settings, whole=whole)
+    if hasattr(config, "workeroutput"):
+        cast("Any", config).workeroutput["oao"] = found
+    else:
+        config.stash[_FINDINGS].update(found)
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Print one row for each test in which an agent ran, and what was found beside the tests."""
+    settings, rows, findings = config.stash[_SETTINGS], config.stash[_ROWS], config.stash[_FINDINGS]
+    if settings is None:
+        return
+    from pytest_oao.ending import write_ending  # noqa: PLC0415
+
+    write_ending(terminalreporter, settings, rows, findings)

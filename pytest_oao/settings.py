@@ -1,29 +1,42 @@
-"""What the command line, the ini file and markers ask for."""
+"""What the command line, the ini file and pyproject.toml ask for: the options of one pytest session."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias, cast
+from typing import Any, Final, Literal, TypeAlias, TypeVar, cast
 
 import pytest
 
-from oao_harness import StrictPolicy, ToolPolicy
-from oao_harness.errors import UsageError
+from oao_harness.errors import OaoError, UsageError
+from oao_harness.journal.shape import Shaper
+from oao_harness.journal.tokens import DEFAULT_KINDS
 from oao_harness.policy.project import find_project_policy
 from oao_harness.runtime.orchestrator import Orchestrator
+from oao_harness.runtime.shared_budget import SharedBudget
+from oao_hookspecs import Limits
 
-__all__ = ["Network", "Settings", "check_marker", "policies_of", "recording_name"]
+__all__ = ["Action", "Mode", "Network", "Order", "Settings", "TestClock", "patterns"]
 
 Network: TypeAlias = Literal["closed", "loopback", "open"]
+Mode: TypeAlias = Literal["none", "once", "new", "all", "rewrite"]
+Order: TypeAlias = Literal["causal", "strict", "any"]
+Action: TypeAlias = Literal["fail", "warn", "ignore"]
+TestClock: TypeAlias = Literal["frozen", "ticking", "real"]
 
-_LIMITS: Final = ("max_steps", "max_model_calls", "max_tool_calls", "max_tokens", "timeout_seconds")
-_NO_LIMITS: Final[Mapping[str, Any]] = dict.fromkeys(_LIMITS)
-_KNOWN: Final = ("policy", "deny", "allow", "recording", *_LIMITS)
-_CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
-    "oao_record": ("none", "once"),
-    "oao_network": ("closed", "loopback", "open"),
+T = TypeVar("T")
+
+_AGE: Final = re.compile(r"(\d+)\s*d(?:ays?)?")
+_HEADS: Final[Mapping[Mode, str]] = {
+    "none": "replay",
+    "once": "replay, record what has no recording",
+    "new": "replay, record what is new",
+    "all": "live, compared with the recordings",
+    "rewrite": "live, recordings are replaced",
 }
 
 
@@ -35,19 +48,43 @@ class Settings:
     """Name or file of the policy; "" where none was named."""
     policy_from: str
     """Where pyproject.toml names it, as `file:line`; "" where an option does."""
-    record: Literal["none", "once"]
+    record: Mode
     network: Network
+    root: Path
+    """pytest's root folder: `.oao` with the runs that are being recorded lies there."""
     explain: bool = False
     """True prints who decided what about each call."""
+    live: tuple[str, ...] = ()
+    """Kinds and names that are not replayed; see `journal.live.is_live`."""
+    order: Order = "causal"
+    unplayed: Action = "fail"
+    """What a recorded call that was not made means."""
+    orphans: Action = "warn"
+    """What a recording without a test means."""
+    ignore: tuple[str, ...] = ()
+    """Paths of requests that are not compared."""
+    volatile: tuple[str, ...] | None = None
+    """Kinds of tokens that may be renamed; None for the default."""
+    clock: TestClock = "frozen"
+    recordings: str = "recordings"
+    """Name of the folder beside the test module."""
+    max_age: timedelta | None = None
+    """From what age on a recording is called old."""
+    mutate: int | None = None
+    """How many altered requests each passing replay is tried with; None for none, 0 for all that there are."""
+    summary: Literal["auto", "all", "slowest", "none"] = "auto"
+    report: Path | None = None
+    budget: SharedBudget | None = field(default=None, compare=False)
+    """What all live calls of the session may cost together."""
 
     @classmethod
     def of(cls, config: pytest.Config) -> Settings:
         """Read the command line, then the ini file.
 
         Raises:
-            pytest.UsageError: The policy is unknown, or an ini value is none of its choices.
+            pytest.UsageError: A policy or another value is none that oao knows.
         """
-        policy, policy_from = _option(config, "oao_policy"), ""
+        policy, policy_from = _text(config, "oao_policy"), ""
         if not policy:
             try:
                 project = find_project_policy(config.invocation_params.dir)
@@ -55,79 +92,146 @@ class Settings:
                 raise pytest.UsageError(f"oao: {error}") from error
             if project is not None:
                 policy, policy_from = project.policy, project.source
+        report = config.getoption("oao_report")
+        mutate = config.getoption("oao_mutate")
         settings = cls(
             policy=policy,
             policy_from=policy_from,
-            record=cast("Literal['none', 'once']", _option(config, "oao_record") or "none"),
-            network=cast("Network", _option(config, "oao_network") or "loopback"),
+            record=cast("Mode", _choice(config, "oao_record", "none")),
+            network=cast("Network", _choice(config, "oao_network", "loopback")),
+            root=config.rootpath,
             explain=bool(config.getoption("oao_explain")),
+            live=patterns(_text(config, "oao_live")),
+            order=cast("Order", _choice(config, "oao_order", "causal")),
+            unplayed=cast("Action", _choice(config, "oao_unplayed", "fail")),
+            orphans=cast("Action", _choice(config, "oao_orphans", "warn")),
+            ignore=tuple(config.getini("oao_ignore")),
+            volatile=tuple(config.getini("oao_volatile")) or None,
+            clock=cast("TestClock", _choice(config, "oao_clock", "frozen")),
+            recordings=_text(config, "oao_recordings") or "recordings",
+            max_age=_parsed(config, "oao_max_age", _age),
+            mutate=None if mutate is None else _number(mutate, "--oao-mutate"),
+            summary=cast("Any", _choice(config, "oao_summary", "auto")),
+            report=None if report is None else config.invocation_params.dir / report,
+            budget=_budget(config),
         )
         settings.orchestrator([])
+        try:
+            Shaper(settings.ignore, settings.volatile or DEFAULT_KINDS)
+        except UsageError as error:
+            raise pytest.UsageError(f"oao: oao_ignore, oao_volatile: {error}") from error
         return settings
 
-    def orchestrator(self, policies: Sequence[object | str], plugins: Sequence[object] = ()) -> Orchestrator:
+    def orchestrator(
+        self,
+        policies: Sequence[object | str],
+        plugins: Sequence[object] = (),
+        waivers: Mapping[str, str] | None = None,
+    ) -> Orchestrator:
         """Return an orchestrator under the session's policy and further ones, with further plugins.
 
         Raises:
             pytest.UsageError: A policy is unknown or unusable.
         """
         try:
-            return Orchestrator(policy=[*([self.policy] if self.policy else []), *policies], plugins=plugins)
+            return Orchestrator(
+                policy=[*([self.policy] if self.policy else []), *policies],
+                plugins=plugins,
+                budget=self.budget,
+                waivers=waivers,
+            )
         except UsageError as error:
             raise pytest.UsageError(f"oao: {error}") from error
 
     def header(self) -> str:
         """Return the line for the head of the test session."""
-        mode = "replay" if self.record == "none" else "replay, record what has no recording"
         network = {"closed": "closed", "loopback": "loopback only", "open": "open"}[self.network]
         origin = f" (from {self.policy_from})" if self.policy_from else ""
-        return f"oao: policy {self.policy or 'none'}{origin} | {mode} | network in replay: {network}"
+        parts = [f"oao: policy {self.policy or 'none'}{origin}", _HEADS[self.record]]
+        if self.live:
+            parts.append(f"live: {', '.join(self.live)}")
+        if self.record in {"none", "once", "new"}:
+            parts.append(f"network in replay: {network}")
+        if self.budget is not None:
+            parts.append(f"at most ${self.budget.limits.max_cost_usd:g}")
+        return " | ".join(parts)
 
 
-def _option(config: pytest.Config, name: str) -> str:
-    value = str(config.getoption(name) or config.getini(name) or "")
-    choices = _CHOICES.get(name)
-    if value and choices is not None and value not in choices:
-        raise pytest.UsageError(f"oao: {name} = {value!r} in the ini file; choose one of {', '.join(choices)}")
+def patterns(text: str) -> tuple[str, ...]:
+    """Return the parts of a list that is written with commas."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _text(config: pytest.Config, name: str) -> str:
+    return str(config.getoption(name, None) or config.getini(name) or "")
+
+
+CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
+    "oao_record": ("none", "once", "new", "all", "rewrite"),
+    "oao_network": ("closed", "loopback", "open"),
+    "oao_order": ("causal", "strict", "any"),
+    "oao_unplayed": ("fail", "warn", "ignore"),
+    "oao_orphans": ("fail", "warn", "ignore"),
+    "oao_summary": ("auto", "all", "slowest", "none"),
+    "oao_clock": ("frozen", "ticking", "real"),
+}
+
+
+def _choice(config: pytest.Config, name: str, default: str) -> str:
+    value = str(config.getoption(name, None) or config.getini(name) or default)
+    if value not in CHOICES[name]:
+        raise pytest.UsageError(f"oao: {name} = {value!r} in the ini file; choose one of {', '.join(CHOICES[name])}")
     return value
 
 
-def check_marker(nodeid: str, mark: pytest.Mark) -> None:
-    """Refuse a marker that says something oao does not know.
-
-    Raises:
-        pytest.UsageError: It has a positional or an unknown argument, or a value that makes no policy.
-    """
-    if mark.args:
-        raise pytest.UsageError(f"{nodeid}: @pytest.mark.oao takes keywords only, got {mark.args!r}")
-    unknown = [key for key in mark.kwargs if key not in _KNOWN]
-    if unknown:
-        raise pytest.UsageError(f"{nodeid}: @pytest.mark.oao({unknown[0]}=...) is unknown; known: {', '.join(_KNOWN)}")
+def _parsed(config: pytest.Config, name: str, parse: Callable[[str], T]) -> T | None:
+    value = str(config.getini(name) or "")
+    if not value:
+        return None
     try:
-        policies = policies_of([mark])
-        if "policy" in mark.kwargs:
-            Orchestrator(policy=policies)
-    except UsageError as error:
-        raise pytest.UsageError(f"{nodeid}: @pytest.mark.oao: {error}") from error
+        return parse(value)
+    except ValueError as error:
+        raise pytest.UsageError(f"oao: {name} = {value!r} in the ini file: {error}") from error
 
 
-def policies_of(marks: Sequence[pytest.Mark]) -> list[object | str]:
-    """Return the policies that markers add; they hold beside the session's, so they can only tighten it."""
-    policies: list[object | str] = []
-    for mark in marks:
-        if "policy" in mark.kwargs:
-            policies.append(mark.kwargs["policy"])
-        if "deny" in mark.kwargs or "allow" in mark.kwargs:
-            policies.append(ToolPolicy(allow=mark.kwargs.get("allow"), deny=mark.kwargs.get("deny", ())))
-        limits = {key: mark.kwargs[key] for key in _LIMITS if key in mark.kwargs}
-        if limits:
-            policies.append(StrictPolicy(**cast("dict[str, Any]", {**_NO_LIMITS, **limits})))
-    return policies
+def _age(value: str) -> timedelta:
+    found = _AGE.fullmatch(value.strip())
+    if found is None:
+        raise ValueError("write it in days, for example 90d")
+    return timedelta(days=int(found[1]))
 
 
-def recording_name(marks: Sequence[pytest.Mark]) -> str | None:
-    """Return the recording's name that the nearest marker gives, if one does."""
-    for mark in marks:
-        if "recording" in mark.kwargs:
-            return Path(str(mark.kwargs["recording"])).name
-    return None
+def _number(value: str, option: str) -> int:
+    try:
+        number = int(value)
+    except ValueError:
+        number = -1
+    if number < 0:
+        raise pytest.UsageError(f"oao: {option}={value} must be a whole number, 0 or more")
+    return number
+
+
+def _budget(config: pytest.Config) -> SharedBudget | None:
+    """Return what the live calls of all processes of the session may cost together, None for no limit."""
+    value = _text(config, "oao_max_cost")
+    if not value or value == "unlimited":
+        return None
+    try:
+        limit = float(value)
+        if not limit >= 0:
+            raise ValueError
+    except ValueError:
+        raise pytest.UsageError(
+            f"oao: --oao-max-cost={value}: write US dollars, for example 2.50, or unlimited"
+        ) from None
+    # All workers of xdist spend from one account; without it the account is of this process.
+    uid = cast("Mapping[str, str]", getattr(config, "workerinput", {})).get("testrunuid")
+    ledger = "memory:pytest"
+    if uid is not None:
+        folder = config.rootpath / ".oao"
+        folder.mkdir(exist_ok=True)
+        ledger = f"sqlite:{folder / f'spent-{uid}.db'}"
+    try:
+        return SharedBudget(f"pytest-{uid or os.getpid()}", ledger, limits=Limits(max_cost_usd=limit))
+    except OaoError as error:
+        raise pytest.UsageError(f"oao: --oao-max-cost={value}: {error}") from error

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
 from oao_hookspecs import Json, Record
+from pytest_oao.totals import totals_of
 
-__all__ = ["held_calls", "timeline", "write_summary"]
+__all__ = ["held_calls", "money", "timeline", "write_findings", "write_summary"]
 
 _MOST_ROWS: Final = 20
-_COLUMNS: Final = ("steps", "tools", "tokens", "policy", "replay")
+_MOST_MISSED: Final = 8
 
 
 def timeline(tape: Sequence[tuple[str, Record]]) -> str:
@@ -60,46 +61,117 @@ def held_calls(tape: Sequence[tuple[str, Record]]) -> list[tuple[str, Record]]:
     return [(run, record) for run, record in asked if str(record["id"]) not in answered]
 
 
-def write_summary(terminal: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+def write_summary(terminal: Any, rows: Sequence[Mapping[str, Any]], what: str = "auto") -> None:
     """Print the table.
 
     Args:
         terminal: pytest's terminal reporter.
-        rows: From `TestSession.row`, with `outcome`.
+        rows: From `report.row_of`, with `outcome`.
+        what: `auto` shows failures, then the costliest; `all` every test; `slowest` the longest; `none` no table.
     """
     terminal.section("oao")
-    ordered = sorted(rows, key=lambda row: (row["outcome"] == "passed", -row["tokens"], row["nodeid"]))
-    shown = ordered[:_MOST_ROWS]
-    rule = max(14, *(len(row["policy"]) for row in shown))
-    names = [_fit(row["nodeid"], max(30, terminal._tw.fullwidth - 36 - rule)) for row in shown]
-    width = max(len("test"), *(len(name) for name in names))
-    terminal.write_line(
-        f"{'test'.ljust(width)}  {'steps':>5} {'tools':>5} {'tokens':>8}  {'policy':<{rule}} replay", bold=True
-    )
-    for name, row in zip(names, shown, strict=True):
-        terminal.write_line(
-            f"{name.ljust(width)}  {row['steps']:>5} {row['tool_calls']:>5} {_tokens(row):>8}  "
-            f"{row['policy']:<{rule}} {row['replay']}",
-            **_colour(row),
-        )
-    if len(ordered) > len(shown):
-        terminal.write_line(f"... and {len(ordered) - len(shown)} more")
+    if what != "none":
+        _write_table(terminal, _ordered(rows, what), None if what == "all" else _MOST_ROWS)
     _write_totals(terminal, rows)
 
 
+def _ordered(rows: Sequence[Mapping[str, Any]], what: str) -> list[Mapping[str, Any]]:
+    if what == "slowest":
+        return sorted(rows, key=lambda row: (-row["duration_s"], row["nodeid"]))
+    return sorted(rows, key=lambda row: (row["outcome"] == "passed", -row["tokens"], row["nodeid"]))
+
+
+def _write_table(terminal: Any, ordered: Sequence[Mapping[str, Any]], most: int | None) -> None:
+    shown = ordered[:most]
+    rule = max(14, *(len(row["policy"]) for row in shown))
+    names = [_fit(row["nodeid"], max(30, terminal._tw.fullwidth - 46 - rule)) for row in shown]
+    width = max(len("test"), *(len(name) for name in names))
+    terminal.write_line(
+        f"{'test'.ljust(width)}  {'steps':>5} {'tools':>5} {'tokens':>8} {'cost':>8}  {'policy':<{rule}} replay",
+        bold=True,
+    )
+    for name, row in zip(names, shown, strict=True):
+        terminal.write_line(
+            f"{name.ljust(width)}  {row['steps']:>5} {row['tool_calls']:>5} {_tokens(row):>8} "
+            f"{money(row['cost_usd']):>8}  {row['policy']:<{rule}} {_replay(row)}",
+            **_colour(row),
+        )
+    if len(ordered) > len(shown):
+        terminal.write_line(f"... and {len(ordered) - len(shown)} more; --oao-summary=all shows all")
+
+
+def _replay(row: Mapping[str, Any]) -> str:
+    replay = row["replay"]
+    return f"diverged @{replay['step']}" if replay["status"] == "diverged" and replay["step"] else replay["status"]
+
+
+def money(cost_usd: float | None) -> str:
+    """Return US dollars as a person reads them; nothing where nobody knows."""
+    if cost_usd is None:
+        return ""
+    return f"${cost_usd:.2f}" if cost_usd >= 1 or cost_usd == 0 else f"${cost_usd:.4f}"
+
+
 def _write_totals(terminal: Any, rows: Sequence[Mapping[str, Any]]) -> None:
-    tests = f"{len(rows)} {'test' if len(rows) == 1 else 'tests'}"
-    replayed = [row for row in rows if row["replay"] == "ok"]
-    steps = sum(row["steps"] for row in rows)
-    parts = [f"{tests}, {steps} {'step' if steps == 1 else 'steps'}, {_sum_of_tokens(rows)} tokens"]
+    totals = totals_of(rows)
+    replayed = [row for row in rows if row["replay"]["status"] == "ok"]
+    parts = [f"{_many(totals['tests'], 'test')}, {_many(totals['steps'], 'step')}, {_sum_of_tokens(rows)} tokens"]
     if replayed:
-        parts.append(f"saved by replay: {_sum_of_tokens(replayed)} tokens")
-    if recorded := [row for row in rows if row["replay"] == "recorded"]:
-        parts.append(f"recorded: {len(recorded)}")
+        saved = f", {money(totals['saved_usd'])}" if totals["saved_usd"] else ""
+        parts.append(f"saved by replay: {_sum_of_tokens(replayed)} tokens{saved}")
+    if totals["live_usd"]:
+        parts.append(f"live: {money(totals['live_usd'])}")
+    if totals["recorded"]:
+        parts.append(f"recorded: {totals['recorded']}")
+    for name in ("violations", "divergences"):
+        if totals[name]:
+            parts.append(f"{totals[name]} {name if totals[name] > 1 else name[:-1]}")
     terminal.write_line(" | ".join(parts))
+    _write_strength(terminal, rows)
     for row in rows:
+        changes = row["replay"]["changes"]
+        if changes:
+            terminal.write_line(f"{row['replay']['status']}: {row['nodeid']}: {changes}", yellow=True)
         for what in row["ungoverned"]:
             terminal.write_line(f"ungoverned in {row['nodeid']}: {what}", yellow=True)
+        for waiver in row["waived"]:
+            terminal.write_line(f"waived in {row['nodeid']}: {waiver['why']}", yellow=True)
+
+
+def _write_strength(terminal: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+    measured = [row for row in rows if row["strength"] is not None]
+    if not measured:
+        return
+    caught = sum(row["strength"]["caught"] for row in measured)
+    total = sum(row["strength"]["total"] for row in measured)
+    terminal.write_line(f"strength: {caught} of {total} altered requests caught", green=caught == total)
+    for row in measured:
+        for missed in row["strength"]["missed"][:_MOST_MISSED]:
+            terminal.write_line(f"  not caught in {row['nodeid']}: {missed}", yellow=True)
+        left = len(row["strength"]["missed"]) - _MOST_MISSED
+        if left > 0:
+            terminal.write_line(f"  and {left} more; --oao-report holds all", yellow=True)
+
+
+def write_findings(terminal: Any, findings: Mapping[str, Sequence[str]], max_age_days: int | None) -> None:
+    """Print what was found about recordings beside the tests: without a test, waiting for a review, old."""
+    advice = {
+        "orphans": ("orphan", "no test plays it; oao prune"),
+        "pending": ("pending recording", "oao review"),
+        "old": (f"recording older than {max_age_days} days", "pytest --oao-record=all compares it with today"),
+    }
+    for name, (word, what) in advice.items():
+        found = findings.get(name, ())
+        if found:
+            more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+            words = (
+                word if len(found) == 1 else word.replace("recording", "recordings") if name != "orphans" else "orphans"
+            )
+            terminal.write_line(f"{len(found)} {words}: {', '.join(found[:3])}{more} ({what})", yellow=True)
+
+
+def _many(number: int, word: str) -> str:
+    return f"{number} {word if number == 1 else word + 's'}"
 
 
 def _fit(text: str, width: int) -> str:
@@ -119,4 +191,4 @@ def _sum_of_tokens(rows: Sequence[Mapping[str, Any]]) -> str:
 def _colour(row: Mapping[str, Any]) -> dict[str, bool]:
     if row["outcome"] == "failed":
         return {"red": True}
-    return {"green": True} if row["replay"] in {"ok", "recorded"} else {}
+    return {"green": True} if row["replay"]["status"] in {"ok", "recorded"} else {}

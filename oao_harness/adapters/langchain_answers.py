@@ -5,7 +5,10 @@
 {"generations": [{"message": ...}, ...][, "llm_output": ...]}      several
 {"chunks": ["text", {content, calls, ...}, ...]}                   a stream, with its boundaries
 {"events": [...]}                                                  a model's native protocol events
+{"chunks" | "events": [...], "partial": true}                      a stream that its consumer left before its end
 ```
+
+`langchain_usual` says how what is in every answer is left out.
 """
 
 from __future__ import annotations
@@ -19,8 +22,17 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, Base
 from langchain_core.messages.ai import add_usage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.outputs.chat_generation import merge_chat_generation_chunks
+from pydantic import BaseModel
 
 from oao_harness.adapters.langchain_params import usage_or_estimate
+from oao_harness.adapters.langchain_usual import (
+    full_answer,
+    full_chunks,
+    marked_partial,
+    refuse_partial,
+    short_answer,
+    short_chunks,
+)
 from oao_harness.errors import CodecError
 from oao_harness.journal.codec import decode, encode
 from oao_harness.runtime.gate import Answer
@@ -53,13 +65,16 @@ class ChatShape:
         node: dict[str, Json] = dict(generations[0]) if len(generations) == 1 else {"generations": generations}
         if value.llm_output:
             node["llm_output"] = encode(value.llm_output)
+        if "message" in node:
+            node = short_answer(node, self._call.name)
         messages = [generation.message for generation in value.generations]
         usage = usage_or_estimate(self._call, _usage_of(messages, value.llm_output), [_said(m) for m in messages])
         return Answer(value=node, usage=usage, proposed=[call for m in messages for call in _proposed(m)])
 
     def load(self, value: Json) -> ChatResult:
         """Return the whole answer; chunks are merged as LangChain merges them."""
-        node = cast("_Node", value)
+        node = full_answer(cast("_Node", value), self._call.name)
+        refuse_partial(node)
         if "chunks" in node:
             return generate_from_stream(iter(self.load_chunks(value)))
         if "events" in node:
@@ -71,11 +86,14 @@ class ChatShape:
         )
 
     def load_chunks(self, value: Json) -> Iterable[ChatGenerationChunk]:
-        """Return the chunks; a whole answer is one chunk."""
+        """Yield the chunks; a whole answer is one chunk."""
         node = cast("_Node", value)
         if "chunks" in node:
-            return [_load_chunk(chunk) for chunk in cast("Sequence[Json]", node["chunks"])]
-        return [_as_chunk(generation) for generation in self.load(value).generations[:1]]
+            for chunk in full_chunks(node):
+                yield _load_chunk(chunk)
+            refuse_partial(node)
+        else:
+            yield from (_as_chunk(generation) for generation in self.load(value).generations[:1])
 
     def snapshot(self, chunk: ChatGenerationChunk) -> Json:
         """Return a chunk as JSON: a text where it is nothing else."""
@@ -86,8 +104,8 @@ class ChatShape:
         del chunk
         return False
 
-    def join(self, snapshots: list[Json], chunks: list[ChatGenerationChunk]) -> Answer:
-        """Return a stream as JSON; one that was closed early has its tokens estimated."""
+    def join(self, snapshots: list[Json], chunks: list[ChatGenerationChunk], *, partial: bool) -> Answer:
+        """Return a stream as JSON; one that was closed early is marked, and has its tokens estimated."""
         reported = None
         for snapshot in snapshots:
             extra = snapshot.get("extra") if isinstance(snapshot, Mapping) else None
@@ -103,7 +121,7 @@ class ChatShape:
             merged = merge_chat_generation_chunks(chunks)
             proposed = _proposed(merged.message) if merged is not None else ()
         usage = usage_or_estimate(self._call, found, said)
-        return Answer(value={"chunks": snapshots}, usage=usage, proposed=proposed)
+        return Answer(value=marked_partial(short_chunks(snapshots), partial), usage=usage, proposed=proposed)
 
 
 class EventShape(ChatShape):
@@ -112,7 +130,7 @@ class EventShape(ChatShape):
     __slots__ = ()
 
     def load_chunks(self, value: Json) -> Iterable[Any]:
-        """Return the events; an answer that was recorded otherwise is turned into events."""
+        """Yield the events; an answer that was recorded otherwise is turned into events."""
         from langchain_core.language_models._compat_bridge import (  # noqa: PLC0415 - not in every version
             chunks_to_events,
             message_to_events,
@@ -120,10 +138,12 @@ class EventShape(ChatShape):
 
         node = cast("_Node", value)
         if "events" in node:
-            return cast("list[Any]", decode(node["events"]))
-        if "chunks" in node:
-            return chunks_to_events(iter(super().load_chunks(value)))
-        return message_to_events(self.load(value).generations[0].message)
+            yield from cast("list[Any]", decode(node["events"]))
+            refuse_partial(node)
+        elif "chunks" in node:
+            yield from chunks_to_events(iter(super().load_chunks(value)))
+        else:
+            yield from message_to_events(self.load(value).generations[0].message)
 
     def snapshot(self, chunk: Any) -> Json:
         """Return an event as JSON."""
@@ -133,12 +153,13 @@ class EventShape(ChatShape):
         """Return True for the event after which LangChain stops to listen."""
         return isinstance(chunk, Mapping) and cast("_Node", chunk).get("event") == "message-finish"
 
-    def join(self, snapshots: list[Json], chunks: list[Any]) -> Answer:
+    def join(self, snapshots: list[Json], chunks: list[Any], *, partial: bool) -> Answer:
         """Return the events as JSON."""
         del chunks
         message = _message_of_events(snapshots)
         usage = usage_or_estimate(self._call, _usage_of([message], None), [_said(message)])
-        return Answer(value={"events": snapshots}, usage=usage, proposed=_proposed(message))
+        value = marked_partial({"events": snapshots}, partial)
+        return Answer(value=value, usage=usage, proposed=_proposed(message))
 
 
 def _usage_of(messages: Sequence[BaseMessage], llm_output: Mapping[str, Any] | None) -> Usage | None:
@@ -195,6 +216,13 @@ def _dump_generation(generation: ChatGeneration) -> _Node:
                 {"id": call["id"], "name": call["name"], "args": encode(call["args"])} for call in message.tool_calls
             ]
         extra.update({name: encode(item) for name in _EXTRA if (item := getattr(message, name))})
+        parsed = message.additional_kwargs.get("parsed")
+        if isinstance(parsed, BaseModel) and "<locals>" in type(parsed).__qualname__:
+            # No other process can find its class; langchain-openai makes one of a dict again.
+            extra["additional_kwargs"] = {
+                **cast("_Node", extra["additional_kwargs"]),
+                "parsed": encode(parsed.model_dump()),
+            }
         extra.update({name: encode(item) for name, item in (message.__pydantic_extra__ or {}).items()})
         node = {"message": shown}
     if extra:

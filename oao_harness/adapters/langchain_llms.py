@@ -10,7 +10,17 @@ from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 
 from oao_harness.adapters.langchain_params import model_name, params_of, refuse_modified, usage_or_estimate
 from oao_harness.adapters.langchain_scope import guard_cache, scope
-from oao_harness.adapters.patching import Arguments, Leaf, Request, cleared, patch_family, require, set_method
+from oao_harness.adapters.langchain_usual import marked_partial, refuse_partial
+from oao_harness.adapters.patching import (
+    Arguments,
+    Leaf,
+    Request,
+    cleared,
+    closing_streams,
+    patch_family,
+    require,
+    set_method,
+)
 from oao_harness.journal.codec import decode, encode
 from oao_harness.runtime.gate import Answer
 from oao_harness.runtime.usage import read_usage
@@ -42,7 +52,7 @@ def install() -> None:
     set_method(BaseLLM, "generate", lambda function: cleared(function, "sync"))
     set_method(BaseLLM, "agenerate", lambda function: cleared(function, "async"))
     set_method(BaseLLM, "stream", lambda function: cleared(function, "stream"))
-    set_method(BaseLLM, "astream", lambda function: cleared(function, "astream"))
+    set_method(BaseLLM, "astream", lambda function: closing_streams(cleared(function, "astream")))
     guard_cache(BaseLLM)
 
 
@@ -88,6 +98,7 @@ class _CompletionShape:
 
     def load(self, value: Json) -> LLMResult:
         node = cast("_Node", value)
+        refuse_partial(node)
         if "chunks" in node:
             chunks = list(self.load_chunks(value))
             merged = sum(chunks[1:], start=chunks[0]) if chunks else GenerationChunk(text="")
@@ -102,9 +113,12 @@ class _CompletionShape:
     def load_chunks(self, value: Json) -> Iterable[GenerationChunk]:
         node = cast("_Node", value)
         if "chunks" in node:
-            return [GenerationChunk(**_load(chunk)) for chunk in cast("Sequence[Json]", node["chunks"])]
-        first = self.load(value).generations[0][0]
-        return [GenerationChunk(text=first.text, generation_info=first.generation_info)]
+            for chunk in cast("Sequence[Json]", node["chunks"]):
+                yield GenerationChunk(**_load(chunk))
+            refuse_partial(node)
+        else:
+            first = _CompletionShape.load(self, value).generations[0][0]
+            yield GenerationChunk(text=first.text, generation_info=first.generation_info)
 
     def snapshot(self, chunk: GenerationChunk) -> Json:
         return _dump(chunk)
@@ -113,10 +127,11 @@ class _CompletionShape:
         del chunk
         return False
 
-    def join(self, snapshots: list[Json], chunks: list[GenerationChunk]) -> Answer:
+    def join(self, snapshots: list[Json], chunks: list[GenerationChunk], *, partial: bool) -> Answer:
         infos = [chunk.generation_info for chunk in reversed(chunks) if chunk.generation_info]
         reported = next((usage for info in infos if (usage := read_usage(info)) is not None), None)
-        return Answer(value={"chunks": snapshots}, usage=usage_or_estimate(self._call, reported, snapshots))
+        value = marked_partial({"chunks": snapshots}, partial)
+        return Answer(value=value, usage=usage_or_estimate(self._call, reported, snapshots))
 
 
 class _TextShape(_CompletionShape):

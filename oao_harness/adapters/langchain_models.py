@@ -12,7 +12,17 @@ from oao_harness.adapters.langchain_answers import ChatShape, EventShape
 from oao_harness.adapters.langchain_messages import canonical_message, register_values, tool_schema
 from oao_harness.adapters.langchain_params import model_name, params_of, refuse_modified
 from oao_harness.adapters.langchain_scope import guard_cache, scope
-from oao_harness.adapters.patching import Arguments, Leaf, Request, cleared, patch_family, require, set_method, unmasked
+from oao_harness.adapters.patching import (
+    Arguments,
+    Leaf,
+    Request,
+    cleared,
+    closing_streams,
+    patch_family,
+    require,
+    set_method,
+    unmasked,
+)
 from oao_hookspecs import ModelCall
 
 __all__ = ["install"]
@@ -54,7 +64,7 @@ def install() -> None:
     set_method(BaseChatModel, "_agenerate_with_cache", lambda function: cleared(function, "async"))
     set_method(BaseChatModel, "agenerate", unmasked)
     set_method(BaseChatModel, "stream", lambda function: cleared(function, "stream"))
-    set_method(BaseChatModel, "astream", lambda function: cleared(function, "astream"))
+    set_method(BaseChatModel, "astream", lambda function: closing_streams(cleared(function, "astream")))
     guard_cache(BaseChatModel)
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, cast
 
 from oao_harness.adapters.langchain_messages import plain
 from oao_harness.adapters.patching import Arguments
 from oao_harness.errors import ConfigError
-from oao_harness.runtime.usage import estimate_input_tokens, estimate_tokens
-from oao_hookspecs import Call, Json, ModelCall, Usage
+from oao_harness.runtime.usage import usage_or_estimate
+from oao_hookspecs import Call, Json
 
 __all__ = ["model_name", "params_of", "refuse_modified", "usage_or_estimate"]
 
@@ -113,18 +113,3 @@ def refuse_modified(judged: Call) -> Arguments:
         f"model {judged.name!r}: a policy modified the request, and the langchain adapter can apply modifications to "
         "the arguments of tools only; let the policy deny the call, or change the prompt in the agent"
     )
-
-
-def usage_or_estimate(call: ModelCall, reported: Usage | None, said: Sequence[Json]) -> Usage:
-    """Return the reported tokens; what was not reported is estimated and flagged, never counted as nothing.
-
-    Args:
-        call: The request.
-        reported: What the provider said, if anything.
-        said: The texts and tool calls of the answer.
-    """
-    if reported is None or reported.total_tokens == 0:
-        return Usage(input_tokens=estimate_input_tokens(call), output_tokens=estimate_tokens(said), estimated=True)
-    if reported.output_tokens == 0 and (estimate := estimate_tokens(said)) and not reported.estimated:
-        return Usage(input_tokens=reported.input_tokens, output_tokens=estimate, estimated=True)
-    return reported

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import aclosing, closing
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -33,6 +33,7 @@ __all__ = [
     "Request",
     "StreamShape",
     "cleared",
+    "closing_streams",
     "govern",
     "mark",
     "patch_family",
@@ -56,8 +57,14 @@ class StreamShape(gate.Shape, Protocol):
         """Return True where the consumer may stop at this chunk, although the producer has not returned."""
         ...
 
-    def join(self, snapshots: list[Json], chunks: list[Any]) -> gate.Answer:
-        """Return the whole answer of a stream."""
+    def join(self, snapshots: list[Json], chunks: list[Any], *, partial: bool) -> gate.Answer:
+        """Return the answer of a stream.
+
+        Args:
+            snapshots: What its chunks were before their consumer got them.
+            chunks: The chunks.
+            partial: True where the consumer left before the producer was through.
+        """
         ...
 
 
@@ -119,6 +126,8 @@ class Mark:
 
 
 mark: Final[ContextVar[Mark | None]] = ContextVar("oao_mark", default=None)
+_Opened = Generator[Any, None, None] | AsyncGenerator[Any, None]
+_opened: Final[ContextVar[list[_Opened] | None]] = ContextVar("oao_opened", default=None)
 
 _lock: Final = threading.RLock()
 # Process-wide, because the patched classes are. Not an attribute: `functools.wraps` of a user would copy it.
@@ -196,6 +205,7 @@ def _govern_stream(function: Callable[..., Any], prepare: Prepare, _is_entry: bo
             return
         request = prepare(self, function, (args, kwargs), None)
         shape = cast("StreamShape", request.shape)
+        joined = _PieceShape(shape)
         inner = Mark(self, (function,))
 
         def act(judged: Call) -> Iterator[_Piece]:
@@ -204,8 +214,12 @@ def _govern_stream(function: Callable[..., Any], prepare: Prepare, _is_entry: bo
             )
             for chunk in each_within(mark, inner, lambda: function(self, *positional, **named)):
                 yield _Piece(chunk, shape.snapshot(chunk))
+            joined.is_whole = True
 
-        with closing(gate.stream(run, request.call, act, _PieceShape(shape))) as pieces:
+        with closing(gate.stream(run, request.call, act, joined)) as pieces:
+            opened = _opened.get()
+            if opened is not None:
+                opened.append(pieces)
             for piece in pieces:
                 # The rest is taken first: it is what ends the call, and who has seen the last chunk may not come back.
                 for taken in (piece, *pieces) if shape.is_last(piece.chunk) else (piece,):
@@ -231,6 +245,7 @@ def _govern_astream(function: Callable[..., Any], prepare: Prepare, _is_entry: b
             return
         request = prepare(self, function, (args, kwargs), None)
         shape = cast("StreamShape", request.shape)
+        joined = _PieceShape(shape)
         inner = Mark(self, (function,))
 
         async def act(judged: Call) -> AsyncIterator[_Piece]:
@@ -240,8 +255,12 @@ def _govern_astream(function: Callable[..., Any], prepare: Prepare, _is_entry: b
             async with aclosing(each_within_async(mark, inner, lambda: function(self, *positional, **named))) as chunks:
                 async for chunk in chunks:
                     yield _Piece(chunk, shape.snapshot(chunk))
+            joined.is_whole = True
 
-        async with aclosing(gate.astream(run, request.call, act, _PieceShape(shape))) as pieces:
+        async with aclosing(gate.astream(run, request.call, act, joined)) as pieces:
+            opened = _opened.get()
+            if opened is not None:
+                opened.append(pieces)
             async for piece in pieces:
                 rest = [later async for later in pieces] if shape.is_last(piece.chunk) else []
                 for taken in (piece, *rest):
@@ -274,13 +293,16 @@ class _Piece:
 class _PieceShape:
     """A stream's shape for the gate, which sees pieces."""
 
-    __slots__ = ("_shape",)
+    __slots__ = ("_shape", "is_whole")
 
     def __init__(self, shape: StreamShape) -> None:
         self._shape = shape
+        self.is_whole = False
+        """True once the producer is through."""
 
     def dump(self, value: list[_Piece]) -> gate.Answer:
-        return self._shape.join([piece.snapshot for piece in value], [piece.chunk for piece in value])
+        snapshots, chunks = [piece.snapshot for piece in value], [piece.chunk for piece in value]
+        return self._shape.join(snapshots, chunks, partial=not self.is_whole)
 
     def load(self, value: Json) -> object:
         return self._shape.load(value)
@@ -332,6 +354,36 @@ def cleared(function: Callable[..., Any], kind: Kind) -> Callable[..., Any]:
         return each_within_async(mark, None, lambda: function(self, *args, **kwargs))
 
     functools.update_wrapper(wrapper, function)
+    _wrappers.add(wrapper)
+    return wrapper
+
+
+def closing_streams(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return an async public stream like `function` that closes the governed streams in it when it is closed itself.
+
+    LangChain leaves that to the garbage collector, and so to a later turn of the loop: after what comes next.
+    """
+
+    async def stream(make: Callable[[], AsyncIterator[Any]]) -> AsyncIterator[Any]:
+        opened: list[_Opened] = []
+        async with aclosing(each_within_async(_opened, opened, make)) as chunks:
+            try:
+                async for chunk in chunks:
+                    yield chunk
+            finally:
+                # First: LangChain tells its callbacks about the end, and they may take their time.
+                for inner in opened:
+                    if isinstance(inner, Generator):
+                        inner.close()  # an async stream of LangChain's may read a sync one in threads
+                    else:
+                        await inner.aclose()
+
+    @functools.wraps(function)
+    def wrapper(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+        if not is_possible():
+            return function(self, *args, **kwargs)
+        return stream(lambda: function(self, *args, **kwargs))
+
     _wrappers.add(wrapper)
     return wrapper
 

@@ -19,6 +19,8 @@ _LEAVES: Final = (
     ("langchain_core.language_models.llms", "oao_harness.adapters.langchain_llms"),
     ("langchain_core.tools.structured", "oao_harness.adapters.langchain_tools"),
     ("langgraph.pregel._loop", "oao_harness.adapters.langgraph_loop"),
+    ("openai._base_client", "oao_harness.adapters.openai_client"),
+    ("anthropic._base_client", "oao_harness.adapters.anthropic_client"),
 )
 # Below the leaves: what an agent does beside the gate.
 _CHOKE_POINTS: Final = (

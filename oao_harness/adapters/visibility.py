@@ -12,7 +12,7 @@ from oao_harness.adapters.governed import is_governed
 
 __all__ = ["reaches_governed"]
 
-_FRAMEWORKS: Final = ("langchain", "langgraph")
+_FRAMEWORKS: Final = ("anthropic", "langchain", "langgraph", "openai")
 
 
 def reaches_governed(agent: object) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import keyword
 import sys
 from typing import Final, cast
 
@@ -15,13 +16,21 @@ __all__ = ["COMMANDS", "main"]
 
 # Said here and not in the commands, because importing those to print a list would cost half a second.
 COMMANDS: Final = {
+    "accept": "Make pending recordings the recordings.",
     "approvals": "List the calls that wait for a person.",
     "approve": "Let a held call happen, once.",
     "demo": "See in ten seconds what oao does; needs no key and no server.",
+    "diff": "Show what a pending recording changes, or how two differ.",
+    "export": "Make a stored run a recording file.",
     "hooks": "Print every hook that a plugin can implement.",
+    "import": "Turn vcrpy cassettes into recordings.",
+    "pending": "List the recordings that wait for a person.",
     "policy": "Check a policy file; see what runs exercised of it.",
-    "reject": "Refuse a held call; its run fails when it is resumed.",
+    "prune": "Delete recordings whose test is gone.",
+    "reject": "Refuse a held call, or delete pending recordings.",
+    "replay": "Play a recording or a stored run again, offline.",
     "resume": "Go on with a run that was suspended or interrupted.",
+    "review": "Walk through the pending recordings: accept, reject, skip.",
     "run": "Run an agent under governance and report.",
     "runs": "List the journaled runs, newest first.",
     "show": "Show what happened in one run, call by call.",
@@ -48,7 +57,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        return cast("click.Command", importlib.import_module(f"oao_harness.cli.{cmd_name}").command)
+        module = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
+        return cast("click.Command", importlib.import_module(f"oao_harness.cli.{module}").command)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

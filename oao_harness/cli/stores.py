@@ -14,7 +14,7 @@ from oao_harness.errors import UsageError
 from oao_harness.runtime.orchestrator import Orchestrator
 from oao_hookspecs import Record, RunSummary, Store
 
-__all__ = ["DEFAULT_STORE", "find_run", "kept", "open_store", "store_option", "store_url"]
+__all__ = ["DEFAULT_STORE", "find_outer_run", "find_run", "kept", "open_store", "store_option", "store_url"]
 
 DEFAULT_STORE: Final = "sqlite:.oao/oao.db"
 F = TypeVar("F", bound=Callable[..., Any])
@@ -83,6 +83,21 @@ def find_run(store: Store, wanted: str) -> list[Record]:
     if not runs:
         raise UsageError("no run is journaled here yet; make one with: oao run module:agent TASK")
     raise UsageError(f"no run has an id that starts with {wanted!r}; the most recent ones are\n{_lines(runs)}")
+
+
+def find_outer_run(store: Store, wanted: str) -> list[Record]:
+    """Return what `find_run` does; for `last`, the newest run that is not nested in another, or holds the newest one.
+
+    Raises:
+        UsageError: See `find_run`.
+    """
+    records = find_run(store, wanted)
+    while wanted == "last" and records[0].get("parent") is not None:
+        outer = list(store.read(str(records[0]["parent"])))
+        if not outer:
+            break
+        records = outer
+    return records
 
 
 def _lines(runs: Sequence[RunSummary]) -> str:

@@ -7,6 +7,7 @@ from typing import cast
 
 from oao_harness.journal.events import RecordedEvent
 from oao_harness.journal.records import error_from_json, key_of, usage_from_json
+from oao_harness.journal.sharing import Shared
 from oao_hookspecs import Effect, Json, Record
 
 __all__ = ["compiled"]
@@ -40,6 +41,7 @@ class _Builder:
         self._names: dict[str, str] = {}
         # The call inside whose body a run was started.
         self._inside: dict[str, Json] = {}
+        self._shared = Shared()
 
     def add(self, run: str, record: Record) -> None:
         type_ = record["type"]
@@ -80,7 +82,9 @@ class _Builder:
         outcome = cast("Mapping[str, Json] | None", call.get("outcome"))
         decision = cast("Mapping[str, Json]", call["decision"])
         # What the agent asked for, not what a policy made of it: a replay compares the agent's requests.
-        request = cast("Mapping[str, Json]", call.get("given") or call["req"])
+        kind, name, run = str(call["kind"]), str(call["name"]), str(call["run"])
+        given = cast("Mapping[str, Json]", call.get("given") or call["req"])
+        request = self._shared.request(kind, run, given)
         denied = decision["verdict"] == "deny"
         error = usage = None
         if outcome is not None:
@@ -90,14 +94,14 @@ class _Builder:
                 usage = usage_from_json(cast("Mapping[str, Json]", outcome["usage"]))
         return RecordedEvent(
             n=cast("int", call["number"]),
-            kind=str(call["kind"]),
-            name=str(call["name"]),
-            run=str(call["run"]),
+            kind=kind,
+            name=name,
+            run=run,
             start=cast("int", call["start"]),
             end=cast("int", call.get("end") or (call["start"] if denied else self._tick + 1)),
             request=request,
-            key=key_of(str(call["kind"]), str(call["name"]), request),
-            value=outcome.get("res") if outcome is not None else None,
+            key=key_of(kind, name, request),
+            value=self._value(kind, outcome) if outcome is not None else None,
             error=error,
             usage=usage,
             decision=f"{decision['verdict']} {decision['rule']}".rstrip(),
@@ -112,6 +116,12 @@ class _Builder:
             effect=cast("Effect | None", call.get("effect")),
             call_n=cast("int", call["n"]),
         )
+
+    def _value(self, kind: str, outcome: Mapping[str, Json]) -> Json:
+        value = outcome.get("res")
+        if kind == "model" and isinstance(value, Mapping) and isinstance(value.get("message"), Mapping):
+            return {**value, "message": self._shared.one(value["message"])}
+        return value
 
     def _offset(self, outcome: Mapping[str, Json] | None) -> float | None:
         if outcome is None or self._clock is None:

@@ -44,6 +44,8 @@ class RecordedEvent:
     """When it ended, in seconds after the recording's clock began; None where nobody knows."""
     took_s: float | None = None
     """How long it took, in seconds; None where that was less than a millisecond."""
+    extra: Mapping[str, Json] = field(default_factory=dict[str, Json], compare=False)
+    """What the file says of it that this version does not know; kept when the file is written again."""
     effect: Effect | None = field(default=None, compare=False)
     call_n: int = field(default=0, compare=False)
     """Number of the call in the journal of its run; 0 where the recording is a file."""

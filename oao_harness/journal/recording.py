@@ -11,37 +11,40 @@ events     the calls in the order they started: n, kind, name, run, span, req, r
 totals     steps, model_calls, tool_calls, tokens
 ```
 
-`span` is `[start, end]` in ticks of a logical clock: what overlaps in it overlapped when it was recorded. A text of
-several lines is `{"$lines": [...]}`, so that one changed line is one changed line in a review.
+Four or more references in a row are a range, `"m1..m4"`. `span` is `[start, end]` in ticks of a logical clock: what
+overlaps in it overlapped when it was recorded. A text of several lines is `{"$lines": [...]}`, so that one changed line
+is one changed line in a review; a large content is `{"$blob": name, "as": ...}`, a file in the folder `blobs` beside
+the recording. Fields that this version does not know are kept. Nothing is written that holds a secret: see `secrets`
+and `credentials`.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import platform
 import re
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final, cast
 
 from oao_harness.errors import RecordingError
+from oao_harness.journal.blobs import Blobs, write_whole
 from oao_harness.journal.codec import holds_opaque
 from oao_harness.journal.compiling import compiled
+from oao_harness.journal.credentials import Finding, find_credentials, may_hold_credentials
 from oao_harness.journal.document import pretty
 from oao_harness.journal.events import RecordedEvent
 from oao_harness.journal.recording_file import FORMAT, from_document, to_document
+from oao_harness.journal.secrets import Scrubber
 from oao_hookspecs import Json, Record
 
 __all__ = ["FORMAT", "RecordedEvent", "Recording"]
 
-_SECRET_NAME: Final = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL")
-_SECRET_LENGTH: Final = 8
+_MOST_FINDINGS: Final = 3
 _SDKS: Final = {
     "anthropic": "anthropic",
     "langchain_core": "langchain-core",
@@ -60,6 +63,8 @@ class Recording:
     events: tuple[RecordedEvent, ...] = ()
     header: Mapping[str, Json] = field(default_factory=dict[str, Json])
     """`at`, `oao`, `policy`, `python`, `sdk`, `clock`: what it was recorded with."""
+    extra: Mapping[str, Json] = field(default_factory=dict[str, Json], compare=False)
+    """What the file says that this version does not know; kept when it is written again."""
 
     @classmethod
     def from_records(
@@ -124,13 +129,13 @@ class Recording:
             advice = "upgrade oao-harness" if number > FORMAT else "record it again"
             raise RecordingError(f"recording {_shown(path)} has format {number}, this oao reads {FORMAT}; {advice}")
         try:
-            found, header, events = from_document(cast("dict[str, Json]", document))
+            content = from_document(cast("dict[str, Json]", document), Blobs(path.parent).read)
         except RecordingError as error:
             raise RecordingError(
                 f"recording {_shown(path)} is damaged in {error}; "
                 "restore it from version control, or delete it and record again"
             ) from error
-        recording = cls(test=found, header=header, events=events)
+        recording = cls(test=content.test, header=content.header, events=content.events, extra=content.extra)
         # By module and test only: the folders before them depend on where pytest was started.
         if test is not None and recording.test and recording.test.rpartition("/")[2] != test.rpartition("/")[2]:
             raise RecordingError(
@@ -139,14 +144,15 @@ class Recording:
             )
         return recording
 
-    def save(self, path: str | Path) -> None:
-        """Write the recording, whole or not at all.
+    def save(self, path: str | Path, *, scrubber: Scrubber | None = None) -> None:
+        """Write the recording, whole or not at all, without secrets.
 
         Args:
             path: The file; its folder is made where it is missing.
+            scrubber: What is replaced; by default the secrets that the environment holds now.
 
         Raises:
-            RecordingError: A value cannot be read back later, or the text holds a secret of the environment.
+            RecordingError: A value cannot be read back later, or something still looks like a credential.
         """
         path = Path(path)
         for event in self.events:
@@ -156,42 +162,75 @@ class Recording:
                     f"step {event.n} {event.kind} {event.name} returned a {opaque}, which a recording cannot hold; "
                     "return plain data, a dataclass or a pydantic model"
                 )
-        text = _LONE_SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", pretty(self.to_json(), "")) + "\n"
-        self._refuse_secrets(path)
+        blobs = Blobs(path.parent)
+        text = self._text(blobs)
+        looked_at = "\n".join([text, *blobs.texts()])
+        clean = self.scrubbed(Scrubber.of() if scrubber is None else scrubber, text=looked_at)
+        if clean is not self:
+            blobs = Blobs(path.parent)
+            text = clean._text(blobs)
+            looked_at = "\n".join([text, *blobs.texts()])
+        if may_hold_credentials(looked_at):
+            clean._refuse_credentials(path)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".tmp")
-            try:
-                with os.fdopen(handle, "w", encoding="utf-8") as file:
-                    file.write(text)
-                Path(temporary).chmod(0o644)
-                Path(temporary).replace(path)
-            except BaseException:
-                Path(temporary).unlink(missing_ok=True)
-                raise
+            # First: a recording never refers to what is not there.
+            blobs.write()
+            write_whole(path, _encoded(text))
         except OSError as error:
             raise RecordingError(f"recording {_shown(path)} cannot be written: {error}") from error
 
-    def _refuse_secrets(self, path: Path) -> None:
-        secrets = [
-            (name, value)
-            for name, value in os.environ.items()
-            if len(value) >= _SECRET_LENGTH and _SECRET_NAME.search(name.upper())
-        ]
-        if not secrets:
+    def scrubbed(self, scrubber: Scrubber, *, text: str | None = None) -> Recording:
+        """Return the recording as it is written: without secrets, keys computed from what is left.
+
+        Args:
+            scrubber: What is replaced.
+            text: The recording as JSON text, where the caller has it.
+        """
+        events = scrubber.events(self.events, text)
+        header, extra = (
+            cast("Mapping[str, Json]", scrubber.scrub(cast("Json", dict(one)))) for one in (self.header, self.extra)
+        )
+        test = str(scrubber.scrub(self.test))
+        if events is self.events and (test, header, extra) == (self.test, self.header, self.extra):
+            return self
+        return replace(self, test=test, events=events, header=header, extra=extra)
+
+    def credentials(self) -> Iterator[tuple[RecordedEvent | None, Finding]]:
+        """Yield what looks like a credential, and the event it stands in; None for the header."""
+        looked_at: set[int] = set()
+        for event in self.events:
+            for path, value in _parts(event):
+                if id(value) not in looked_at:
+                    # Messages are shared: each is looked at where it stands first.
+                    looked_at.add(id(value))
+                    for found in find_credentials(value, path):
+                        yield event, found
+        for found in find_credentials({"recorded": dict(self.header), **self.extra}, ""):
+            yield None, found
+
+    def _refuse_credentials(self, path: Path) -> None:
+        found = list(self.credentials())
+        if not found:
             return
-        # In the values, not in the file: there, lines and quotes of a secret are written differently.
-        for text in _texts([[event.name, event.request, event.value, _error_parts(event)] for event in self.events]):
-            for name, value in secrets:
-                if value in text:
-                    raise RecordingError(
-                        f"recording {_shown(path)} would hold the value of ${name}; it was not saved. "
-                        "Keep secrets out of prompts and tool results"
-                    )
+        event, first = found[0]
+        lines = [f"recording {_shown(path)} would hold {first.kind} in {_place(event, first)}; it was not saved"]
+        lines += [f"  and {other.kind} in {_place(where, other)}" for where, other in found[1:_MOST_FINDINGS]]
+        lines += [f"  and {len(found) - _MOST_FINDINGS} more"] if len(found) > _MOST_FINDINGS else []
+        if event is not None and "(a key)" not in first.path:
+            first_path = re.sub(r"\[\d+\]", ".*", first.path)
+            pattern = json.dumps(f"{event.kind}.{event.name}.{first_path}")
+            lines.append(f"Keep it out of prompts and results, or redact it: [tool.oao.redact] paths = [{pattern}]")
+        else:
+            lines.append("Keep it out of prompts and results, or redact it: [tool.oao.redact] patterns = [...]")
+        raise RecordingError("\n".join(lines))
+
+    def _text(self, blobs: Blobs) -> str:
+        document = to_document(self.test, self.header, self.events, self.totals, extra=self.extra, aside=blobs.aside)
+        return pretty(document, "") + "\n"
 
     def to_json(self) -> dict[str, Json]:
-        """Return the document as it is written."""
-        return to_document(self.test, self.header, self.events, self.totals)
+        """Return the document as it is written, but for large contents, which stay in it."""
+        return to_document(self.test, self.header, self.events, self.totals, extra=self.extra)
 
     @property
     def totals(self) -> dict[str, Json]:
@@ -210,20 +249,35 @@ def _loaded_versions() -> dict[str, Json]:
     return {name: version(name) for module, name in _SDKS.items() if module in sys.modules}
 
 
-def _error_parts(event: RecordedEvent) -> Json:
-    return None if event.error is None else [event.error.message, event.error.data]
+def _parts(event: RecordedEvent) -> Iterator[tuple[str, Json]]:
+    """Yield what an event holds, messages and tools one by one, with its path."""
+    yield "name", event.name
+    for key, item in event.request.items():
+        if event.kind == "model" and key in {"messages", "tools"} and isinstance(item, list):
+            yield from ((f"req.{key}[{index}]", one) for index, one in enumerate(item))
+        else:
+            yield "req", {key: item}
+    if isinstance(event.value, Mapping) and isinstance(event.value.get("message"), Mapping):
+        yield "res.message", event.value["message"]
+        yield "res", {key: item for key, item in event.value.items() if key != "message"}
+    else:
+        yield "res", event.value
+    if event.error is not None:
+        yield "error", {"message": event.error.message, **event.error.data}
+    if event.extra:
+        yield "", dict(event.extra)
 
 
-def _texts(value: Json) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield key
-            yield from _texts(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _texts(item)
+def _encoded(text: str) -> bytes:
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError:
+        return _LONE_SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text).encode("utf-8")
+
+
+def _place(event: RecordedEvent | None, found: Finding) -> str:
+    where = "the header" if event is None else f"event {event.n} ({event.kind} {event.name})"
+    return f"{where}, {found.path}"
 
 
 def _shown(path: Path) -> str:

@@ -2,34 +2,74 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
-from typing import Final, cast
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias, cast
 
 from oao_harness.errors import RecordingError
 from oao_harness.journal.document import fold, unfold
 from oao_harness.journal.events import RecordedEvent
 from oao_harness.journal.records import error_from_json, key_of, usage_from_json, usage_to_json
+from oao_harness.journal.sharing import canonical
 from oao_hookspecs import Json
 
-__all__ = ["FORMAT", "from_document", "to_document"]
+__all__ = ["FORMAT", "Content", "from_document", "to_document"]
 
 FORMAT: Final = 1
+Aside: TypeAlias = Callable[[str], Json]
+Read: TypeAlias = Callable[[Mapping[str, Json]], str]
+
+_RANGE: Final = ".."
+_SHORTEST_RANGE: Final = 4
+_FIELDS: Final = frozenset({"oao", "test", "recorded", "messages", "tools", "events", "totals"})
+_EVENT_FIELDS: Final = frozenset(
+    (
+        *("n", "kind", "name", "run", "call_id", "scope", "parent", "batch", "span", "req", "res", "error", "usage"),
+        *("attempts", "at", "took_s", "finished", "decision", "key"),
+    )
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Content:
+    """What a document says."""
+
+    test: str
+    header: Mapping[str, Json]
+    events: tuple[RecordedEvent, ...]
+    extra: Mapping[str, Json]
+    """What this version does not know; kept when the document is written again."""
 
 
 def to_document(
-    test: str, header: Mapping[str, Json], events: Iterable[RecordedEvent], totals: Mapping[str, Json]
+    test: str,
+    header: Mapping[str, Json],
+    events: Iterable[RecordedEvent],
+    totals: Mapping[str, Json],
+    *,
+    extra: Mapping[str, Json] | None = None,
+    aside: Aside | None = None,
 ) -> dict[str, Json]:
-    """Return the document of a recording, as it is written."""
-    messages, tools = _Interned("m"), _Interned("t")
+    """Return the document of a recording, as it is written.
+
+    Args:
+        test: Node id of the test.
+        header: What it was recorded with.
+        events: The calls.
+        totals: See `Recording.totals`.
+        extra: Fields that this version does not know.
+        aside: Returns what stands for a large text; see `fold`.
+    """
+    messages, tools = _Interned("m", aside), _Interned("t", aside)
     nodes: list[Json] = []
     for event in events:
         request = dict(event.request)
         if event.kind == "model":
-            request["messages"] = [messages.ref(item) for item in cast("list[Json]", request.get("messages", ()))]
+            request["messages"] = messages.refs(event.run, cast("list[Json]", request.get("messages", ())))
             if "tools" in request:
-                request["tools"] = [tools.ref(item) for item in cast("list[Json]", request["tools"])]
-        nodes.append(_event_to_json(event, request, messages))
+                request["tools"] = tools.refs(event.run, cast("list[Json]", request["tools"]))
+        nodes.append(_event_to_json(event, request, messages, aside))
     return {
         "oao": FORMAT,
         "test": test,
@@ -38,100 +78,189 @@ def to_document(
         "tools": tools.table(),
         "events": nodes,
         "totals": dict(totals),
+        **(extra or {}),
     }
 
 
-def _event_to_json(event: RecordedEvent, request: dict[str, Json], messages: _Interned) -> dict[str, Json]:
+def _event_to_json(
+    event: RecordedEvent, request: dict[str, Json], messages: _Interned, aside: Aside | None
+) -> dict[str, Json]:
     node: dict[str, Json] = {"n": event.n, "kind": event.kind, "name": event.name}
     node |= {"run": event.run} if event.run else {}
     node |= {"call_id": event.call_id} if event.call_id else {}
+    node |= {"scope": event.scope} if event.scope else {}
     node |= {"parent": event.parent} if event.parent else {}
     node |= {"batch": event.batch} if event.batch else {}
-    node |= {"span": [event.start, event.end], "req": fold(request)}
+    node |= {"span": [event.start, event.end], "req": fold(request, aside)}
     if event.error is not None:
         error: dict[str, Json] = {"type": event.error.type, "message": event.error.message}
-        node["error"] = fold({**error, "data": dict(event.error.data)})
+        node["error"] = fold({**error, "data": dict(event.error.data)}, aside)
     elif event.finished and not event.denied:
         value = event.value
         if event.kind == "model" and isinstance(value, Mapping) and isinstance(value.get("message"), Mapping):
             rest = {key: item for key, item in value.items() if key != "message"}
             value = {"$message": messages.ref(value["message"]), **rest}
-        node["res"] = fold(value)
+        node["res"] = fold(value, aside)
     node |= {"usage": usage_to_json(event.usage)} if event.usage is not None else {}
     node |= {"attempts": event.attempts} if event.attempts > 1 else {}
     node |= {"at": event.at} if event.at is not None else {}
     node |= {"took_s": event.took_s} if event.took_s else {}
     node |= {} if event.finished else {"finished": False}
-    node |= {"decision": event.decision, "key": event.key}
+    node |= {"decision": event.decision}
+    node |= event.extra
+    node["key"] = event.key
     return node
 
 
 class _Interned:
     """Values kept once and named in the order they were met."""
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(self, prefix: str, aside: Aside | None) -> None:
         self._prefix = prefix
-        self._names: dict[str, str] = {}
+        self._aside = aside
+        self._numbers: dict[str, int] = {}
+        self._by_id: dict[int, tuple[Json, int]] = {}
         self._values: dict[str, Json] = {}
+        self._last: dict[str, tuple[list[Json], list[list[int]]]] = {}
 
     def ref(self, value: Json) -> str:
-        text = json.dumps(value, sort_keys=True, ensure_ascii=False)
-        name = self._names.get(text)
-        if name is None:
-            name = f"{self._prefix}{len(self._names) + 1}"
-            self._names[text] = name
-            self._values[name] = fold(value)
-        return name
+        """Return the name of one value."""
+        return f"{self._prefix}{self._number(value)}"
+
+    def refs(self, lane: str, values: Sequence[Json]) -> list[Json]:
+        """Return the names of many values; four or more in a row as one range, `m1..m4`.
+
+        Args:
+            lane: What calls after each other share; the next list in it mostly goes on where the last one ended.
+            values: The values.
+        """
+        given = list(values)
+        came, rows = self._last.get(lane, ([], []))
+        if len(came) > len(given) or not all(map(operator.is_, came, given)):
+            came, rows = [], []
+        # The rows of the last list are copied only as far as they are changed.
+        rows = [*rows[:-1], *([[*rows[-1]]] if rows else [])]
+        for number in map(self._number, given[len(came) :]):
+            if rows and rows[-1][1] + 1 == number:
+                rows[-1][1] = number
+            else:
+                rows.append([number, number])
+        self._last[lane] = (given, rows)
+        return list(self._names(rows))
+
+    def _names(self, rows: Iterable[Sequence[int]]) -> Iterator[str]:
+        prefix = self._prefix
+        for first, last in rows:
+            if last - first + 1 >= _SHORTEST_RANGE:
+                yield f"{prefix}{first}{_RANGE}{prefix}{last}"
+            else:
+                yield from (f"{prefix}{number}" for number in range(first, last + 1))
+
+    def _number(self, value: Json) -> int:
+        known = self._by_id.get(id(value))
+        if known is not None:
+            return known[1]
+        text = canonical(value)
+        number = self._numbers.get(text)
+        if number is None:
+            number = len(self._numbers) + 1
+            self._numbers[text] = number
+            self._values[f"{self._prefix}{number}"] = fold(value, self._aside)
+        # Kept with the value: an id is good only as long as its object lives.
+        self._by_id[id(value)] = (value, number)
+        return number
 
     def table(self) -> dict[str, Json]:
         return self._values
 
 
-def from_document(document: Mapping[str, Json]) -> tuple[str, Mapping[str, Json], tuple[RecordedEvent, ...]]:
-    """Return test, header and events of a document.
+class _Table:
+    """Values by the names that requests refer to them by."""
+
+    def __init__(self, prefix: str, nodes: Mapping[str, Json], read: Read | None) -> None:
+        self._prefix = prefix
+        self._values = {name: unfold(item, read) for name, item in nodes.items()}
+        ordered = all(name == f"{prefix}{number}" for number, name in enumerate(nodes, start=1))
+        # Where a person has deleted one or moved it, a range is looked up name by name.
+        self._ordered = list(self._values.values()) if ordered else None
+
+    def __getitem__(self, name: str) -> Json:
+        return self._values[name]
+
+    def all(self, refs: Json) -> list[Json]:
+        """Return the values of names and ranges."""
+        found: list[Json] = []
+        for ref in cast("list[str]", refs):
+            first, is_range, last = ref.partition(_RANGE)
+            if is_range:
+                found += self._range(first, last)
+            else:
+                found.append(self._values[ref])
+        return found
+
+    def _range(self, first: str, last: str) -> list[Json]:
+        begin, end = (int(name.removeprefix(self._prefix)) for name in (first, last))
+        if self._ordered is not None and 1 <= begin <= end <= len(self._ordered):
+            return self._ordered[begin - 1 : end]
+        return [self._values[f"{self._prefix}{number}"] for number in range(begin, end + 1)]
+
+
+def from_document(document: Mapping[str, Json], read: Read | None = None) -> Content:
+    """Return what a document says.
+
+    Args:
+        document: The document.
+        read: Returns the text that a `{"$blob": ...}` stands for.
 
     Raises:
         RecordingError: It is damaged; says where, and not in which file.
     """
     where = "the header"
     try:
-        messages = {name: unfold(item) for name, item in cast("dict[str, Json]", document["messages"]).items()}
-        tools = {name: unfold(item) for name, item in cast("dict[str, Json]", document["tools"]).items()}
+        messages = _Table("m", cast("dict[str, Json]", document["messages"]), read)
+        tools = _Table("t", cast("dict[str, Json]", document["tools"]), read)
         events: list[RecordedEvent] = []
         for index, node in enumerate(cast("list[dict[str, Json]]", document["events"]), start=1):
             where = f"event {index}"
-            events.append(_event_from_json(node, messages, tools))
+            events.append(_event_from_json(node, messages, tools, read))
         where = "the header"
-        header = cast("Mapping[str, Json]", document.get("recorded") or {})
-        return str(document.get("test", "")), header, tuple(events)
+        return Content(
+            test=str(document.get("test", "")),
+            header=cast("Mapping[str, Json]", document.get("recorded") or {}),
+            events=tuple(events),
+            extra={key: item for key, item in document.items() if key not in _FIELDS},
+        )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RecordingError(f"{where}: {type(error).__name__} {error}") from error
+    except RecordingError as error:
+        raise RecordingError(f"{where}: {error}") from error
 
 
-def _event_from_json(node: Mapping[str, Json], messages: dict[str, Json], tools: dict[str, Json]) -> RecordedEvent:
-    kind, name = str(node["kind"]), str(node["name"])
-    request = cast("dict[str, Json]", unfold(node["req"]))
+def _event_from_json(node: Mapping[str, Json], messages: _Table, tools: _Table, read: Read | None) -> RecordedEvent:
+    kind, name, run = str(node["kind"]), str(node["name"]), str(node.get("run", ""))
+    request = cast("dict[str, Json]", unfold(node["req"], read))
     if kind == "model":
-        request["messages"] = [messages[str(ref)] for ref in cast("list[Json]", request["messages"])]
+        request["messages"] = messages.all(request["messages"])
         if "tools" in request:
-            request["tools"] = [tools[str(ref)] for ref in cast("list[Json]", request["tools"])]
-    value = unfold(node.get("res"))
+            request["tools"] = tools.all(request["tools"])
+    value = unfold(node.get("res"), read)
     if isinstance(value, dict) and "$message" in value:
         value = {"message": messages[str(value.pop("$message"))], **value}
     start, end = cast("list[int]", node["span"])
     error, usage = node.get("error"), node.get("usage")
+    unknown = node.keys() - _EVENT_FIELDS
     return RecordedEvent(
         n=int(cast("int", node["n"])),
         kind=kind,
         name=name,
-        run=str(node.get("run", "")),
+        run=run,
         start=int(start),
         end=int(end),
         request=request,
-        # Not the stored key: a hand-edited request is allowed, and is what must match.
-        key=key_of(kind, name, request),
+        # Trusted, so that loading needs no hashing; the matcher finds out where a request was edited by hand.
+        key=str(node.get("key") or key_of(kind, name, request)),
         value=value,
-        error=error_from_json(cast("dict[str, Json]", unfold(error))) if error is not None else None,
+        error=error_from_json(cast("dict[str, Json]", unfold(error, read))) if error is not None else None,
         usage=usage_from_json(cast("Mapping[str, Json]", usage)) if usage is not None else None,
         decision=str(node.get("decision", "allow")),
         parent=cast("int | None", node.get("parent")),
@@ -139,6 +268,8 @@ def _event_from_json(node: Mapping[str, Json], messages: dict[str, Json], tools:
         finished=bool(node.get("finished", True)),
         call_id=cast("str | None", node.get("call_id")),
         batch=cast("int | None", node.get("batch")),
+        scope=str(node.get("scope", "")),
         at=cast("float | None", node.get("at")),
         took_s=cast("float | None", node.get("took_s")),
+        extra={key: item for key, item in node.items() if key in unknown} if unknown else {},
     )

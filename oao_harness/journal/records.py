@@ -29,11 +29,10 @@ calls that one answer of a model asks for together. `usage` is
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from typing import Final, cast
 
+from oao_harness.journal.shape import default_shaper
 from oao_hookspecs import Allow, Call, Decision, ErrorInfo, Json, Outcome, ToolCall, Usage
 
 __all__ = [
@@ -58,9 +57,11 @@ def request_of(call: Call) -> dict[str, Json]:
 
 
 def key_of(kind: str, name: str, request: Mapping[str, Json]) -> str:
-    """Return the identity of a request: 16 hex digits over kind, name and the whole canonical request."""
-    text = json.dumps([kind, name, request], sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    """Return what a request is found by: 16 hex digits over kind, name and the request without volatile tokens.
+
+    An index, no proof: requests of one key are compared with each other before one answers the other.
+    """
+    return default_shaper().shape(kind, name, request).key
 
 
 def decision_text(decision: Decision) -> str:

@@ -4,11 +4,61 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
+from oao_harness.journal.differences import Difference
 from oao_hookspecs import Call, Outcome
 
-__all__ = ["Replay", "Served"]
+__all__ = ["Divergence", "DivergenceKind", "Replay", "Served"]
+
+DivergenceKind: TypeAlias = Literal[
+    "changed",
+    "identity",
+    "order",
+    "repeat",
+    "unexpected",
+    "exhausted",
+    "unfinished",
+    "unplayed",
+    "unreadable",
+    "unrecorded",
+    "verdict",
+    "network",
+    "doubt",
+]
+"""What a divergence is.
+
+```text
+changed     the request is another one than the recorded one
+identity    it is the same but for an id, which is not the one that stands for the recorded one
+order       it was recorded, and something recorded before it was not asked for yet
+repeat      it was asked for more often than it was recorded
+unexpected  something else was recorded
+exhausted   the recording is over
+unfinished  the call never ended when it was recorded
+unplayed    a recorded call was not asked for
+unreadable  the recorded result cannot be read back
+unrecorded  there is no recording, or it is damaged
+verdict     the policies decide otherwise than when it was recorded
+network     the code under test connects to the network
+doubt       nobody knows whether a call of an interrupted run happened
+```
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Divergence:
+    """How a call is not what the recording holds."""
+
+    kind: DivergenceKind
+    text: str
+    """What a person reads; the first line stands alone."""
+    step: int | None = None
+    """Number of the recorded event that it is compared with, or would have been."""
+    name: str = ""
+    """Name of the model or tool that was called."""
+    differences: tuple[Difference, ...] = ()
+    """All of them, also those that the text leaves out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,10 +84,26 @@ class Served:
 class Replay(Protocol):
     """Answers calls from a recording."""
 
-    def serve(self, call: Call, run_name: str) -> Served | str | None:
-        """Return the recorded outcome, or a text that says how the call diverges; its first line stands alone.
+    @property
+    def plays_wire(self) -> bool:
+        """True where only the requests to model providers were recorded: the calls around them are made."""
+        ...
 
-        None: the call is new, and may be made. Called once per call, from any thread, before the policies are asked.
+    def serve(self, call: Call, run: str) -> Served | Divergence | None:
+        """Return the recorded outcome, or how the call diverges. Called once per call, from any thread.
+
+        None: the call is new, and may be made. The policies are asked afterwards.
+
+        Args:
+            call: What the agent asks for.
+            run: Name of the live run that asks.
+        """
+        ...
+
+    def serve_inside(self, call: Call, run: str) -> Served | Divergence | None:
+        """Return the recorded response of a request that the body of a governed call sends to a model provider.
+
+        None: it may be sent. That is always so where the calls themselves were recorded: a body that runs is live.
         """
         ...
 

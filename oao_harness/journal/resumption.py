@@ -12,7 +12,8 @@ from typing import cast
 from oao_harness.journal.codec import alike
 from oao_harness.journal.matcher import Matcher
 from oao_harness.journal.recording import RecordedEvent, Recording
-from oao_harness.journal.replay import Served
+from oao_harness.journal.replay import Divergence, Served
+from oao_harness.journal.shape import Shape
 from oao_hookspecs import Call, Json, Outcome, Record
 
 __all__ = ["Resumption"]
@@ -30,7 +31,8 @@ class Resumption(Matcher):
         self._read = read
         self.last_number = max((cast("int", one["n"]) for one in records if one["type"] == "call"), default=0)
         records = _without_abandoned(records)
-        super().__init__(Recording.from_records(records))
+        # Exactly: a call that a new id sets apart from a recorded one is another effect.
+        super().__init__(Recording.from_records(records), volatile=())
         self.is_over = any(record["type"] == "run.finished" for record in records)
         """True where the run had ended: all of it is served, nothing of it is written again."""
         self._waiting = _waiting(records)
@@ -79,11 +81,11 @@ class Resumption(Matcher):
             if event.n not in self._served and event.outcome is not None
         )
 
-    def _explain(self, call: Call, request: dict[str, Json], key: str) -> str:
+    def _explain(self, call: Call, shape: Shape, run: str) -> Divergence:
         if self._doubtful is not None and not self.is_over:
             # Asked for in other words, it would be done twice.
             return _in_doubt(self._doubtful)
-        return super()._explain(call, request, key)
+        return super()._explain(call, shape, run)
 
     def _may_be_made_again(self, event: RecordedEvent) -> bool:
         """Return True for a call without an outcome that was denied, that repeats nothing, or that only waited."""
@@ -94,28 +96,30 @@ class Resumption(Matcher):
             or event.call_n in self._waiting
         )
 
-    def _take(self, event: RecordedEvent) -> Served | str:
-        self._served.add(event.n)
+    def _take(self, event: RecordedEvent) -> Served | Divergence:
+        self._mark_served(event)
         self._played.add(event.call_n)
         if event.outcome is None:
             if self._may_be_made_again(event):
-                return Served(outcome=Outcome(), decision=event.decision, n=event.call_n, again=True)
+                return Served(outcome=Outcome(), decision=event.decision, n=event.call_n, event=event.n, again=True)
             return _in_doubt(event)
         children = list(self._descendants(event))
-        self._served.update(child.n for child in children)
-        self._played.update(child.call_n for child in children)
+        for child in children:
+            self._mark_served(child)
+            self._played.add(child.call_n)
         inside = [(child.call, child.outcome, child.denied) for child in children]
         for n in (event.call_n, *(child.call_n for child in children)):
             for nested in self._runs_of.pop(n, ()):
                 found = self._calls_of(nested)
                 if isinstance(found, str):
-                    return found
+                    return Divergence(kind="doubt", text=found, step=event.n, name=event.name)
                 inside += found
         return Served(
             outcome=event.outcome,
             children=inside,
             decision=event.decision,
             n=event.call_n,
+            event=event.n,
             known=True,
         )
 
@@ -139,11 +143,12 @@ class Resumption(Matcher):
         return calls
 
 
-def _in_doubt(event: RecordedEvent) -> str:
-    return (
+def _in_doubt(event: RecordedEvent) -> Divergence:
+    text = (
         f"tool {event.name} (#{event.call_n}) is in doubt: it began before the run was interrupted, and nobody knows "
         "whether it happened; a tool declared idempotent or pure would be called again"
     )
+    return Divergence(kind="doubt", text=text, step=event.n, name=event.name)
 
 
 def _without_abandoned(records: Sequence[Record]) -> list[Record]:

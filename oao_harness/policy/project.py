@@ -13,7 +13,8 @@ from oao_harness.policy.reading import close_to, read_text, table_in
 
 __all__ = ["ProjectPolicy", "find_project_policy"]
 
-_KNOWN: Final = ("policy",)
+# `redact` is read where recordings are written.
+_KNOWN: Final = ("policy", "redact")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

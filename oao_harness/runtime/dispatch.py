@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Awaitable, Collection, Generator, Iterable, Mapping
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar, cast
 
@@ -58,6 +59,7 @@ __all__ = [
 ]
 
 _log = logging.getLogger("oao")
+_POLICY_ERROR: Final = "policy-error"
 
 T = TypeVar("T")
 Steps: TypeAlias = Generator[Awaitable[object], object, T]
@@ -103,11 +105,18 @@ class Hooks:
     Args:
         impls: Implementations by hook name.
         timeout_s: Seconds one implementation may take, > 0.
+        waivers: Why denials of a rule do not count, by `rule` or `rule:tool`; both may be globs.
     """
 
-    __slots__ = ("_impls", "_muted", "timeout_s")
+    __slots__ = ("_impls", "_muted", "_waivers", "timeout_s")
 
-    def __init__(self, impls: Mapping[str, tuple[HookImpl, ...]], timeout_s: float) -> None:
+    def __init__(
+        self,
+        impls: Mapping[str, tuple[HookImpl, ...]],
+        timeout_s: float,
+        waivers: Mapping[str, str] | None = None,
+    ) -> None:
+        self._waivers = dict(waivers or {})
         self._impls = {name: found for name, found in impls.items() if found}
         self._muted: set[str] = set()
         self.timeout_s = timeout_s
@@ -121,6 +130,7 @@ class Hooks:
         observe: Iterable[str],
         timeout_s: float,
         undecided: Collection[str] = (),
+        waivers: Mapping[str, str] | None = None,
     ) -> Hooks:
         """Return the hooks of a plugin manager, in calling order.
 
@@ -130,6 +140,7 @@ class Hooks:
             observe: Names of the observing hooks.
             timeout_s: Seconds one implementation may take, > 0.
             undecided: Plugins that may observe, but not decide.
+            waivers: Why denials of a rule do not count.
         """
 
         def impls(name: str, refused: Collection[str]) -> tuple[HookImpl, ...]:
@@ -141,7 +152,7 @@ class Hooks:
             )
 
         deciding = {name: impls(name, undecided) for name in decide}
-        return cls({**deciding, **{name: impls(name, ()) for name in observe}}, timeout_s)
+        return cls({**deciding, **{name: impls(name, ()) for name in observe}}, timeout_s, waivers)
 
     def get(self, hook: str) -> tuple[HookImpl, ...]:
         """Return who implements a hook, in calling order."""
@@ -150,6 +161,21 @@ class Hooks:
     def heard(self, hook: str) -> bool:
         """Return True where somebody observes a hook."""
         return hook in self._impls
+
+    def waived(self, denial: Deny, call: object) -> Deny | Allow:
+        """Return a denial as what a waiver makes of it: the call passes, and the journal says what would have been.
+
+        An error in a policy cannot be waived: nobody knows what the policy would have said.
+        """
+        if not self._waivers or denial.rule == _POLICY_ERROR:
+            return denial
+        name = call.name if isinstance(call, ModelCall | ToolCall) else ""
+        for waiver, why in self._waivers.items():
+            rule, _, pattern = waiver.partition(":")
+            if fnmatchcase(denial.rule, rule) and fnmatchcase(name, pattern or "*"):
+                reason = f"waived ({why}): {denial.reason}"
+                return Allow(rule=denial.rule, plugin=denial.plugin, reason=reason, source=denial.source, would="deny")
+        return denial
 
     def mute(self, plugin: str) -> bool:
         """Stop calling the observers of a plugin; return True the first time."""
@@ -189,6 +215,8 @@ def decisions(hooks: Hooks, hook: str, arguments: dict[str, object]) -> Steps[li
         answer = yield from _ask(impl, hook, arguments, hooks.timeout_s)
         if answer is None:
             continue
+        if isinstance(answer, Deny):
+            answer = hooks.waived(answer, arguments.get("call"))
         answers.append(answer)
         if isinstance(answer, Deny):
             break
@@ -245,7 +273,7 @@ def _checked(impl: HookImpl, answer: object, arguments: dict[str, object]) -> De
 
 
 def _failed(impl: HookImpl, what: str) -> Deny:
-    return Deny(rule="policy-error", plugin=impl.plugin, reason=f"policy {impl.plugin!r} {what}; an error is a denial")
+    return Deny(rule=_POLICY_ERROR, plugin=impl.plugin, reason=f"policy {impl.plugin!r} {what}; an error is a denial")
 
 
 def answers(hooks: Hooks, request: ApprovalRequest, run: RunView) -> Steps[list[ApprovalAnswer]]:

@@ -24,6 +24,9 @@ __all__ = ["Ending", "execute", "execute_async"]
 _UNWIND_S: Final = 0.5
 # The same after a cancellation at the deadline: the report must not come much later than the limit.
 _CANCEL_S: Final = 0.03
+# A stream inside of streams takes some turns for each of them, and the time of the callbacks that are told of it.
+_CLOSING_TURNS: Final = 40
+_CLOSING_S: Final = 0.2
 
 
 @dataclass(slots=True)
@@ -149,6 +152,11 @@ async def _in_task(run: Run, body: Callable[[], Awaitable[object]], ending: Endi
     here.set(run)
     try:
         ending.result = await body()
+        # Python closes an async stream that `break` left in later turns of the loop: only then is it written and paid.
+        turns = 0
+        while run.reading and turns < _CLOSING_TURNS:
+            turns += 1
+            await asyncio.sleep(0 if turns < _CLOSING_TURNS // 2 else _CLOSING_S / _CLOSING_TURNS)
     except asyncio.CancelledError as error:
         if run.halted is None:
             ending.error, ending.done = error, True

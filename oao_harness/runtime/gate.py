@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import aclosing, closing, suppress
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 from oao_harness.errors import RunHalted
 from oao_harness.journal.codec import decode_error, error_line, opaque
-from oao_harness.journal.replay import Served
+from oao_harness.journal.replay import Divergence, Served
 from oao_harness.runtime.context import Frame, frame
 from oao_harness.runtime.dispatch import drive, drive_async
 from oao_harness.runtime.passage import (
@@ -36,6 +36,7 @@ from oao_hookspecs import Call, Json
 __all__ = ["Answer", "Shape", "ValueShape", "acall", "astream", "call", "stream"]
 
 R = TypeVar("R")
+_END: Final = object()
 
 
 def _again(ticket: Ticket, error: BaseException, begun: Answer | None = None) -> bool:
@@ -131,8 +132,10 @@ def _loaded(ticket: Ticket, load: Callable[[Json], R]) -> R:
     try:
         return load(cast("Served", ticket.served).outcome.value)
     except Exception as error:
-        reason = f"{call.kind} {call.name}: its recorded result cannot be read: {error_line(error)} (replay diverged)"
-        drive(diverging(run, reason, ticket.n), run.hooks.timeout_s)
+        text = f"{call.kind} {call.name}: its recorded result cannot be read: {error_line(error)} (replay diverged)"
+        step = cast("Served", ticket.served).event
+        divergence = Divergence(kind="unreadable", text=text, step=step, name=call.name)
+        drive(diverging(run, divergence, ticket.n), run.hooks.timeout_s)
         raise run.require_halt() from error
 
 
@@ -226,8 +229,16 @@ async def acall(run: Run, request: Call, act: Callable[[Call], Awaitable[R]], sh
 
 def stream(run: Run, request: Call, act: Callable[[Call], Iterator[R]], shape: Shape) -> Generator[R, None, None]:
     """Pass a sync stream through the gate, chunk by chunk; see `call`. A stream that began is not retried."""
+    ticket = drive(begin(run, request), run.hooks.timeout_s)
+    run.reading.add(ticket.n)
+    try:
+        yield from _stream(run, ticket, act, shape)
+    finally:
+        run.reading.discard(ticket.n)
+
+
+def _stream(run: Run, ticket: Ticket, act: Callable[[Call], Iterator[R]], shape: Shape) -> Generator[R, None, None]:
     timeout_s = run.hooks.timeout_s
-    ticket = drive(begin(run, request), timeout_s)
     chunks: list[R] = []
     withheld = ticket.served is None and must_redact(ticket)
     while True:
@@ -263,8 +274,20 @@ async def astream(
     run: Run, request: Call, act: Callable[[Call], AsyncIterator[R]], shape: Shape
 ) -> AsyncGenerator[R, None]:
     """Pass an async stream through the gate, chunk by chunk; see `stream`."""
+    ticket = await drive_async(begin(run, request), run.hooks.timeout_s)
+    run.reading.add(ticket.n)
+    try:
+        async with aclosing(_astream(run, ticket, act, shape)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+    finally:
+        run.reading.discard(ticket.n)
+
+
+async def _astream(
+    run: Run, ticket: Ticket, act: Callable[[Call], AsyncIterator[R]], shape: Shape
+) -> AsyncGenerator[R, None]:
     timeout_s = run.hooks.timeout_s
-    ticket = await drive_async(begin(run, request), timeout_s)
     chunks: list[R] = []
     withheld = ticket.served is None and must_redact(ticket)
     while True:
@@ -325,8 +348,11 @@ async def _async_source(ticket: Ticket, act: Callable[[Call], AsyncIterator[Any]
         _raise_served(ticket)
 
 
-def _served_chunks(ticket: Ticket, shape: Shape) -> list[Any]:
-    """Return the recorded chunks; none where the stream failed when it was recorded."""
+def _served_chunks(ticket: Ticket, shape: Shape) -> Iterator[Any]:
+    """Yield the recorded chunks; none where the stream failed when it was recorded."""
     if cast("Served", ticket.served).outcome.error is not None:
-        return []
-    return _loaded(ticket, lambda value: list(shape.load_chunks(value)))
+        return
+    chunks = _loaded(ticket, lambda value: iter(shape.load_chunks(value)))
+    # One by one: a stream that was left early when it was recorded cannot be read further than it was then.
+    while (chunk := _loaded(ticket, lambda _: next(chunks, _END))) is not _END:
+        yield chunk

@@ -14,10 +14,10 @@ from typing import Any, cast
 
 from oao_harness.errors import AgentError, ConfigError, RunHalted
 from oao_harness.journal.inbox import answer_question, questions_of_runs
-from oao_harness.journal.matcher import Matcher
 from oao_harness.journal.playback import Playback
 from oao_harness.journal.questions import Questions, principal_from_json
 from oao_harness.journal.recording import Recording
+from oao_harness.journal.wire_replay import replay_of
 from oao_harness.journal.writer import Writer
 from oao_harness.plugins.manager import hook_names, make_manager, undecided
 from oao_harness.runtime import context, phases
@@ -51,6 +51,8 @@ class Orchestrator:
         approver: Answers held calls at once: is given the question and returns `Approve`, `Reject` or None, which
             leaves it to a person and suspends the run. It may take its time, and may be async.
         budget: What the runs may spend together with all others, in any process, that name the same budget.
+        waivers: Denials of policies that do not count, for tests: `rule` or `rule:tool` and why. The call passes, the
+            journal and the report say what would have been denied. Limits and errors of policies cannot be waived.
 
     Raises:
         ConfigError: A policy, a plugin or a store is unknown or unusable.
@@ -67,6 +69,7 @@ class Orchestrator:
         clock: Clock | None = None,
         approver: Approver | None = None,
         budget: SharedBudget | None = None,
+        waivers: Mapping[str, str] | None = None,
     ) -> None:
         policies = _as_list(policy)
         asked = [] if approver is None else [CallbackApprover(approver)]
@@ -79,6 +82,7 @@ class Orchestrator:
             observe=names["observe"],
             timeout_s=policy_timeout_s,
             undecided=undecided(trusted),
+            waivers=waivers,
         )
         self._adapters: list[Adapter] = [adapter for found in self._manager.hook.oao_adapters() for adapter in found]
         self._clock: Clock = clock or SystemClock()
@@ -213,7 +217,7 @@ class Orchestrator:
         loaded = recording if isinstance(recording, Recording) else Recording.load(recording)
         adapter = self._adapter_for(agent, framework)
         run = self._make_run(_name_of(agent), task, execution_id)
-        run.replay = run.must_play = Matcher(loaded)
+        run.replay = run.must_play = replay_of(loaded)
         run.follow(Playback(loaded))
         return self._run(adapter, run, agent, tools)
 

@@ -16,8 +16,9 @@ from oao_harness.errors import PolicyViolation, ReplayDiverged, RunHalted, RunSu
 from oao_harness.journal.codec import alike, decode_error, encode_error, error_line, opaque
 from oao_harness.journal.questions import Question
 from oao_harness.journal.records import call_fields, outcome_fields
-from oao_harness.journal.replay import Served
+from oao_harness.journal.replay import Divergence, Served
 from oao_harness.runtime.approvals import hold, suspend
+from oao_harness.runtime.callers import caller_line
 from oao_harness.runtime.context import Frame, frame
 from oao_harness.runtime.dispatch import ALLOWED, Steps, observe
 from oao_harness.runtime.frozen import freeze_call, freeze_outcome
@@ -140,8 +141,9 @@ def begin(run: Run, request: Call) -> Steps[Ticket]:
             decision = denial or decision
         recorded = served.decision if served is not None else decision.verdict
         if not isinstance(decision, Deny) and recorded.partition(" ")[0] != decision.verdict:
-            reason = f"{call.kind} {call.name}: {recorded} when recorded, {decision.verdict} now (replay diverged)"
-            yield from diverging(run, reason, n)
+            text = f"{call.kind} {call.name}: {recorded} when recorded, {decision.verdict} now (replay diverged)"
+            step = served.event if served is not None else None
+            yield from diverging(run, Divergence(kind="verdict", text=text, step=step, name=call.name), n)
             raise run.require_halt()
         run.calls.append((call.kind, call.name))
         if not ticket.is_known or isinstance(decision, Deny):
@@ -279,27 +281,31 @@ def _match(run: Run, request: Call) -> Steps[tuple[Call, Served | None]]:
     """Return the call with what is declared about its tool, and what a recording holds for it, if it holds anything."""
     try:
         call = run.described(request)
-        served = run.replay.serve(call, run.agent_name) if run.replay is not None else None
+        served = run.replay.serve(call, run.label) if run.replay is not None else None
     except Exception as error:
         reason = f"the gate failed: {error_line(error)}"
         yield from run.halting(PolicyViolation(reason, rule="gate", plugin="oao"))
         raise
-    if isinstance(served, str):
-        yield from diverging(run, served, len(run.calls) + 1)
+    if isinstance(served, Divergence):
+        caller = caller_line()
+        told = served if caller is None else replace(served, text=f"{served.text}\n  {caller}")
+        yield from diverging(run, told, len(run.calls) + 1)
         raise run.require_halt()
     return call, served
 
 
-def diverging(run: Run, reason: str, n: int | None) -> Steps[None]:
+def diverging(run: Run, divergence: Divergence, n: int | None) -> Steps[None]:
     """Halt every run that plays the same recording: after a divergence none of its answers means anything.
 
     The journals of resumed runs are one recording: what is in doubt inside of a nested run is in doubt outside too.
     """
     for member in run.lineage:
         if member.replay is run.replay or (member.resumption is not None and run.resumption is not None):
-            yield from member.halting(
-                ReplayDiverged(reason, rule="replay", plugin="oao", n=n if member is run else None)
+            own = n if member is run else None
+            halt = ReplayDiverged(
+                divergence.text, rule="replay", plugin="oao", n=own, kind=divergence.kind, step=divergence.step
             )
+            yield from member.halting(halt)
 
 
 def finish(ticket: Ticket, answer: Answer | None, error: BaseException | None) -> Steps[None]:
@@ -459,6 +465,9 @@ def retrying(ticket: Ticket, error: BaseException, *, began: bool = False) -> St
     """Return the seconds to wait before another try, written and observed, or None where there is none."""
     run = ticket.run
     if began or ticket.served is not None or not isinstance(error, Exception) or run.halted is not None or run.closed:
+        return None
+    if ticket.call.kind == "model" and run.replay is not None and run.replay.plays_wire:
+        # Its requests come from the recording, and that holds every try that was made.
         return None
     left_s = None if run.deadline is None else run.deadline - run.clock.monotonic()
     delay_s = delay_before_retry(run.limits.retry, ticket.call, error, ticket.attempts, left_s)

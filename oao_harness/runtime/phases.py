@@ -170,7 +170,7 @@ def review(run: Run, ending: Ending | None, adapter: Adapter | None) -> Steps[Ex
             error = _error_text(ending)
             unplayed = run.must_play.unplayed_text() if run.must_play is not None and error is None else None
             if unplayed is not None:
-                yield from run.halting(ReplayDiverged(unplayed, rule="replay", plugin="oao"))
+                yield from run.halting(ReplayDiverged(unplayed, rule="replay", plugin="oao", kind="unplayed"))
             elif error is None:
                 found = adapter.output(ending.result) if adapter is not None else ending.result
                 output = as_json(found)

@@ -104,6 +104,8 @@ class Run:
     ) -> None:
         self.execution_id = execution_id
         self.agent_name = agent_name
+        self.label = agent_name
+        """The run's name in a recording: whoever runs several of one agent gives each another one."""
         self.task = task
         self.hooks = hooks
         self.clock = clock
@@ -117,6 +119,8 @@ class Run:
         """Where the agent and the policy can be found again, for who resumes the run in another process."""
         self.waiting: list[int] = []
         """Numbers of the calls whose bodies wait for a person."""
+        self.reading: set[int] = set()
+        """Numbers of the calls whose streams nobody has read to the end or closed."""
         self.lifecycle = Lifecycle()
         self.halt_event = threading.Event()
         self.ungoverned: list[str] = []

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, cast
 
 from oao_hookspecs import Json, ModelCall, Usage
 
-__all__ = ["declared_output_tokens", "estimate_input_tokens", "estimate_tokens", "read_usage", "worst_case_tokens"]
+__all__ = [
+    "declared_output_tokens",
+    "estimate_input_tokens",
+    "estimate_tokens",
+    "read_usage",
+    "usage_or_estimate",
+    "worst_case_tokens",
+]
 
 # Source: the providers' rule of thumb for English text, about four characters a token.
 _CHARS_PER_TOKEN: Final = 4
@@ -89,6 +96,21 @@ def declared_output_tokens(call: ModelCall) -> int | None:
     bound = next((found for found in bounds if found is not None), None)
     answers = _first_count(call.params, ("n",)) or 1
     return None if bound is None else bound * answers
+
+
+def usage_or_estimate(call: ModelCall, reported: Usage | None, said: Sequence[Json]) -> Usage:
+    """Return the reported tokens; what was not reported is estimated and flagged, never counted as nothing.
+
+    Args:
+        call: The request.
+        reported: What the provider said, if anything.
+        said: The texts and tool calls of the answer.
+    """
+    if reported is None or reported.total_tokens == 0:
+        return Usage(input_tokens=estimate_input_tokens(call), output_tokens=estimate_tokens(said), estimated=True)
+    if reported.output_tokens == 0 and (estimate := estimate_tokens(said)) and not reported.estimated:
+        return Usage(input_tokens=reported.input_tokens, output_tokens=estimate, estimated=True)
+    return reported
 
 
 def worst_case_tokens(call: ModelCall, assumed_output_tokens: int | None) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import PrivateAttr
 
 from oao_harness.journal.records import error_from_json, key_of, request_of, usage_from_json
-from oao_harness.journal.replay import Served
+from oao_harness.journal.replay import Divergence, Served
 from oao_harness.runtime import context
 from oao_hookspecs import Call, Outcome, Record
 
@@ -114,6 +114,11 @@ class Delegating(ScriptedStream):
 class JournalReplay:
     """Serves the outcomes of a journal by their request: what the real replay does, without its diagnosis."""
 
+    plays_wire = False
+
+    def serve_inside(self, call: Call, run: str) -> None:
+        return None
+
     def __init__(self, records: Sequence[Record]) -> None:
         self._lock = threading.Lock()
         self._served: dict[str, list[Record]] = {}
@@ -126,11 +131,12 @@ class JournalReplay:
     def unplayed_text(self) -> str | None:
         return None
 
-    def serve(self, call: Call, run_name: str) -> Served | str:
+    def serve(self, call: Call, run: str) -> Served | Divergence:
         with self._lock:
             found = self._served.get(key_of(call.kind, call.name, request_of(call)))
             if not found:
-                return f"nothing recorded for {call.kind} {call.name} {request_of(call)}"
+                text = f"nothing recorded for {call.kind} {call.name} {request_of(call)}"
+                return Divergence(kind="unexpected", text=text)
             record: Mapping[str, Any] = found.pop(0)
         return Served(
             outcome=Outcome(

@@ -381,10 +381,10 @@ async def aown_chat(server: OpenAIServer) -> Any:
     return await evil_chat(server).ainvoke("evil")
 
 
-# Providers, without a model
+# The clients of providers, and providers without a client
 
 
-@attempt("`ChatOpenAI.root_client`", HTTP, "ungoverned-call")
+@attempt("`ChatOpenAI.root_client`", LEAF, "no-evil")
 def root_client(server: OpenAIServer) -> Any:
     return evil_chat(server).root_client.chat.completions.create(**EVIL)
 
@@ -404,7 +404,7 @@ async def _aask_openai(server: OpenAIServer) -> Any:
         return await client.chat.completions.create(**EVIL)  # type: ignore[call-overload]
 
 
-@attempt("an `openai` client", HTTP, "ungoverned-call")
+@attempt("an `openai` client", LEAF, "no-evil")
 def openai_client(server: OpenAIServer) -> Any:
     return _ask_openai(server)
 
@@ -414,7 +414,7 @@ async def async_openai_client(server: OpenAIServer) -> Any:
     return await _aask_openai(server)
 
 
-@attempt("an `openai` client in a raw thread", HTTP, "ungoverned-call")
+@attempt("an `openai` client in a raw thread", LEAF, "no-evil")
 def openai_client_in_thread(server: OpenAIServer) -> Any:
     return in_thread(lambda: _ask_openai(server))
 

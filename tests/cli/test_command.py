@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
 import pytest
 
-from oao_harness.cli.app import COMMANDS
+from oao_harness.cli.app import COMMANDS, main
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Oao
@@ -31,8 +31,9 @@ def python(*args: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help_with_examples(oao: Oao, name: str) -> None:
     """The summary in the list is the command's own, and its help shows how it is used."""
-    command = import_module(f"oao_harness.cli.{name}").command
+    command = main.get_command(click.Context(main), name)
 
+    assert command is not None
     assert command.short_help == COMMANDS[name]
     shown = oao(name, "--help").stdout
     examples = shown.split("\n  Examples:\n")[1].split("\n\n")[0].splitlines()

@@ -135,7 +135,7 @@ def test_a_plain_test_under_a_policy_is_not_touched(pytester: pytest.Pytester) -
         (
             'return refund("123"',
             'refund("123", paid); return refund("123"',
-            "step 4 tool refund: identical call number 2, recorded 1*",
+            "step 4 tool refund: 2nd identical call, recorded 1*",
         ),
     ],
     ids=["prompt", "task", "argument", "left out", "unplayed", "repeated"],
@@ -151,7 +151,7 @@ def test_a_change_fails_with_one_telling_line(recorded: pytest.Pytester, before:
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines([line])
     result.stdout.fnmatch_lines([f"FAILED test_shop.py::test_refund - Failed: {line[:25]}*"])
-    result.stdout.fnmatch_lines(["*intended?  delete the recording, then: pytest --oao-record=once*"])
+    result.stdout.fnmatch_lines(["*intended?  pytest --oao-record=new *test_shop.py::test_refund* && oao review"])
 
 
 def test_a_divergence_that_the_agent_swallows_still_fails(recorded: pytest.Pytester) -> None:
@@ -240,7 +240,7 @@ def test_a_wrong_recording_fails_the_test_with_the_reason(recorded: pytest.Pytes
     result = run(recorded, "--oao-policy=strict")
 
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines([line, 'to record again: pytest --oao-record=once "test_shop.py::test_refund"'])
+    result.stdout.fnmatch_lines([line, 'to record again: pytest --oao-record=rewrite "test_shop.py::test_refund"'])
     result.stdout.no_fnmatch_line("intended?*")
     result.stdout.no_fnmatch_line("*Traceback*")
     assert path.read_bytes() == before

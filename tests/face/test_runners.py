@@ -1,4 +1,4 @@
-"""Agent tests under the runners and plugins of today: recorded with one, replayed with another. Real."""
+"""Agent tests under the runners and plugins that people use: recorded with one, replayed with another."""
 
 from __future__ import annotations
 

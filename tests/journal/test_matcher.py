@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oao_harness.journal.differences import details, headline
+from oao_harness.journal.differences import compare
 from oao_harness.journal.matcher import Matcher
 from oao_harness.journal.recording import RecordedEvent, Recording
 from oao_harness.journal.records import key_of
-from oao_harness.journal.replay import Served
+from oao_harness.journal.replay import Divergence, Served
 from oao_hookspecs import Call, Json, ModelCall, ToolCall
 
 
@@ -63,7 +63,7 @@ def test_a_sequence_is_served_in_its_order() -> None:
         ("", call("a"), "step 1 tool a: x missing (replay diverged)"),
         ("", call("a", x=1, y=2), "step 1 tool a: y added (replay diverged)"),
         ("", call("c"), "step 1: tool c instead of tool a (replay diverged)"),
-        ("aba", call("a", x=1), "step 4 tool a: identical call number 3, recorded 2 (replay diverged)"),
+        ("aba", call("a", x=1), "step 4 tool a: 3rd identical call, recorded 2 (replay diverged)"),
         ("aba", call("c"), "step 4 tool c: the recording ends after 3 steps (replay diverged)"),
     ],
 )
@@ -75,8 +75,8 @@ def test_every_difference_is_told_in_one_line(before: str, asked: Call, message:
 
     answer = matcher.serve(asked, "")
 
-    assert isinstance(answer, str)
-    assert answer.splitlines()[0] == message
+    assert isinstance(answer, Divergence)
+    assert answer.text.splitlines()[0] == message
 
 
 def test_what_was_not_asked_for_is_named() -> None:
@@ -106,7 +106,7 @@ def test_the_calls_of_one_answer_may_come_in_any_order() -> None:
     for order in set(itertools.permutations("aab")):
         matcher = Matcher(Recording(events=events))
         served(matcher, call("ask"))
-        assert isinstance(matcher.serve(call("c"), ""), str)
+        assert isinstance(matcher.serve(call("c"), ""), Divergence)
         matcher = Matcher(Recording(events=events))
         for name in ("ask", *order, "c"):
             served(matcher, call(name))
@@ -141,15 +141,14 @@ def test_offered_tools_are_told_by_their_names() -> None:
     newer = {"type": "function", "function": {"name": "search", "description": "New."}}
 
     def told(*tools: Json) -> str:
-        return headline("model", {"tools": [search, fetch]}, {"tools": list(tools)})
+        return compare("model", {"tools": [search, fetch]}, {"tools": list(tools)}).headline
 
     assert told(fetch) == "offered tools changed: search missing"
     assert told(search) == "offered tools changed: fetch missing"
     assert told(newer, fetch) == 'offered tools changed: search.function.description "Old." -> "New."'
-    assert told(fetch, search) == 'offered tools changed: tools[0].function.name "search" -> "fetch" and 1 more'
-    assert details({"tools": [search, fetch]}, {"tools": [newer, fetch]}) == [
-        '~ tools.search.function.description: "Old." -> "New."'
-    ]
+    assert told(fetch, search) == "offered tools changed: tools[1] moved to [0]"
+    differences = compare("model", {"tools": [search, fetch]}, {"tools": [newer, fetch]}).differences
+    assert [one.line for one in differences] == ['~ tools.search.function.description: "Old." -> "New."']
 
 
 def conversation(*texts: str, **params: Json) -> ModelCall:
@@ -170,7 +169,11 @@ RECORDED = conversation("Be careful.\nNever book a flight without approval of a 
             "~ messages[0].content line 2: Never book a [-flight-]{+train+} without approval of a person.",
         ),
         (conversation(RECORDED.messages[0]["content"], "ho", temperature=0), "user message changed", '"hi" -> "ho"'),  # type: ignore[arg-type]
-        (conversation(RECORDED.messages[0]["content"], temperature=0), "2 -> 1 messages", "- messages[1]"),  # type: ignore[arg-type]
+        (
+            conversation(RECORDED.messages[0]["content"], temperature=0),
+            "user message missing (2 -> 1 messages)",
+            "- messages[1]",
+        ),  # type: ignore[arg-type]
         (
             conversation(RECORDED.messages[0]["content"], "hi", temperature=1),
             "temperature 0 -> 1",
@@ -188,8 +191,8 @@ def test_a_changed_prompt_is_told_by_words(asked: ModelCall, headline: str, deta
 
     answer = Matcher(Recording(events=(recorded,))).serve(asked, "")
 
-    assert isinstance(answer, str)
-    lines = answer.splitlines()
+    assert isinstance(answer, Divergence)
+    lines = answer.text.splitlines()
     assert lines[0] == f"step 1 model gpt-x: {headline} (replay diverged)"
     assert detail in "\n".join(lines[1:])
 

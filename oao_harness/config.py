@@ -1,0 +1,119 @@
+"""What a project declares in pyproject.toml beside its policy: `[tool.oao.redact]`."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, cast
+
+from oao_harness.errors import ConfigError
+from oao_harness.journal.secrets import Redaction, Scrubber
+from oao_harness.policy.lines import LineMap, error_line_of
+from oao_harness.policy.reading import close_to, read_text, table_in
+
+__all__ = ["find_project_redaction", "project_scrubber"]
+
+_KNOWN: Final = ("patterns", "paths")
+_KINDS: Final = ("tool", "model", "*", "**")
+_PARTS: Final = ("req", "res", "error", "*", "**")
+
+
+def project_scrubber(start: Path | None = None) -> Scrubber:
+    """Return what keeps secrets out of a project's recordings: its environment now, and what it declares.
+
+    Args:
+        start: A folder of the project; the working folder by default.
+
+    Raises:
+        ConfigError: See `find_project_redaction`.
+    """
+    return Scrubber.of(redact=find_project_redaction(start))
+
+
+def find_project_redaction(start: Path | None = None) -> Redaction:
+    """Return what the project that a folder is in declares under `[tool.oao.redact]`; empty where it declares nothing.
+
+    The first pyproject.toml upwards with that table counts; the search ends at the folder with `.git`.
+
+    ```toml
+    [tool.oao.redact]
+    patterns = ['[0-9]{16}', 'pin ([0-9]+)']           # what they find, or their groups where they have any
+    paths = ["tool.*.req.password", "model.**.ssn"]    # kind, name, req | res | error, keys
+    ```
+
+    Args:
+        start: The folder; the working folder by default.
+
+    Raises:
+        ConfigError: The file is no TOML, or the table says something unknown or wrong.
+    """
+    here = (start or Path.cwd()).resolve()
+    for folder in (here, *here.parents):
+        path = folder / "pyproject.toml"
+        if path.is_file():
+            found = _redaction_in(path, _shown(path))
+            if found is not None:
+                return found
+        if (folder / ".git").exists():
+            break
+    return Redaction()
+
+
+def _redaction_in(path: Path, shown: str) -> Redaction | None:
+    text = read_text(path, shown)
+    try:
+        tools = table_in(tomllib.loads(text).get("tool")) or {}
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{shown}:{error_line_of(error, text)}: this is not TOML: {error}") from error
+    oao = table_in(tools.get("oao")) or {}
+    if "redact" not in oao:
+        return None
+    lines = LineMap(text)
+
+    def at(*keys: str | int) -> str:
+        return f"{shown}:{lines.line(('tool', 'oao', 'redact', *keys))}"
+
+    table = table_in(oao["redact"])
+    if table is None:
+        raise ConfigError(f"{at()}: [tool.oao.redact] is no table; give it patterns = [...] or paths = [...]")
+    for key in table:
+        if key not in _KNOWN:
+            raise ConfigError(f"{at(key)}: [tool.oao.redact]: unknown key {key!r}{close_to(key, _KNOWN)}")
+    patterns = [_pattern(one, at("patterns", i)) for i, one in enumerate(_texts(table, "patterns", at("patterns")))]
+    paths = [_path(one, at("paths", i)) for i, one in enumerate(_texts(table, "paths", at("paths")))]
+    return Redaction(patterns=tuple(patterns), paths=tuple(paths))
+
+
+def _texts(table: Mapping[str, object], key: str, where: str) -> list[str]:
+    found = table.get(key, [])
+    if not isinstance(found, list) or not all(isinstance(one, str) and one for one in cast("list[object]", found)):
+        raise ConfigError(f"{where}: {key} is {found!r:.80}; give a list of texts")
+    return cast("list[str]", found)
+
+
+def _pattern(text: str, where: str) -> re.Pattern[str]:
+    try:
+        pattern = re.compile(text)
+    except re.error as error:
+        raise ConfigError(f"{where}: {text!r:.80} is no regular expression: {error}") from error
+    if pattern.search("") is not None:
+        raise ConfigError(f"{where}: {text!r:.80} matches the empty text, so it would redact everything")
+    return pattern
+
+
+def _path(text: str, where: str) -> tuple[str, ...]:
+    parts = tuple(text.split("."))
+    if "" in parts:
+        raise ConfigError(f"{where}: {text!r:.80} has an empty part; write for example tool.*.req.password")
+    if parts[0] not in _KINDS:
+        raise ConfigError(f"{where}: {text!r:.80} begins with {parts[0]!r}; begin with tool, model, * or **")
+    if "**" not in parts and (len(parts) < 3 or not any(part in _PARTS for part in parts[2:])):
+        raise ConfigError(f"{where}: {text!r:.80} names no req, res or error; write for example tool.*.req.password")
+    return parts
+
+
+def _shown(path: Path) -> str:
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

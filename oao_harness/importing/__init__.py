@@ -1,0 +1,1 @@
+"""What other recorders wrote, as recordings of oao."""
