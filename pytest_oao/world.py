@@ -61,6 +61,7 @@ class World:
         self._in_flight: set[tuple[str, Json]] = set()
         self._phase: Phase | None = None
         self._thread = 0
+        self._before: list[Callable[[], object]] = []
         self._undo: list[Callable[[], object]] = []
         self._bytes = random.Random()  # noqa: S311 - it is to be repeatable, not secret
 
@@ -134,27 +135,27 @@ class World:
             numpy.random.seed(self._seed)
 
     def _enter_chance(self) -> None:
-        self._undo.append(functools.partial(random.setstate, random.getstate()))
-        numpy = sys.modules.get("numpy")
-        if numpy is not None and hasattr(numpy, "random"):
-            self._undo.append(functools.partial(numpy.random.set_state, numpy.random.get_state()))
+        self._undo += _chance()
         urandom = os.urandom
         self._undo.append(functools.partial(setattr, os, "urandom", urandom))
-        os.urandom = self._urandom
+        os.urandom = functools.partial(self._urandom, urandom)
         if self._phase == "setup":
             self.reseed()
         else:
             random.seed(self._seed)
 
-    def _urandom(self, size: int, /) -> bytes:
-        return self._bytes.randbytes(size)
+    def _urandom(self, urandom: Callable[[int], bytes], size: int, /) -> bytes:
+        # What a body uses up is not used up in a replay, where it does not run.
+        return urandom(size) if context.frame.get() is not None else self._bytes.randbytes(size)
 
     def _enter_time(self) -> None:
         travel = _travel()
         if travel is None or self._mode == "real":
             return
         with self._lock:
-            self._stand(self._state[0], ticks=self._mode == "ticking" or bool(self._in_flight))
+            ticks = self._mode == "ticking" or bool(self._in_flight)
+            self._state = (self._state[0], time.monotonic_ns() if ticks else None)
+            self._polled_since = None
         traveller = travel(0.0, tick=False)
         moment = traveller.start()
         # Asked at each reading, so that no thread of ours must watch a clock that stands still.
@@ -172,29 +173,40 @@ class World:
             record: The record.
             run: Name of its run, where there are several.
         """
-        if self._mode != "frozen":
-            return
         kind, key = record["type"], (run, record.get("n"))
         with self._lock:
             if kind == "outcome":
-                self._in_flight.discard(key)
+                self._over(key)
                 self._stand(self._moment_ns(cast("float", record["at"])), ticks=bool(self._in_flight))
             elif kind == "again" or (kind == "call" and record.get("event") is None and _is_made(record)):
                 if not self._in_flight:
                     self._stand(self._now_ns(), ticks=True)
+                    self._before = _chance() if self._phase is not None else []
                 self._in_flight.add(key)
             elif kind in {"run.finished", "run.suspended"}:
-                self._in_flight = {one for one in self._in_flight if one[0] != run}
+                for left in [one for one in self._in_flight if one[0] == run]:
+                    self._over(left)
                 if not self._in_flight:
                     self._stand(self._now_ns(), ticks=False)
             else:
                 self._polled_since = None
+
+    def _over(self, key: tuple[str, Json]) -> None:
+        """Take back what bodies used up of chance, when the last of those that ran together has ended."""
+        if key in self._in_flight:
+            self._in_flight.discard(key)
+            if not self._in_flight:
+                before, self._before = self._before, []
+                for restore in before if self._phase is not None else ():
+                    restore()
 
     def _moment_ns(self, at: float) -> int:
         # As a recording keeps it: whole microseconds after the clock began. Else a replay would stand elsewhere.
         return (round(self._clock * 1e6) + round(round(at - self._clock, 6) * 1e6)) * 1000
 
     def _stand(self, at_ns: int, *, ticks: bool) -> None:
+        if self._mode != "frozen":
+            return
         self._stood_ns = max(self._stood_ns, at_ns)
         self._state = (self._stood_ns, time.monotonic_ns() if ticks and self._phase is not None else None)
         self._polled_since = None
@@ -221,7 +233,13 @@ class World:
     def _sleep(self, sleep: Callable[[float], None], seconds: float, /) -> None:
         # Other threads sleep when they please: what moves the clock must happen again in a replay.
         is_ours = threading.get_ident() == self._thread or context.here.get() is not None
-        if not is_ours or self._phase is None or self._state[1] is not None or not seconds > 0:
+        if (
+            self._mode != "frozen"
+            or not is_ours
+            or self._phase is None
+            or self._state[1] is not None
+            or not seconds > 0
+        ):
             sleep(seconds)
             return
         until_ns = self._state[0] + round(seconds * 1e9)
@@ -235,6 +253,15 @@ def missing_clock(mode: ClockMode = "frozen") -> str | None:
     if mode == "real" or _travel() is not None:
         return None
     return "time-machine is not installed: replays see the machine's time; pip install 'oao-harness[pytest]'"
+
+
+def _chance() -> list[Callable[[], object]]:
+    """Return what puts the global generators back to where they are now."""
+    back: list[Callable[[], object]] = [functools.partial(random.setstate, random.getstate())]
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and hasattr(numpy, "random"):
+        back.append(functools.partial(numpy.random.set_state, numpy.random.get_state()))
+    return back
 
 
 def _is_made(record: Record) -> bool:

@@ -6,6 +6,7 @@ Holds configuration only: all state of a run is in its `Run`, so one orchestrato
 from __future__ import annotations
 
 import asyncio
+import secrets
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -360,7 +361,7 @@ class Orchestrator:
             earlier = parent.resumption.child(parent_call, agent_name, as_json(task))
         if execution_id is None and parent is not None and parent.playback is not None:
             execution_id = parent.playback.nested_id(parent.execution_id, [parent_call, agent_name, as_json(task)])
-        run = self._bare_run(earlier or execution_id or str(uuid.uuid4()), agent_name, task, parent, principal)
+        run = self._bare_run(earlier or execution_id or _new_id(), agent_name, task, parent, principal)
         run.parent_call = parent_call
         run.origin = dict(origin or {})
         if parent is not None and parent.resumption is None:
@@ -441,6 +442,11 @@ class Orchestrator:
             f"there is no way to run {agent!r:.100}: give a function, an object with invoke() or ainvoke(), "
             f"or an agent of a supported framework ({', '.join(names)}){hint}"
         )
+
+
+def _new_id() -> str:
+    # Not `uuid4`: where a test plays its chance again, an id of ours must neither be used twice nor use any of it up.
+    return str(uuid.UUID(bytes=secrets.token_bytes(16), version=4))
 
 
 def _as_list(policy: object) -> list[object | str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-import uuid
+import secrets
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Final, NamedTuple, cast
@@ -110,7 +110,7 @@ class SharedBudget:
         if price is None and isinstance(call, ModelCall) and self.limits.max_cost_usd is not None:
             return _denial("unknown_price", f"budget {self.name!r}: cost: nobody knows the price of {call.name}")
         try:
-            hold = SharedHold(uuid.uuid4().hex, self._amounts(call, price), price, os.getpid())
+            hold = SharedHold(secrets.token_hex(16), self._amounts(call, price), price, os.getpid())
             refusal = self.ledger.reserve(self.name, hold.id, hold.amounts, self._caps, self.ttl_s)
             if refusal is None:
                 keep(self, hold.id)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 AGENT = '''
-import asyncio, datetime, random, threading, uuid
+import asyncio, datetime, os, random, threading, uuid
 import pytest
 import oao_harness as oao
 
@@ -30,7 +30,8 @@ async def aask(prompt):
 @oao.tool
 def roll(sides):
     LIVE.append("roll")
-    return random.SystemRandom().randrange(10**9)
+    uuid.uuid4(), os.urandom(4)
+    return random.random()
 
 @oao.tool
 async def aroll(k):
@@ -41,7 +42,7 @@ def agent():
     """What it asks depends on time and chance."""
     ask(f"{datetime.datetime.now(datetime.UTC).isoformat()} {random.random()} {uuid.uuid4()}")
     found = roll(6)
-    ask(f"{found} at {datetime.datetime.now(datetime.UTC).isoformat()}")
+    ask(f"{found} at {datetime.datetime.now(datetime.UTC).isoformat()} {random.random()} {uuid.uuid4()}")
     return found
 
 async def aagent():
@@ -117,8 +118,10 @@ def test_it(i):
 def test_time_and_chance_are_replayed(pytester: pytest.Pytester) -> None:
     """A prompt with the time, a random number and a uuid4 is the recorded one; pytest's own clock is real."""
     tests = OFFLINE + "\ndef test_it():\n    agent()\n"
-    result = record_then_replay(pytester, tests, "--junitxml=junit.xml", passed=1)
-    assert "time-machine" not in result.stdout.str()
+    record_then_replay(pytester, tests, "--junitxml=junit.xml", passed=1)
+    started = re.search(r'timestamp="(\d+)', (pytester.path / "junit.xml").read_text())
+    assert started is not None
+    assert int(started[1]) == datetime.now(UTC).year
 
 
 def test_xdist(pytester: pytest.Pytester) -> None:
@@ -168,7 +171,7 @@ def test_pytest_asyncio(pytester: pytest.Pytester, scope: str) -> None:
     """With a loop for each test and with one for all."""
     options = (
         "-p",
-        "pytest_asyncio",
+        "pytest_asyncio.plugin",
         "-o",
         f"asyncio_default_test_loop_scope={scope}",
         "-o",
@@ -250,8 +253,6 @@ def test_randomly(pytester: pytest.Pytester) -> None:
         "-p",
         "randomly",
         "-p",
-        "randomly",
-        "-p",
         "no:cacheprovider",
         replay=("-p", "randomly", "-p", "no:cacheprovider"),
         passed=7,
@@ -267,8 +268,8 @@ from hypothesis import given, settings, strategies as st
 @settings(max_examples=5, deadline=None, database=None)
 @given(st.integers(0, 3))
 def test_it(n):
-    policy = oao.StrictPolicy(max_tool_calls=3, max_steps=None)
-    report = oao.Orchestrator(policy).run(lambda task: [roll(6) for _ in range(n)])
+    strict = oao.Orchestrator(oao.StrictPolicy(max_tool_calls=3, max_steps=None))
+    report = strict.run(lambda task: [roll(6) for _ in range(n)])
     assert report.status == "SUCCESS", report.error
     assert report.tool_calls == n
 """
@@ -321,11 +322,10 @@ class TestLater(unittest.IsolatedAsyncioTestCase):
     assert len(files(pytester)) == 3
 
 
-def test_without_the_plugin(pytester: pytest.Pytester) -> None:
-    """`-p no:oao` leaves the tests as they were."""
+def test_without_the_plugin(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`-p no:oao` leaves the tests as they were, also where plugins load by themselves."""
+    monkeypatch.delenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD")
     write(pytester, "\ndef test_it():\n    agent()\n    assert LIVE\n")
-    monkey = {**os.environ}
-    monkey.pop("PYTEST_DISABLE_PLUGIN_AUTOLOAD")
     result = pytester.runpytest_subprocess("-p", "no:oao", "-p", "no:randomly", timeout=120)
     result.assert_outcomes(passed=1)
     assert "oao" not in result.stdout.str().replace(str(pytester.path), "").lower()
@@ -337,8 +337,8 @@ def test_ids_of_any_length_and_script(pytester: pytest.Pytester) -> None:
         OFFLINE
         + r"""
 IDS = ["", " ", ".", "..", "a/b", "a\\b", "a:b", "con", "Ab", "aB", "AB", "ab", "x" * 300, "x" * 299 + "y",
-       "\U0001f600",
-       "\u65e5\u672c\u8a9e", "e\u0301", "\u00e9", "a\nb", "a\tb", "a[b]", "a::b", "\u0000", "%41", "-", "--x", "a b"]
+       "\U0001f600", "\u65e5\u672c\u8a9e", "e\u0301", "\u00e9", "a\nb", "a\tb", "a[b]", "a::b",
+       "\u0000", "%41", "-", "--x", "a b"]
 
 @pytest.mark.parametrize("text", IDS)
 def test_it(text):
@@ -394,7 +394,7 @@ def test_three(shared):
         run(pytester, "--oao-policy=off", "-x").assert_outcomes(passed=1, failed=1)
     finally:
         del os.environ["BROKEN"]
-    run(pytester, "--oao-policy=off", "--lf").assert_outcomes(passed=1, deselected=2)
+    run(pytester, "--oao-policy=off", "--lf").assert_outcomes(passed=1)
 
 
 def test_another_hash_seed_is_named_where_a_replay_diverges(
@@ -408,4 +408,3 @@ def test_another_hash_seed_is_named_where_a_replay_diverges(
     result = run(pytester, "--oao-policy=off")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*set PYTHONHASHSEED=0*"])
-    assert random.random() >= 0
