@@ -367,6 +367,8 @@ class Orchestrator:
         if parent is not None and parent.resumption is None:
             run.replay, run.playback = parent.replay, parent.playback
         session = context.session()
+        if session is None:
+            run.label = run.lineage[-1].label_for(agent_name)
         tap = session.adopt(run) if session is not None else None
         run.writer = Writer(run.store, run.execution_id, self._clock, tap)
         if run.playback is not None:

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import itertools
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -104,6 +105,7 @@ class Run:
     ) -> None:
         self.execution_id = execution_id
         self.agent_name = agent_name
+        self._labels: Counter[str] = Counter()
         self.label = agent_name
         """The run's name in a recording: whoever runs several of one agent gives each another one."""
         self.task = task
@@ -134,6 +136,13 @@ class Run:
         self._lock = threading.Lock()
         self._wake: threading.Event | None = None
         self._on_halt: Callable[[], None] | None = None
+
+    def label_for(self, agent_name: str) -> str:
+        """Return a name for a run of this tree that none of the others has: `agent`, `agent#2` ..."""
+        with self._lock:
+            self._labels[agent_name] += 1
+            count = self._labels[agent_name]
+        return agent_name if count == 1 else f"{agent_name}#{count}"
 
     # What a policy may know
 
