@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from oao_harness.errors import UsageError
 from pytest_oao.governance import write_coverage, write_decisions
 from pytest_oao.report import write_report
 from pytest_oao.settings import Settings
@@ -79,3 +80,17 @@ def write_ending(
     write_findings(terminal, findings, settings.max_age.days if settings.max_age is not None else None)
     if rows and settings.explain:
         write_decisions(terminal, rows)
+
+
+def review(terminal: Any, config: pytest.Config, pending: Sequence[str]) -> None:
+    """Walk through the pending recordings, where there is a terminal to do that on."""
+    if not pending:
+        return
+    from oao_harness.cli.review import command  # noqa: PLC0415 - rich and click, only for a person
+
+    capture: Any = config.pluginmanager.getplugin("capturemanager")
+    try:
+        with capture.global_and_fixture_disabled():
+            command.main(args=list(pending), standalone_mode=False)
+    except UsageError as error:
+        terminal.write_line(f"oao: {error}", yellow=True)

@@ -20,8 +20,10 @@ _EVERY_TEST: Final[pytest.StashKey[bool]] = pytest.StashKey()
 _SESSION: Final[pytest.StashKey[TestSession]] = pytest.StashKey()
 _ROWS: Final[pytest.StashKey[list[dict[str, Any]]]] = pytest.StashKey()
 _FINDINGS: Final[pytest.StashKey[dict[str, list[str]]]] = pytest.StashKey()
+_OVERRIDDEN: Final[pytest.StashKey[bool]] = pytest.StashKey()
 _SELECTED: Final[pytest.StashKey[bool]] = pytest.StashKey()
 
+_OVERRIDES: Final = ("oao_config", "oao_policy", "oao_recordings_dir")
 _MARKER_HELP: Final = (
     "oao(policy=, deny=, allow=, max_steps=, max_model_calls=, max_tool_calls=, max_tokens=, timeout_seconds=, "
     "waive=, recording=, live=, order=, ignore=, unplayed=, network=, clock=): govern and replay the agent runs of "
@@ -116,7 +118,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_SETTINGS] = None
     config.stash[_ROWS] = []
     config.stash[_FINDINGS] = {}
-    config.stash[_SELECTED] = False
+    config.stash[_SELECTED] = config.stash[_OVERRIDDEN] = False
     names = ("oao_policy", "oao_record", "oao_live", "oao_network", "oao_order", "oao_max_cost")
     config.stash[_EVERY_TEST] = any(config.getoption(name) or config.getini(name) for name in names) or any(
         config.getoption(name) is not None for name in ("oao_mutate", "oao_report")
@@ -169,7 +171,43 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
     item.stash[_SESSION] = session
     session.enter()
     with _within(session, "setup"):
-        return (yield)
+        result = yield
+    if item.config.stash[_OVERRIDDEN]:
+        values = {name: cast("Any", item)._request.getfixturevalue(name) for name in _OVERRIDES}
+        session.override(values["oao_config"], values["oao_policy"], values["oao_recordings_dir"])
+    return result
+
+
+@pytest.fixture(scope="session")
+def oao_config() -> dict[str, Any]:
+    """Override it in a module or conftest: what `@pytest.mark.oao` may say, for all tests there. Markers are stronger.
+
+    Example:
+        ```python
+        @pytest.fixture(scope="module")
+        def oao_config():
+            return {"max_tool_calls": 3, "ignore": ["user"]}
+        ```
+    """
+    return {}
+
+
+@pytest.fixture(scope="session")
+def oao_policy() -> object:
+    """Override it in a module or conftest: a policy for all tests there, beside that of the command line."""
+    return None
+
+
+@pytest.fixture(scope="session")
+def oao_recordings_dir() -> object:
+    """Override it in a module or conftest: the folder of the recordings, from the folder of the test module on."""
+    return None
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Find out whether one of the fixtures above is overridden anywhere: asking each test would cost every test."""
+    defined: Any = getattr(getattr(session, "_fixturemanager", None), "_arg2fixturedefs", {})
+    session.config.stash[_OVERRIDDEN] = any(len(defined.get(name, ())) > 1 for name in _OVERRIDES)
 
 
 @contextlib.contextmanager
@@ -347,3 +385,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     from pytest_oao.ending import write_ending  # noqa: PLC0415
 
     write_ending(terminalreporter, settings, rows, findings)
+    if config.getoption("oao_review"):
+        from pytest_oao.ending import review  # noqa: PLC0415
+
+        review(terminalreporter, config, findings.get("pending", ()))

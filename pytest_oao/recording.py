@@ -11,9 +11,11 @@ from typing import Final, Literal, TypeAlias, cast
 import pytest
 
 from oao_harness.errors import RecordingError
+from oao_harness.journal.attempts import Attempt
 from oao_harness.journal.changes import changes
 from oao_harness.journal.forking import forked
 from oao_harness.journal.live import Forking, PartlyLive, without_live
+from oao_harness.journal.mutation import Strength, strength
 from oao_harness.journal.pending import pending_path
 from oao_harness.journal.playback import Playback, replay_id
 from oao_harness.journal.recording import RecordedEvent, Recording
@@ -29,6 +31,7 @@ __all__ = ["State", "TestRecording"]
 
 State: TypeAlias = Literal["ok", "live", "recorded", "pending", "diverged", "no recording", "unplayed"]
 
+_MOST_MUTANTS: Final = 20
 _EVERYTHING: Final = ({"*"}, {"model", "tool"})
 
 
@@ -87,6 +90,7 @@ class TestRecording:
         self._live = cast("tuple[str, ...]", option_of(marks, "live", settings.live))
         self._order: Order = option_of(marks, "order", settings.order)
         self._ignore = (*settings.ignore, *cast("tuple[str, ...]", option_of(marks, "ignore", ())))
+        self._volatile = settings.volatile or DEFAULT_KINDS
         self._unplayed = cast("Action", option_of(marks, "unplayed", settings.unplayed))
         self._forking: Forking | None = None
         self._clock: ClockMode = option_of(marks, "clock", settings.clock)
@@ -183,13 +187,35 @@ class TestRecording:
             played = without_live(self.old, self._live) if self._live else self.old
             self.playback = Playback(played)
             replay = replay_of(
-                played, order=self._order, ignore=self._ignore, volatile=self._settings.volatile or DEFAULT_KINDS
+                played,
+                order=self._order,
+                ignore=self._ignore,
+                volatile=self._volatile,
+                scrubber=self._settings.scrubber,
             )
             if self._live:
                 replay = PartlyLive(replay, self._live)
             elif self.mode == "new":
                 replay = self._forking = Forking(replay, forked)
             self.replay = replay
+
+    def attempt(self) -> Attempt | None:
+        """Return what keeps the calls of the test while they are made, so that a crash loses nothing that was paid.
+
+        None where all calls are played.
+        """
+        if self.is_live or (self.plays and self._forking is None):
+            return None
+        return Attempt(
+            self._settings.root / ".oao", f"{self.path.parent.name}.{self.path.stem}", self._settings.scrubber
+        )
+
+    def strength(self) -> Strength | None:
+        """Return how many altered requests the recording would have refused; None where it was not played as it is."""
+        limit = self._settings.mutate
+        if limit is None or self.state != "ok" or not isinstance(self.old, Recording):
+            return None
+        return strength(self.old, ignore=self._ignore, volatile=self._volatile, limit=limit or _MOST_MUTANTS)
 
     def unplayed(self) -> str | None:
         """Return which recorded calls were not made, where that fails the test."""
@@ -250,14 +276,14 @@ class TestRecording:
             )
         path = self.path
         if isinstance(self.old, Recording) and self.mode != "rewrite":
-            found = changes(self.old, made)
+            found = changes(self.old, made.scrubbed(self._settings.scrubber))
             if not found.behaviour:
                 self.state = "ok"
                 return None
             self.changes = found.headline
             path = pending_path(path)
         try:
-            made.save(path)
+            made.save(path, scrubber=self._settings.scrubber)
         except RecordingError as error:
             return str(error)
         self.state = "recorded" if path == self.path else "pending"

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import pytest
 
 from oao_harness.errors import ReplayDiverged, RunHalted
+from oao_harness.journal.mutation import Strength
 from oao_harness.runtime.run import Run
 from oao_hookspecs import Record
 from pytest_oao.governance import coverage_rows, decision_lines
@@ -83,11 +84,18 @@ def row_of(session: TestSession) -> dict[str, Any] | None:
         }
         if recording.exists or state in {"recorded", "pending"}
         else None,
-        "strength": None,
+        "strength": _strength(session.strength),
         "ungoverned": [what for run in tops for what in run.ungoverned],
         "coverage": coverage_rows(session.orchestrator.policies, session.tape()),
         "decisions": decision_lines(session.tape()) if session.settings.explain else [],
     }
+
+
+def _strength(found: Strength | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    missed = [f"step {one.step}: {one.description} ({one.blame})" for one in found.missed]
+    return {"caught": found.caught, "total": found.total, "missed": missed}
 
 
 def _run(name: str, look: Look) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from typing import Any, Final
 import pytest
 
 from oao_harness.errors import PolicyViolation, ReplayDiverged, RunHalted, RunSuspended
+from oao_harness.journal.attempts import Attempt
+from oao_harness.journal.mutation import Strength
 from oao_harness.journal.writer import Tap
 from oao_harness.runtime import context
 from oao_harness.runtime.execute import Ending
@@ -22,7 +24,7 @@ from oao_harness.runtime.run import Run
 from oao_hookspecs import Principal, Record
 from pytest_oao.fixture import Answers
 from pytest_oao.guard import close_network, open_network
-from pytest_oao.marker import option_of, policies_of, recording_name, waivers_of
+from pytest_oao.marker import check_marker, option_of, policies_of, recording_name, waivers_of
 from pytest_oao.paths import recording_path
 from pytest_oao.recording import TestRecording
 from pytest_oao.runs import Look, cost_of, rules_of
@@ -64,10 +66,10 @@ class TestSession:
         self.settings = settings
         self.answers = Answers()
         self.waivers = waivers_of(marks)
+        self._item = item
         self._marks = marks
-        under_given = getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
-        path = recording_path(item, recording_name(marks), settings.recordings)
-        self.recording = TestRecording(item.nodeid, path, settings, marks, _UNDER_GIVEN if under_given else None)
+        self._policy: object = None
+        self.recording = self._recording(None)
         self.task: str | None = None
         """What the test says its agent is asked; the id of the test is nothing that a user wrote."""
         self.principal: Principal | None = None
@@ -79,6 +81,9 @@ class TestSession:
         """Of the test's run, when it has ended."""
         self.verdict: str | None = None
         """Why the test fails although, or because, of what it did itself."""
+        self.strength: Strength | None = None
+        """How many altered requests the recording would have refused, where that was asked for."""
+        self._attempt: Attempt | None = None
         self._network = option_of(marks, "network", settings.network)
         self._lock = threading.RLock()
         self._tape: list[tuple[str, Record]] = []
@@ -93,11 +98,44 @@ class TestSession:
         self.world: World | None = self.recording.world()
         """Time and chance, where the test plays or makes a recording."""
 
+    def _recording(self, folder: object) -> TestRecording:
+        item, settings = self._item, self.settings
+        under_given = getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
+        path = recording_path(item, recording_name(self._marks), str(folder or settings.recordings))
+        return TestRecording(item.nodeid, path, settings, self._marks, _UNDER_GIVEN if under_given else None)
+
+    def override(self, config: Mapping[str, Any], policy: object, folder: object) -> None:
+        """Take over what the fixtures `oao_config`, `oao_policy` and `oao_recordings_dir` say; markers are stronger.
+
+        Args:
+            config: As the marker's arguments.
+            policy: Holds beside the others; None for none.
+            folder: Where the recordings are; None for beside the test module.
+
+        Raises:
+            pytest.UsageError: The configuration is wrong, or an agent has run before it was known.
+        """
+        if self.has_begun:
+            raise pytest.UsageError(
+                "oao: an agent ran in a fixture before oao_config, oao_policy or oao_recordings_dir was known; "
+                "let the fixture request them"
+            )
+        if config:
+            mark = pytest.mark.oao(**config).mark
+            check_marker(f"{self.nodeid}: oao_config", mark)
+            self._marks = [*self._marks, mark]
+            self.waivers = waivers_of(self._marks)
+        self._policy = policy
+        self._network = option_of(self._marks, "network", self.settings.network)
+        self.recording = self._recording(folder)
+        self.world = self.recording.world()
+
     @cached_property
     def orchestrator(self) -> Orchestrator:
         """Runs the agents of this test; made when the first one runs, because most tests have none."""
         waivers = {one.rule: f"{one.why}, until {one.until}" for one in self.waivers if not one.is_over}
-        return self.settings.orchestrator(policies_of(self._marks), [self.answers], waivers)
+        policies = [*policies_of(self._marks), *([] if self._policy is None else [self._policy])]
+        return self.settings.orchestrator(policies, [self.answers], waivers)
 
     def enter(self) -> None:
         """Begin: from now on calls outside of any run belong to this test."""
@@ -111,6 +149,8 @@ class TestSession:
         self._entered = False
         context.set_session(None)
         open_network()
+        if self._attempt is not None:
+            self._attempt.close(kept=False)
         if not self._opened or self._concluded:
             return None
         self._close(None)
@@ -144,6 +184,8 @@ class TestSession:
 
         def tap(record: Record) -> None:
             self._tape.append((name, record))
+            if self._attempt is not None:
+                self._attempt.write(name, record)
             if self.world is not None:
                 self.world.heard(record, name)
 
@@ -175,6 +217,7 @@ class TestSession:
             return
         self._prepared = True
         self.recording.open(open_network)
+        self._attempt = self.recording.attempt()
         if self.recording.plays:
             close_network(self._network, self._refuse_connection, self._may_connect)
 
@@ -210,6 +253,10 @@ class TestSession:
         self.verdict = self._judge(raised)
         if self.verdict is None and raised is None and self.recording.keeps:
             self.verdict = self.recording.keep(self._tape, {"cost_usd": self.cost()}, self.world)
+        if self._attempt is not None:
+            self._attempt.close(kept=self.verdict is None and raised is None)
+        if self.verdict is None and raised is None:
+            self.strength = self.recording.strength()
         return self.verdict
 
     def _close(self, raised: BaseException | None) -> None:

@@ -12,13 +12,16 @@ from typing import Any, Final, Literal, TypeAlias, TypeVar, cast
 
 import pytest
 
+from oao_harness.config import project_scrubber
 from oao_harness.errors import OaoError, UsageError
+from oao_harness.journal.secrets import Scrubber
 from oao_harness.journal.shape import Shaper
 from oao_harness.journal.tokens import DEFAULT_KINDS
 from oao_harness.policy.project import find_project_policy
 from oao_harness.runtime.orchestrator import Orchestrator
 from oao_harness.runtime.shared_budget import SharedBudget
 from oao_hookspecs import Limits
+from pytest_oao.world import missing_clock
 
 __all__ = ["Action", "Mode", "Network", "Order", "Settings", "TestClock", "patterns"]
 
@@ -74,6 +77,8 @@ class Settings:
     """How many altered requests each passing replay is tried with; None for none, 0 for all that there are."""
     summary: Literal["auto", "all", "slowest", "none"] = "auto"
     report: Path | None = None
+    scrubber: Scrubber = field(default_factory=Scrubber, compare=False)
+    """Takes secrets out of recordings, and of the requests that are compared with them."""
     budget: SharedBudget | None = field(default=None, compare=False)
     """What all live calls of the session may cost together."""
 
@@ -113,6 +118,7 @@ class Settings:
             mutate=None if mutate is None else _number(mutate, "--oao-mutate"),
             summary=cast("Any", _choice(config, "oao_summary", "auto")),
             report=None if report is None else config.invocation_params.dir / report,
+            scrubber=_scrubber(config),
             budget=_budget(config),
         )
         settings.orchestrator([])
@@ -154,7 +160,8 @@ class Settings:
             parts.append(f"network in replay: {network}")
         if self.budget is not None:
             parts.append(f"at most ${self.budget.limits.max_cost_usd:g}")
-        return " | ".join(parts)
+        missing = missing_clock(self.clock)
+        return " | ".join(parts) + (f"\noao: {missing}" if missing else "")
 
 
 def patterns(text: str) -> tuple[str, ...]:
@@ -209,6 +216,13 @@ def _number(value: str, option: str) -> int:
     if number < 0:
         raise pytest.UsageError(f"oao: {option}={value} must be a whole number, 0 or more")
     return number
+
+
+def _scrubber(config: pytest.Config) -> Scrubber:
+    try:
+        return project_scrubber(config.invocation_params.dir)
+    except UsageError as error:
+        raise pytest.UsageError(f"oao: {error}") from error
 
 
 def _budget(config: pytest.Config) -> SharedBudget | None:

@@ -35,7 +35,7 @@ def shown(path: Path) -> str:
 def is_file_name(given: str) -> bool:
     """Return True where an argument names a recording or a folder, and not the id of something in a store."""
     path = Path(given)
-    return given.endswith((".json", SUFFIX)) or "/" in given or "\\" in given or path.exists()
+    return given.endswith((".json", ".jsonl", SUFFIX)) or "/" in given or "\\" in given or path.exists()
 
 
 def print_changes(on: Console, found: Changes, *, most: int = _MOST_SHOWN) -> None:

@@ -16,6 +16,7 @@ from oao_harness.cli.stores import find_run, kept, open_store, store_option
 from oao_harness.cli.timeline import Timeline
 from oao_harness.cli.units import count, plural
 from oao_harness.errors import UsageError
+from oao_harness.journal.attempts import read_attempt
 from oao_harness.journal.recording import Recording
 
 __all__ = ["command"]
@@ -29,7 +30,8 @@ __all__ = ["command"]
 def command(id: str, as_json: bool, decisions: bool, store: str) -> None:
     """Show what happened in one run, call by call.
 
-    ID is the id of a run, the unique start of one, or `last`, the default. FILE is a recording.
+    ID is the id of a run, the unique start of one, or `last`, the default. FILE is a recording, or
+    an attempt at one in .oao/failed.
 
     \b
     Examples:
@@ -57,7 +59,8 @@ def command(id: str, as_json: bool, decisions: bool, store: str) -> None:
 
 
 def _show_file(path: str, *, as_json: bool, decisions: bool) -> None:
-    recording = Recording.load(path)
+    is_attempt = path.endswith(".jsonl")
+    recording = Recording.from_records(read_attempt(Path(path))) if is_attempt else Recording.load(path)
     records = records_of(recording)
     if as_json:
         for record in records:

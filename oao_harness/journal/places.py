@@ -22,16 +22,17 @@ _LONGEST: Final = 150
 _UNSAFE: Final = re.compile(r"[^\w\[\].,=+@ -]", re.ASCII)
 
 
-def recording_place(module: Path, nodeid: str, name: str | None = None) -> Path:
+def recording_place(module: Path, nodeid: str, name: str | None = None, folder: str | Path = _FOLDER) -> Path:
     """Return the path of a test's recording.
 
     Args:
         module: The file of the test.
         nodeid: Of the test.
         name: A name of the user's choice, instead of the test's.
+        folder: Where recordings are, from the folder of the module on.
     """
     below = nodeid.partition("::")[2].replace("::", ".")
-    return module.parent / _FOLDER / module.stem / (_file_name(name or below or module.stem, nodeid) + _SUFFIX)
+    return module.parent / folder / module.stem / (_file_name(name or below or module.stem, nodeid) + _SUFFIX)
 
 
 def _file_name(name: str, nodeid: str) -> str:

@@ -13,6 +13,8 @@ from typing import Final
 from oao_harness.journal.matcher import Matcher, Order
 from oao_harness.journal.recording import Recording
 from oao_harness.journal.replay import Divergence, Replay, Served
+from oao_harness.journal.scrubbing import Scrubbed
+from oao_harness.journal.secrets import Scrubber
 from oao_harness.journal.tokens import DEFAULT_KINDS
 from oao_hookspecs import Call
 
@@ -65,6 +67,7 @@ def replay_of(
     order: Order = "causal",
     ignore: Iterable[str] = (),
     volatile: Iterable[str] = DEFAULT_KINDS,
+    scrubber: Scrubber | None = None,
 ) -> Replay:
     """Return what plays a recording, whatever it knows: calls of agents, or the wire only.
 
@@ -73,6 +76,8 @@ def replay_of(
         order: See `Matcher`.
         ignore: See `Matcher`.
         volatile: See `Matcher`.
+        scrubber: Takes secrets out of live requests, as they were taken out of the recording.
     """
     matcher = Matcher(recording, order=order, ignore=ignore, volatile=volatile)
-    return WireReplay(matcher) if recording.header.get(LAYER) == WIRE else matcher
+    replay: Replay = WireReplay(matcher) if recording.header.get(LAYER) == WIRE else matcher
+    return replay if scrubber is None else Scrubbed(replay, scrubber)
