@@ -29,7 +29,7 @@ from pytest_oao.world import ClockMode, World
 
 __all__ = ["State", "TestRecording"]
 
-State: TypeAlias = Literal["ok", "live", "recorded", "pending", "diverged", "no recording", "unplayed"]
+State: TypeAlias = Literal["ok", "same", "live", "recorded", "pending", "diverged", "no recording", "unplayed"]
 
 _MOST_MUTANTS: Final = 20
 _EVERYTHING: Final = ({"*"}, {"model", "tool"})
@@ -160,9 +160,10 @@ class TestRecording:
         """Return the time and the chance that the test sees; None where it neither plays nor makes a recording."""
         if self.is_live:
             return None
-        if self.plays:
-            return World.of(self.old.header, self._clock) if isinstance(self.old, Recording) else None
-        return World.fresh(self._clock)
+        if isinstance(self.old, Recording) and self.mode != "rewrite":
+            # Also where all calls are live: what is compared with the recording must see the same time.
+            return World.of(self.old.header, self._clock)
+        return None if self.plays else World.fresh(self._clock)
 
     def replay_id(self, name: str) -> str | None:
         """Return the id of a run that plays the recording, the same each time; None where nothing is played."""
@@ -278,7 +279,7 @@ class TestRecording:
         if isinstance(self.old, Recording) and self.mode != "rewrite":
             found = changes(self.old, made.scrubbed(self._settings.scrubber))
             if not found.behaviour:
-                self.state = "ok"
+                self.state = "same"
                 return None
             self.changes = found.headline
             path = pending_path(path)

@@ -66,7 +66,7 @@ def row_of(session: TestSession) -> dict[str, Any] | None:
         "tokens_estimated": any(run.budget.totals.estimated for run in tops),
         "cost_usd": session.cost() if any(run.budget.totals.tokens for run in tops) else 0.0,
         "policy": cast("RunHalted", halt).rule if denied else "ok",
-        "runs": [_run(name, look) for (name, _), look in zip(session.runs, looks, strict=False)],
+        "runs": [_run(name, look, session) for (name, _), look in zip(session.runs, looks, strict=False)],
         "violations": violations,
         "waived": [{"rule": one.rule, "why": str(one)} for one in session.waivers],
         "replay": {
@@ -98,14 +98,17 @@ def _strength(found: Strength | None) -> dict[str, Any] | None:
     return {"caught": found.caught, "total": found.total, "missed": missed}
 
 
-def _run(name: str, look: Look) -> dict[str, Any]:
+def _run(name: str, look: Look, session: TestSession) -> dict[str, Any]:
     totals = look.run.budget.totals
+    # In replay only the cost of the whole recording is known: to look prices up takes longer than the replay.
+    played = session.recording.plays and not session.recording.has_forked
+    cost = (session.cost() if len(session.runs) == 1 else None) if played else cost_of(look.run, look.records)
     decisions = Counter(_verdict(record) for record in look.records if record["type"] == "call")
     return {
         "name": name,
         "status": "ok" if look.run.halted is None else type(look.run.halted).__name__,
         **{field: getattr(totals, field) for field in SUMS},
-        "cost_usd": cost_of(look.run, look.records),
+        "cost_usd": cost,
         "decisions": dict(decisions),
     }
 

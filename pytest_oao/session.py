@@ -135,7 +135,7 @@ class TestSession:
         """Runs the agents of this test; made when the first one runs, because most tests have none."""
         waivers = {one.rule: f"{one.why}, until {one.until}" for one in self.waivers if not one.is_over}
         policies = [*policies_of(self._marks), *([] if self._policy is None else [self._policy])]
-        return self.settings.orchestrator(policies, [self.answers], waivers)
+        return self.settings.orchestrator(policies, [self.answers], waivers, self.world)
 
     def enter(self) -> None:
         """Begin: from now on calls outside of any run belong to this test."""

@@ -20,7 +20,7 @@ from oao_harness.journal.tokens import DEFAULT_KINDS
 from oao_harness.policy.project import find_project_policy
 from oao_harness.runtime.orchestrator import Orchestrator
 from oao_harness.runtime.shared_budget import SharedBudget
-from oao_hookspecs import Limits
+from oao_hookspecs import Clock, Limits
 from pytest_oao.world import missing_clock
 
 __all__ = ["Action", "Mode", "Network", "Order", "Settings", "TestClock", "patterns"]
@@ -133,6 +133,7 @@ class Settings:
         policies: Sequence[object | str],
         plugins: Sequence[object] = (),
         waivers: Mapping[str, str] | None = None,
+        clock: Clock | None = None,
     ) -> Orchestrator:
         """Return an orchestrator under the session's policy and further ones, with further plugins.
 
@@ -145,6 +146,7 @@ class Settings:
                 plugins=plugins,
                 budget=self.budget,
                 waivers=waivers,
+                clock=clock,
             )
         except UsageError as error:
             raise pytest.UsageError(f"oao: {error}") from error

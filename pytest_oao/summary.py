@@ -191,4 +191,4 @@ def _sum_of_tokens(rows: Sequence[Mapping[str, Any]]) -> str:
 def _colour(row: Mapping[str, Any]) -> dict[str, bool]:
     if row["outcome"] == "failed":
         return {"red": True}
-    return {"green": True} if row["replay"]["status"] in {"ok", "recorded"} else {}
+    return {"green": True} if row["replay"]["status"] in {"ok", "same", "recorded"} else {}

@@ -13,7 +13,7 @@ SUMS: Final = ("steps", "model_calls", "tool_calls", "tokens")
 def totals_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the sums over all tests; a cost that nobody knows makes the sum unknown."""
     replayed = [row for row in rows if row["replay"]["status"] == "ok"]
-    live = [row for row in rows if row["replay"]["status"] in {"live", "recorded", "pending"}]
+    live = [row for row in rows if row["replay"]["status"] in {"live", "same", "recorded", "pending"}]
     return {
         "tests": len(rows),
         "runs": sum(len(row["runs"]) for row in rows),

@@ -53,6 +53,7 @@ class World:
         self._mode: ClockMode = mode if _travel() is not None else "real"
         self._replaying = replaying
         self._lock = threading.Lock()
+        self._began_ns = time.time_ns() - time.monotonic_ns()
         # Where the clock stands or stood, and since when on the monotonic scale it ticks; one value, read without lock.
         self._state: tuple[int, int | None] = (round(self._clock * 1e6) * 1000, None)
         self._stood_ns = self._state[0]
@@ -120,7 +121,7 @@ class World:
             return
         self._phase = None
         with self._lock:
-            self._state = (self._now_ns(), None)
+            self._state = (self._virtual_ns(), None)
         while self._undo:
             self._undo.pop()()
 
@@ -166,6 +167,14 @@ class World:
 
     # The clock
 
+    def time(self) -> float:
+        """Return Unix seconds as the journal of the test has them."""
+        return time.time() if self._phase is None or self._mode == "real" else self._virtual_ns() / 1e9
+
+    def monotonic(self) -> float:
+        """Return seconds that never go back; always those of the machine."""
+        return time.monotonic()
+
     def heard(self, record: Record, run: str = "") -> None:
         """Follow the journal: called with every record, right after it was written.
 
@@ -180,14 +189,14 @@ class World:
                 self._stand(self._moment_ns(cast("float", record["at"])), ticks=bool(self._in_flight))
             elif kind == "again" or (kind == "call" and record.get("event") is None and _is_made(record)):
                 if not self._in_flight:
-                    self._stand(self._now_ns(), ticks=True)
+                    self._stand(self._virtual_ns(), ticks=True)
                     self._before = _chance() if self._phase is not None else []
                 self._in_flight.add(key)
             elif kind in {"run.finished", "run.suspended"}:
                 for left in [one for one in self._in_flight if one[0] == run]:
                     self._over(left)
                 if not self._in_flight:
-                    self._stand(self._now_ns(), ticks=False)
+                    self._stand(self._virtual_ns(), ticks=False)
             else:
                 self._polled_since = None
 
@@ -212,6 +221,12 @@ class World:
         self._polled_since = None
 
     def _now_ns(self) -> int:
+        if self._replaying and self._in_flight and context.frame.get() is not None:
+            # A live call in a world of the past: signatures and tokens of today's services need today's time.
+            return self._began_ns + time.monotonic_ns()
+        return self._virtual_ns()
+
+    def _virtual_ns(self) -> int:
         at_ns, since = self._state
         if since is not None:
             return at_ns + time.monotonic_ns() - since

@@ -12,6 +12,7 @@ from oao_harness.journal.events import RecordedEvent
 from oao_harness.journal.recording import Recording
 from oao_harness.journal.records import error_to_json
 from oao_harness.journal.sharing import canonical
+from oao_harness.journal.tokens import DEFAULT_KINDS, cut
 from oao_hookspecs import Json
 
 __all__ = ["Change", "Changes", "Kind", "changes"]
@@ -101,6 +102,8 @@ def changes(old: Recording | None, new: Recording) -> Changes:
     return Changes(steps=steps, header=header)
 
 
+# Shorter ones may be part of a word: they are renamed only where they are the whole text.
+_LONG_ID: Final = 16
 _Pair: TypeAlias = tuple[RecordedEvent | None, RecordedEvent | None]
 
 
@@ -147,6 +150,7 @@ class _Comparison:
             # By far the most: nothing of them needs a closer look.
             return Change(kind="equal", old=old, new=new, quiet=quiet)
         before = len(self._renamed)
+        self._find_ids(dict(old.request), dict(new.request))
         asked, request = dict(cast("Mapping[str, Json]", self._plain(dict(old.request)))), dict(new.request)
         follows = False
         if old.kind == "model":
@@ -221,6 +225,12 @@ class _Comparison:
                     self._rename(one, other)
                 else:
                     self._find_ids(one, other)
+        elif isinstance(old, str) and isinstance(new, str):
+            if old != new:
+                # What a replay may rename is no change of behaviour here either.
+                (shape, was), (now_shape, is_) = cut(old, DEFAULT_KINDS), cut(new, DEFAULT_KINDS)
+                for (_, one), (_, other) in zip(was, is_, strict=False) if shape == now_shape else ():
+                    self._rename(one, other)
         elif isinstance(old, list) and isinstance(new, list):
             for one, other in zip(old, new, strict=False):
                 self._find_ids(one, other)
@@ -241,7 +251,11 @@ class _Comparison:
 
 def _with_ids(value: Json, names: Mapping[str, str]) -> Json:
     if isinstance(value, str):
-        return names.get(value, value)
+        if value in names:
+            return names[value]
+        for one in [one for one in names if len(one) >= _LONG_ID and one in value]:
+            value = value.replace(one, names[one])
+        return value
     if isinstance(value, Mapping):
         return {key: _with_ids(item, names) for key, item in value.items()}
     if isinstance(value, list):
