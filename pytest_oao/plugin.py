@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pytest_oao.fixture import Oao
     from pytest_oao.session import TestSession
     from pytest_oao.settings import Settings
+    from pytest_oao.testing.scripted import ScriptedModel
     from pytest_oao.world import Phase
 
 _SETTINGS: Final[pytest.StashKey[Settings | None]] = pytest.StashKey()
@@ -243,6 +244,14 @@ def oao() -> Oao:
     from pytest_oao.fixture import Oao  # noqa: PLC0415
 
     return Oao()
+
+
+@pytest.fixture
+def oao_scripted() -> type[ScriptedModel]:
+    """A chat model that follows a script, without a network; called with the replies: `oao_scripted(["hello"])`."""
+    from pytest_oao.testing.scripted import ScriptedModel  # noqa: PLC0415
+
+    return ScriptedModel
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)

@@ -1,4 +1,4 @@
-"""Test tools for users and plugin authors: real servers on loopback, no mocks.
+"""Test tools for users and plugin authors: real servers on loopback, models that follow a script, no mocks.
 
 Importing this package imports none of its modules; each is loaded when one of its names is first used.
 """
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
         TryAgain,
     )
     from pytest_oao.testing.redis_server import RedisServer
+    from pytest_oao.testing.script import ScriptedError, ScriptEndedError
+    from pytest_oao.testing.scripted import ScriptedModel
+    from pytest_oao.testing.scripted_langchain import ScriptedChatModel
     from pytest_oao.testing.usage import TokenUsage
 
 __all__ = [
@@ -59,6 +62,10 @@ __all__ = [
     "RedisServer",
     "Reply",
     "Rules",
+    "ScriptEndedError",
+    "ScriptedChatModel",
+    "ScriptedError",
+    "ScriptedModel",
     "StreamModel",
     "StreamTool",
     "Swallow",
@@ -87,6 +94,10 @@ _MODULES = {
     "Program": "programs",
     "RedisServer": "redis_server",
     "Rules": "program_rules",
+    "ScriptEndedError": "script",
+    "ScriptedChatModel": "scripted_langchain",
+    "ScriptedError": "script",
+    "ScriptedModel": "scripted",
     "StreamModel": "programs",
     "StreamTool": "programs",
     "Swallow": "programs",

@@ -9,11 +9,11 @@ Source:
 from __future__ import annotations
 
 import json
-import re
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 from pytest_oao.testing.http_server import Answer, json_answer
 from pytest_oao.testing.replies import ErrorReply, TextReply, ToolCall, ToolCallReply
+from pytest_oao.testing.script import words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -117,7 +117,7 @@ def _chat_chunks(base: _Object, reply: _ModelReply, finish: str, *, number: int,
         return _event({**head, "choices": [choice]})
 
     yield chunk({"role": "assistant", "content": "" if reply.text else None})
-    for word in _words(reply.text):
+    for word in words(reply.text):
         yield chunk({"content": word})
     for index, (call_id, call) in enumerate(_numbered(reply, number)):
         function = {"name": call.name, "arguments": ""}
@@ -154,7 +154,7 @@ def _message_events(item: _Object, place: _Object) -> Iterator[_Object]:
     text = cast("str", part["text"])
     place = {**place, "content_index": 0}
     yield {"type": "response.content_part.added", **place, "part": {**part, "text": ""}}
-    for word in _words(text):
+    for word in words(text):
         yield {"type": "response.output_text.delta", **place, "delta": word, "logprobs": []}
     yield {"type": "response.output_text.done", **place, "text": text, "logprobs": []}
     yield {"type": "response.content_part.done", **place, "part": part}
@@ -221,10 +221,6 @@ def _numbered(reply: _ModelReply, number: int) -> Iterator[tuple[str, ToolCall]]
 
 def _arguments(call: ToolCall) -> str:
     return call.arguments if isinstance(call.arguments, str) else json.dumps(dict(call.arguments))
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"\s*\S+\s*|\s+", text)
 
 
 def _halves(text: str) -> tuple[str, str]:
