@@ -166,7 +166,7 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
     # Not by the settings: the first marked test makes them, and those after it are none of oao's for that.
     if not item.config.stash[_EVERY_TEST] and not marks:
         result = yield
-        if "oao" in getattr(item, "fixturenames", ()):
+        if type(getattr(item, "funcargs", {}).get("oao")).__module__ == "pytest_oao.fixture":
             from pytest_oao.fixture import NOT_GOVERNED  # noqa: PLC0415
 
             raise pytest.UsageError(NOT_GOVERNED)
