@@ -8,7 +8,7 @@ from contextvars import Token
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import pytest
 
@@ -23,7 +23,11 @@ if TYPE_CHECKING:
     from pytest_oao.recording import TestRecording
     from pytest_oao.session import TestSession
 
-__all__ = ["Answers", "MainRun", "Oao", "RunOfItsOwn"]
+__all__ = ["NOT_GOVERNED", "Answers", "MainRun", "Oao", "RunOfItsOwn"]
+
+NOT_GOVERNED: Final = (
+    "the fixture `oao` needs a governed test: give --oao-policy or --oao-record, or mark it @pytest.mark.oao"
+)
 
 
 @dataclass(slots=True)
@@ -56,14 +60,17 @@ class Answers:
 
 
 class Oao:
-    """What the fixture `oao` is.
+    """What the fixture `oao` is: it speaks of the test that is running, so one serves the whole session.
 
-    Args:
-        session: The test.
+    A fixture of a function would be refused by Hypothesis, which calls one function many times.
     """
 
-    def __init__(self, session: TestSession) -> None:
-        self._session = session
+    @property
+    def _session(self) -> TestSession:
+        session = context.session()
+        if session is None:
+            raise pytest.UsageError(NOT_GOVERNED)
+        return cast("TestSession", session)
 
     @property
     def run(self) -> MainRun:

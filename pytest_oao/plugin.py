@@ -165,7 +165,12 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
     marks = list(item.iter_markers("oao"))
     # Not by the settings: the first marked test makes them, and those after it are none of oao's for that.
     if not item.config.stash[_EVERY_TEST] and not marks:
-        return (yield)
+        result = yield
+        if "oao" in getattr(item, "fixturenames", ()):
+            from pytest_oao.fixture import NOT_GOVERNED  # noqa: PLC0415
+
+            raise pytest.UsageError(NOT_GOVERNED)
+        return result
     from pytest_oao.session import TestSession  # noqa: PLC0415
 
     session = TestSession(item, _settings(item.config), marks)
@@ -233,17 +238,12 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
     return (yield)
 
 
-@pytest.fixture
-def oao(request: pytest.FixtureRequest) -> Oao:
+@pytest.fixture(scope="session")
+def oao() -> Oao:
     """The agent runs of this test: `run`, `runs`, `events`, `violations`, `usage`, `cost`, `approve` and more."""
     from pytest_oao.fixture import Oao  # noqa: PLC0415
 
-    session = request.node.stash.get(_SESSION, None)
-    if session is None:
-        raise pytest.UsageError(
-            "the fixture `oao` needs a governed test: give --oao-policy or --oao-record, or mark it @pytest.mark.oao"
-        )
-    return Oao(session)
+    return Oao()
 
 
 @pytest.fixture

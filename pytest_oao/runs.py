@@ -56,6 +56,8 @@ class Look(NamedTuple):
     run: Run
     records: Sequence[Record]
     rules: Mapping[str, Rule]
+    recorded_cost: float | None = None
+    """What its model calls cost when they were recorded, in US dollars; None where nobody knows."""
 
 
 class RecordedRun(Trajectory):
@@ -91,7 +93,7 @@ class RecordedRun(Trajectory):
     def cost(self) -> float | None:
         """What the model calls cost in US dollars, by `oao_price`; None where a price is not known."""
         look = self._look()
-        return cost_of(look.run, look.records)
+        return cost_of(look.run, look.records) if look.recorded_cost is None else look.recorded_cost
 
     @property
     def violations(self) -> list[Violation]:

@@ -332,7 +332,10 @@ class TestSession:
 
     def _look(self, name: str, run: Run) -> Look:
         rules = rules_of(self.orchestrator.policies)
-        return Look(run, [record for one, record in self.tape() if one == name], rules)
+        # Of several runs, nobody knows which part of the recorded cost was whose.
+        played = self.recording.plays and not self.recording.has_forked and len(self._opened) == 1
+        cost = self.recording.recorded_cost if played else None
+        return Look(run, [record for one, record in self.tape() if one == name], rules, cost)
 
     def usage(self) -> Mapping[str, Any]:
         """Return what all runs have used together; nested runs count in the run that they are nested in."""

@@ -73,13 +73,12 @@ def test_the_tutorial_records_replays_and_fails_as_it_says(tmp_path: Path) -> No
     pytest.importorskip("langchain_openai", reason="the tutorial needs langchain and langchain-openai")
     for name, code in FILES.items():
         (tmp_path / name).write_text(code, encoding="utf-8")
-    server = OpenAIServer(
-        replies=[
-            ToolCallReply(calls=(ToolCall(name="lookup_order", arguments={"order_id": "123"}),)),
-            ToolCallReply(calls=(ToolCall(name="refund", arguments={"order_id": "123", "amount": 49.99}),)),
-            TextReply(text="I have refunded 49.99 EUR."),
-        ]
-    )
+    replies = [
+        ToolCallReply(calls=(ToolCall(name="lookup_order", arguments={"order_id": "123"}),)),
+        ToolCallReply(calls=(ToolCall(name="refund", arguments={"order_id": "123", "amount": 49.99}),)),
+        TextReply(text="I have refunded 49.99 EUR."),
+    ]
+    server = OpenAIServer(replies=replies)
     with server:
         recorded = pytest_in(tmp_path, "pytest --oao-record=once", MODEL_URL=server.url)
         assert recorded.returncode == 0, recorded.stdout
@@ -110,7 +109,21 @@ def test_the_tutorial_records_replays_and_fails_as_it_says(tmp_path: Path) -> No
         "step 1 model gpt-4o-mini: system prompt changed (replay diverged)", edit=("Never twice", "Never thrice")
     )  # type: ignore[arg-type]
 
-    (tmp_path / "shop.py").write_text(original, encoding="utf-8")
+    again = OpenAIServer(replies=replies)
+    with again:
+        kept = pytest_in(tmp_path, "pytest --oao-record=new", MODEL_URL=again.url)
+        assert kept.returncode == 0, kept.stdout
+        assert len(again.requests) == 3
+    for command in ("oao pending", "oao accept --all"):
+        assert command in SHELL
+        done = subprocess.run(
+            [sys.executable, "-m", "oao_harness", *command.split()[1:]],
+            cwd=tmp_path, env=here(), capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert "test_refund.oao.json" in done.stdout
+    assert pytest_in(tmp_path, "pytest --oao-policy=strict").returncode == 0
+
     marked = FILES["test_shop.py"].replace("def test_refund", '@pytest.mark.oao(deny=["refund"])\ndef test_refund')
     (tmp_path / "test_shop.py").write_text(f"import pytest\n{marked}", encoding="utf-8")
     denied = pytest_in(tmp_path, "pytest --oao-policy=strict")
