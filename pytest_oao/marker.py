@@ -12,6 +12,7 @@ import pytest
 
 from oao_harness import StrictPolicy, ToolPolicy
 from oao_harness.errors import UsageError
+from oao_harness.journal.shape import Shaper
 from oao_harness.runtime.orchestrator import Orchestrator
 from pytest_oao.settings import CHOICES, patterns
 
@@ -67,12 +68,25 @@ def check_marker(nodeid: str, mark: pytest.Mark) -> None:
             choices = ", ".join(CHOICES[f"oao_{name}"])
             raise pytest.UsageError(f"{nodeid}: @pytest.mark.oao({name}={value!r}); choose one of {choices}")
     try:
+        _check_lists(mark)
         waivers_of([mark])
         policies = policies_of([mark])
         if "policy" in mark.kwargs:
             Orchestrator(policy=policies)
     except (UsageError, ValueError) as error:
         raise pytest.UsageError(f"{nodeid}: @pytest.mark.oao: {error}") from error
+
+
+def _check_lists(mark: pytest.Mark) -> None:
+    for name in ("live", "ignore"):
+        value: object = mark.kwargs.get(name, ())
+        items = value if isinstance(value, list | tuple | set | frozenset) else None
+        if not isinstance(value, str) and (items is None or not all(isinstance(one, str) for one in items)):
+            raise ValueError(f"{name}={value!r}: write a text with commas, or a list of texts")
+    Shaper(option_of([mark], "ignore", ()))
+    recording = mark.kwargs.get("recording")
+    if recording is not None and (not isinstance(recording, str) or not Path(recording).name):
+        raise ValueError(f"recording={recording!r}: write a name, without a folder")
 
 
 def policies_of(marks: Sequence[pytest.Mark]) -> list[object | str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -289,6 +290,12 @@ class TestRecording:
             return str(error)
         self.state = "recorded" if path == self.path else "pending"
         return None
+
+    def withdraw(self) -> None:
+        """Delete what an earlier run left pending, after a run that shows it is no longer so."""
+        if self.mode in {"new", "all", "rewrite"} and self.state in {"ok", "same", "recorded"}:
+            with suppress(OSError):
+                pending_path(self.path).unlink(missing_ok=True)
 
     def _made(self, tape: Sequence[tuple[str, Record]], header: dict[str, Json]) -> Recording:
         policy = self._settings.policy

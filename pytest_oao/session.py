@@ -256,6 +256,7 @@ class TestSession:
         if self._attempt is not None:
             self._attempt.close(kept=self.verdict is None and raised is None)
         if self.verdict is None and raised is None:
+            self.recording.withdraw()
             self.strength = self.recording.strength()
         return self.verdict
 

@@ -189,7 +189,8 @@ class _Diagnosis:
             lines.append(f"... and {more} more")
         other = "other " if comparison.differences else ""
         equal = f"{comparison.equal} {other}{'value is' if comparison.equal == 1 else 'values are'} equal"
-        return [*lines, "; ".join([equal, *self._progress()])]
+        end = [*([equal] if comparison.equal else []), *self._progress()]
+        return [*lines, *(["; ".join(end)] if end else [])]
 
     def _progress(self) -> list[str]:
         """Say how far the replay came."""

@@ -120,5 +120,5 @@ class Forking:
         return self._replay.holds(call)
 
     def unplayed_text(self) -> str | None:
-        """Return None: what was not played is no longer part of the conversation."""
-        return None
+        """See `Replay.unplayed_text`; None after a call that differs: the rest is of a conversation that was left."""
+        return self._replay.unplayed_text() if self.reason is None else None
