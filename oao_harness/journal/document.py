@@ -77,10 +77,10 @@ def fold(value: Json, aside: Callable[[str], Json] | None = None) -> Json:
         return value
     # The first is asked much faster than the second.
     if value.__class__ is dict or isinstance(value, Mapping):
-        items = value.items()
-        if not _MARKS.isdisjoint(value):
-            return {"$dict": [[key, fold(item, aside)] for key, item in items]}
-        return {key: item if item.__class__ in _SCALARS else fold(item, aside) for key, item in items}
+        node = cast("Mapping[str, Json]", value)
+        if not _MARKS.isdisjoint(node):
+            return {"$dict": [[key, fold(item, aside)] for key, item in node.items()]}
+        return {key: item if item.__class__ in _SCALARS else fold(item, aside) for key, item in node.items()}
     if isinstance(value, list | tuple):
         return [fold(item, aside) for item in value]
     return value
