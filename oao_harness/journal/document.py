@@ -76,11 +76,10 @@ def fold(value: Json, aside: Callable[[str], Json] | None = None) -> Json:
     if isinstance(value, _PLAIN):
         return value
     # The first is asked much faster than the second.
-    if value.__class__ is dict or isinstance(value, Mapping):
-        node = cast("Mapping[str, Json]", value)
-        if not _MARKS.isdisjoint(node):
-            return {"$dict": [[key, fold(item, aside)] for key, item in node.items()]}
-        return {key: item if item.__class__ in _SCALARS else fold(item, aside) for key, item in node.items()}
+    if isinstance(value, dict | Mapping):
+        if not _MARKS.isdisjoint(value):
+            return {"$dict": [[key, fold(item, aside)] for key, item in value.items()]}
+        return {key: item if item.__class__ in _SCALARS else fold(item, aside) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [fold(item, aside) for item in value]
     return value

@@ -70,7 +70,7 @@ class _Patience:
     def __init__(self, playback: Playback) -> None:
         self._playback = playback
         self._began = self._quiet_since = time.monotonic()
-        self._version = playback.version
+        self._version: int = playback.version
         self.rounds = 0
 
     def lasts(self) -> bool:
