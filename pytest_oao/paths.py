@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -25,7 +26,13 @@ def recording_path(item: pytest.Item, name: str | None = None, folder: str | Pat
         name: A name of the user's choice, instead of the test's.
         folder: Where recordings are, from the folder of the test module on.
     """
-    return item.path.parent / folder / item.path.stem / (_file_name(name or _test_name(item), item.nodeid) + SUFFIX)
+    return _folder(item.path, folder) / (_file_name(name or _test_name(item), item.nodeid) + SUFFIX)
+
+
+@lru_cache(maxsize=64)
+def _folder(module: Path, folder: str | Path) -> Path:
+    """Return the folder of a module's recordings: made once for all of its tests, because most have no recording."""
+    return module.parent / folder / module.stem
 
 
 def _test_name(item: pytest.Item) -> str:

@@ -76,7 +76,7 @@ def fold(value: Json, aside: Callable[[str], Json] | None = None) -> Json:
     if isinstance(value, _PLAIN):
         return value
     # The first is asked much faster than the second.
-    if value.__class__ is dict or isinstance(value, Mapping):
+    if isinstance(value, dict | Mapping):
         items = value.items()
         if not _MARKS.isdisjoint(value):
             return {"$dict": [[key, fold(item, aside)] for key, item in items]}
