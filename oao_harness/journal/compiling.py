@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import cast
 
 from oao_harness.journal.events import RecordedEvent
-from oao_harness.journal.records import error_from_json, key_of, usage_from_json
+from oao_harness.journal.records import error_from_json, usage_from_json
+from oao_harness.journal.shape import Shaper
 from oao_harness.journal.sharing import Shared
 from oao_hookspecs import Effect, Json, Record
 
@@ -42,6 +43,7 @@ class _Builder:
         # The call inside whose body a run was started.
         self._inside: dict[str, Json] = {}
         self._shared = Shared()
+        self._shaper = Shaper()
 
     def add(self, run: str, record: Record) -> None:
         type_ = record["type"]
@@ -100,7 +102,7 @@ class _Builder:
             start=cast("int", call["start"]),
             end=cast("int", call.get("end") or (call["start"] if denied else self._tick + 1)),
             request=request,
-            key=key_of(kind, name, request),
+            key=self._shaper.shape(kind, name, request, run, is_final=True).key,
             value=self._value(kind, outcome) if outcome is not None else None,
             error=error,
             usage=usage,

@@ -86,7 +86,7 @@ class Matcher:
     def serve(self, call: Call, run: str = "") -> Served | Divergence | None:
         """Return the recorded outcome, or how the call diverges; see `Replay.serve`."""
         with self._lock:
-            shape = self._shaper.shape(call.kind, call.name, request_of(call))
+            shape = self._shaper.shape(call.kind, call.name, request_of(call), f"live {run}")
             event = self._find(call, shape, run)
             if event is None and self._check_keys():
                 event = self._find(call, shape, run)
@@ -140,7 +140,9 @@ class Matcher:
     def _shape_of(self, event: RecordedEvent) -> Shape:
         shape = self._shapes.get(event.n)
         if shape is None:
-            shape = self._shapes[event.n] = self._shaper.shape(event.kind, event.name, event.request)
+            shape = self._shapes[event.n] = self._shaper.shape(
+                event.kind, event.name, event.request, event.run, is_final=True
+            )
         return shape
 
     def _answered_tokens(self, event: RecordedEvent) -> Iterator[tuple[str, str]]:

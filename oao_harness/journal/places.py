@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, Literal
 
@@ -32,7 +33,13 @@ def recording_place(module: Path, nodeid: str, name: str | None = None, folder: 
         folder: Where recordings are, from the folder of the module on.
     """
     below = nodeid.partition("::")[2].replace("::", ".")
-    return module.parent / folder / module.stem / (_file_name(name or below or module.stem, nodeid) + _SUFFIX)
+    return _recordings_of(module, folder) / (_file_name(name or below or module.stem, nodeid) + _SUFFIX)
+
+
+@lru_cache(maxsize=64)
+def _recordings_of(module: Path, folder: str | Path) -> Path:
+    """Return the folder of a module's recordings: made once for all of its tests, because most have no recording."""
+    return module.parent / folder / module.stem
 
 
 def _file_name(name: str, nodeid: str) -> str:
