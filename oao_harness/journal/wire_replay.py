@@ -8,8 +8,10 @@ that the model call's body sends is what must be in the recording, and it is ser
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final
 
+from oao_harness.journal.events import HTTP
 from oao_harness.journal.matcher import Matcher, Order
 from oao_harness.journal.recording import Recording
 from oao_harness.journal.replay import Divergence, Replay, Served
@@ -74,5 +76,7 @@ def replay_of(
         ignore: See `Matcher`.
         volatile: See `Matcher`.
     """
-    matcher = Matcher(recording, order=order, ignore=ignore, volatile=volatile)
+    # Who runs nothing of what was recorded asks for no HTTP; see `http_replay`.
+    calls = tuple(event for event in recording.events if event.kind != HTTP)
+    matcher = Matcher(replace(recording, events=calls), order=order, ignore=ignore, volatile=volatile)
     return WireReplay(matcher) if recording.header.get(LAYER) == WIRE else matcher
