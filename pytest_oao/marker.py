@@ -20,7 +20,7 @@ __all__ = ["Waiver", "check_marker", "option_of", "policies_of", "recording_name
 
 _LIMITS: Final = ("max_steps", "max_model_calls", "max_tool_calls", "max_tokens", "timeout_seconds")
 _NO_LIMITS: Final[Mapping[str, Any]] = dict.fromkeys(_LIMITS)
-_REPLAY: Final = ("recording", "live", "order", "unplayed", "ignore", "network", "clock", "waive")
+_REPLAY: Final = ("recording", "live", "order", "unplayed", "ignore", "network", "clock", "http", "waive")
 _KNOWN: Final = ("policy", "deny", "allow", *_LIMITS, *_REPLAY)
 _UNTIL: Final = re.compile(r"(?P<why>.*?\S),?\s+until\s+(?P<day>\d{4}-\d{2}-\d{2})")
 
@@ -62,7 +62,7 @@ def check_marker(nodeid: str, mark: pytest.Mark) -> None:
     unknown = [key for key in mark.kwargs if key not in _KNOWN]
     if unknown:
         raise pytest.UsageError(f"{nodeid}: @pytest.mark.oao({unknown[0]}=...) is unknown; known: {', '.join(_KNOWN)}")
-    for name in ("order", "unplayed", "network", "clock"):
+    for name in ("order", "unplayed", "network", "clock", "http"):
         value = mark.kwargs.get(name)
         if value is not None and value not in CHOICES[f"oao_{name}"]:
             choices = ", ".join(CHOICES[f"oao_{name}"])

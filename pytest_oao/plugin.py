@@ -27,8 +27,8 @@ _SELECTED: Final[pytest.StashKey[bool]] = pytest.StashKey()
 _OVERRIDES: Final = ("oao_config", "oao_policy", "oao_recordings_dir")
 _MARKER_HELP: Final = (
     "oao(policy=, deny=, allow=, max_steps=, max_model_calls=, max_tool_calls=, max_tokens=, timeout_seconds=, "
-    "waive=, recording=, live=, order=, ignore=, unplayed=, network=, clock=): govern and replay the agent runs of "
-    "this test; tightens the policy of the command line"
+    "waive=, recording=, live=, order=, ignore=, unplayed=, network=, clock=, http=): govern and replay the agent runs "
+    "of this test; tightens the policy of the command line"
 )
 # Name, metavar, choices, help. Each is an ini key too.
 _OPTIONS: Final[tuple[tuple[str, str, tuple[str, ...] | None, str], ...]] = (
@@ -110,6 +110,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini("oao_volatile", "kinds of tokens that may be renamed one to one: uuid callid ...", type="args")
     parser.addini("oao_recordings", "name of the folder with recordings beside each test module", default="")
     parser.addini("oao_max_age", "from what age on recordings are called old: 90d", default="")
+    parser.addini(
+        "oao_http", "record the HTTP of agents and tools too: auto (where vcrpy is installed), off", default=""
+    )
     parser.addini("oao_clock", "what time a replayed test sees: frozen (default), ticking or real", default="")
 
 
@@ -219,14 +222,15 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 @contextlib.contextmanager
 def _within(session: TestSession, phase: Phase) -> Generator[None]:
     """Let a phase of the test see the time and the chance of its recording."""
-    if session.world is None:
-        yield
-        return
-    session.world.enter(phase)
-    try:
-        yield
-    finally:
-        session.world.leave()
+    with session.http.within(phase):
+        if session.world is None:
+            yield
+            return
+        session.world.enter(phase)
+        try:
+            yield
+        finally:
+            session.world.leave()
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)

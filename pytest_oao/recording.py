@@ -14,16 +14,21 @@ import pytest
 from oao_harness.errors import RecordingError
 from oao_harness.journal.attempts import Attempt
 from oao_harness.journal.changes import changes
+from oao_harness.journal.events import HTTP
 from oao_harness.journal.forking import forked
+from oao_harness.journal.http_replay import HttpReplay, asked_for
 from oao_harness.journal.live import Forking, PartlyLive, without_live
+from oao_harness.journal.matcher import Matcher
 from oao_harness.journal.mutation import Strength, strength
 from oao_harness.journal.pending import pending_path
 from oao_harness.journal.playback import Playback, replay_id
 from oao_harness.journal.recording import RecordedEvent, Recording
 from oao_harness.journal.replay import Divergence, Replay
+from oao_harness.journal.scrubbing import Scrubbed
 from oao_harness.journal.tokens import DEFAULT_KINDS
 from oao_harness.journal.wire_replay import replay_of
 from oao_hookspecs import Call, Json, Record
+from pytest_oao.http_layer import INSTALL, missing
 from pytest_oao.marker import option_of
 from pytest_oao.settings import Action, Mode, Order, Settings
 from pytest_oao.world import ClockMode, World
@@ -94,6 +99,9 @@ class TestRecording:
         self._volatile = settings.volatile or DEFAULT_KINDS
         self._unplayed = cast("Action", option_of(marks, "unplayed", settings.unplayed))
         self._forking: Forking | None = None
+        self.served_http: set[int] = set()
+        """Numbers of the recorded requests that were answered from the recording."""
+        self._http = option_of(marks, "http", settings.http) != "off"
         self._clock: ClockMode = option_of(marks, "clock", settings.clock)
 
     @cached_property
@@ -157,6 +165,20 @@ class TestRecording:
         except (ValueError, TypeError):
             return None
 
+    @cached_property
+    def has_http(self) -> bool:
+        """True where requests of agents and tools may have to be recorded, or answered from the recording."""
+        if not self._http or self.is_live or missing():
+            return False
+        if not self.plays:
+            return True
+        return self.mode == "new" or (self.plays_http and bool(asked_for(cast("Recording", self.old), self._live)))
+
+    @cached_property
+    def plays_http(self) -> bool:
+        """True where requests are answered from the recording, or refused because they are not in it."""
+        return self._http and self.plays and any(event.kind == HTTP for event in self.recorded)
+
     def world(self) -> World | None:
         """Return the time and the chance that the test sees; None where it neither plays nor makes a recording."""
         if self.is_live:
@@ -188,13 +210,23 @@ class TestRecording:
         else:
             played = without_live(self.old, self._live) if self._live else self.old
             self.playback = Playback(played)
-            replay = replay_of(
-                played,
-                order=self._order,
-                ignore=self._ignore,
-                volatile=self._volatile,
-                scrubber=self._settings.scrubber,
-            )
+            replay: Replay = replay_of(played, order=self._order, ignore=self._ignore, volatile=self._volatile)
+            if self.plays_http and isinstance(replay, Matcher):
+                replay = HttpReplay(
+                    replay,
+                    self.old,
+                    self._live,
+                    order=self._order,
+                    ignore=self._ignore,
+                    volatile=self._volatile,
+                )
+                left = asked_for(self.old, self._live)
+                if left and missing():
+                    self.replay = _Unplayable(
+                        f"step {left[0].n} http {left[0].name} must be served, and vcrpy is not installed: {INSTALL}"
+                    )
+                    return
+            replay = Scrubbed(replay, self._settings.scrubber)
             if self._live:
                 replay = PartlyLive(replay, self._live)
             elif self.mode == "new":
@@ -269,7 +301,7 @@ class TestRecording:
             world: What the test saw of time and chance.
         """
         made = self._made(tape, {**(world.header() if world is not None else {}), **header})
-        if not made.events:
+        if all(event.kind == HTTP for event in made.events):
             return None
         if unfinished := next((event for event in made.events if not event.finished), None):
             return (
@@ -301,7 +333,7 @@ class TestRecording:
         policy = self._settings.policy
         if self.has_forked and isinstance(self.old, Recording):
             events = (record.get("event") for _, record in tape if record["type"] == "outcome")
-            served = {event for event in events if isinstance(event, int)}
+            served = {event for event in events if isinstance(event, int)} | self.served_http
             return forked(self.old, served, tape, policy=policy, header=header)
         clock = cast("float | None", header.get("clock"))
         return Recording.from_records(tape, test=self._nodeid, policy=policy, clock=clock, header=header)

@@ -11,6 +11,7 @@ tests      nodeid, outcome, steps, model_calls, tool_calls, tokens, tokens_estim
            recording   {path, exists, recorded, age_days} or null
            strength    {caught, total, missed} or null
            ungoverned  [text]
+           uncovered   [text], client libraries whose HTTP is neither recorded nor played
 totals     tests, runs, steps, model_calls, tool_calls, tokens, cost_usd, saved_tokens, saved_usd, violations, ...
 orphans    paths of recordings without a test
 pending    paths of recordings that wait for a review
@@ -86,6 +87,7 @@ def row_of(session: TestSession) -> dict[str, Any] | None:
         else None,
         "strength": _strength(session.strength),
         "ungoverned": [what for run in tops for what in run.ungoverned],
+        "uncovered": session.http.uncovered,
         "coverage": coverage_rows(session.orchestrator.policies, session.tape()),
         "decisions": decision_lines(session.tape()) if session.settings.explain else [],
     }

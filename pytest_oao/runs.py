@@ -72,7 +72,7 @@ class RecordedRun(Trajectory):
         self._look = look
 
     def _made(self) -> Sequence[RecordedEvent]:
-        return [event for event in compiled(self.records) if not event.denied]
+        return [event for event in compiled(self.records) if not event.denied and event.kind != "http"]
 
     @property
     def records(self) -> Sequence[Record]:

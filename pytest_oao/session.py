@@ -24,6 +24,7 @@ from oao_harness.runtime.run import Run
 from oao_hookspecs import Principal, Record
 from pytest_oao.fixture import Answers
 from pytest_oao.guard import close_network, open_network
+from pytest_oao.http_layer import HttpLayer
 from pytest_oao.marker import check_marker, option_of, policies_of, recording_name, waivers_of
 from pytest_oao.paths import recording_path
 from pytest_oao.recording import TestRecording
@@ -95,6 +96,8 @@ class TestSession:
         self._expecting = 0
         self._opened: list[tuple[str, Run]] = []
         self._own: list[Run] = []
+        self.http = HttpLayer(self)
+        """What the agents' and tools' own code sends."""
         self.world: World | None = self.recording.world()
         """Time and chance, where the test plays or makes a recording."""
 
@@ -221,6 +224,16 @@ class TestSession:
         if self.recording.plays:
             close_network(self._network, self._refuse_connection, self._may_connect)
 
+    def prepare(self) -> None:
+        """Find out what the test does, before its first call."""
+        with self._lock:
+            self._prepare()
+
+    @property
+    def main(self) -> Run | None:
+        """The run of the test, where it has begun."""
+        return self._main
+
     def _may_connect(self) -> bool:
         """Return True inside of a live call of a test that plays the rest."""
         inside = context.frame.get()
@@ -252,7 +265,7 @@ class TestSession:
         self._close(raised)
         self.verdict = self._judge(raised)
         if self.verdict is None and raised is None and self.recording.keeps:
-            self.verdict = self.recording.keep(self._tape, {"cost_usd": self.cost()}, self.world)
+            self.verdict = self.recording.keep([*self.http.early, *self._tape], {"cost_usd": self.cost()}, self.world)
         if self._attempt is not None:
             self._attempt.close(kept=self.verdict is None and raised is None)
         if self.verdict is None and raised is None:

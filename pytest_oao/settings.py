@@ -75,6 +75,8 @@ class Settings:
     """From what age on a recording is called old."""
     mutate: int | None = None
     """How many altered requests each passing replay is tried with; None for none, 0 for all that there are."""
+    http: Literal["auto", "off"] = "auto"
+    """Whether the HTTP of agents and tools is recorded and played; see `http_layer`."""
     summary: Literal["auto", "all", "slowest", "none"] = "auto"
     report: Path | None = None
     scrubber: Scrubber = field(default_factory=Scrubber, compare=False)
@@ -113,6 +115,7 @@ class Settings:
             ignore=tuple(config.getini("oao_ignore")),
             volatile=tuple(config.getini("oao_volatile")) or None,
             clock=cast("TestClock", _choice(config, "oao_clock", "frozen")),
+            http=cast("Any", _choice(config, "oao_http", "auto")),
             recordings=_text(config, "oao_recordings") or "recordings",
             max_age=_parsed(config, "oao_max_age", _age),
             mutate=None if mutate is None else _number(mutate, "--oao-mutate"),
@@ -183,6 +186,7 @@ CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
     "oao_orphans": ("fail", "warn", "ignore"),
     "oao_summary": ("auto", "all", "slowest", "none"),
     "oao_clock": ("frozen", "ticking", "real"),
+    "oao_http": ("auto", "off"),
 }
 
 

@@ -30,6 +30,10 @@ def timeline(tape: Sequence[tuple[str, Record]]) -> str:
             mark = "~" if usage.get("estimated") else ""
             tokens[run, record["n"]] = f"{mark}{usage['in']}+{usage['out']} tok"
     calls = [(run, record) for run, record in tape if record["type"] == "call"]
+    sent: dict[tuple[str, Json], list[Record]] = {}
+    for run, record in tape:
+        if record["type"] == "http":
+            sent.setdefault((run, record.get("parent")), []).append(record)
     held = held_calls(tape)
     names = [str(record["name"]) for _, record in calls] + [str(record["tool"]) for _, record in held]
     width = max(map(len, names), default=0)
@@ -41,6 +45,8 @@ def timeline(tape: Sequence[tuple[str, Record]]) -> str:
         name = str(record["name"]).ljust(width)
         spent = tokens.get((run, record["n"]), "")
         lines.append(f"{record['n']!s:>3} {record['kind']!s:<5} {name}  {spent:>14}  {verdict}")
+        lines += [f"    {_sent(one)}" for one in sent.pop((run, record["n"]), ())]
+    lines += [_sent(one) for left in sent.values() for one in left]
     for _, record in held:
         name = str(record["tool"]).ljust(width)
         lines.append(f"    {record['kind']!s:<5} {name}  {'':>14}  HELD {record['rule']}")
@@ -48,6 +54,11 @@ def timeline(tape: Sequence[tuple[str, Record]]) -> str:
     if stopped is not None and not any(cast("Any", record["decision"])["verdict"] == "deny" for _, record in calls):
         lines.append(f"stopped {'here' if calls else 'at the first call'}: {stopped['rule']}")
     return "\n".join(lines) or "no call was made"
+
+
+def _sent(record: Record) -> str:
+    request = cast("Mapping[str, Json]", record["req"])
+    return f"    http  {request['method']} {request['url']}"
 
 
 def held_calls(tape: Sequence[tuple[str, Record]]) -> list[tuple[str, Record]]:
@@ -128,6 +139,8 @@ def _write_totals(terminal: Any, rows: Sequence[Mapping[str, Any]]) -> None:
             parts.append(f"{totals[name]} {name if totals[name] > 1 else name[:-1]}")
     terminal.write_line(" | ".join(parts))
     _write_strength(terminal, rows)
+    for what in dict.fromkeys(one for row in rows for one in row["uncovered"]):
+        terminal.write_line(f"HTTP is not recorded nor played: {what}", yellow=True)
     for row in rows:
         changes = row["replay"]["changes"]
         if changes:

@@ -17,7 +17,7 @@ from oao_harness.adapters.patching import require, set_method
 from oao_harness.adapters.providers import canonical, is_provider_request, learn
 from oao_harness.runtime.outside import governed_model_call, is_watched, refuse_or_note
 
-__all__ = ["ADVICE", "RULE", "install_aiohttp", "install_http_client", "install_httpx", "judged"]
+__all__ = ["ADVICE", "RULE", "install_aiohttp", "install_http_client", "install_httpx", "is_model_traffic", "judged"]
 
 RULE: Final = "ungoverned-call"
 ADVICE: Final = (
@@ -45,6 +45,17 @@ def _judge(method: str, scheme: str, host: str, port: int | None, path: str) -> 
         shown = host if number in {80, 443} else f"{host}:{number}"
         refuse_or_note(RULE, f"{method} {shown}{path[:_LONGEST_PATH]} outside of a governed model call", ADVICE)
     return name, number
+
+
+def is_model_traffic(method: str, url: str) -> bool:
+    """Judge a request that nobody sends yet; return True where it goes to a model provider.
+
+    Raises:
+        RunHalted: It must not be sent.
+    """
+    parts = urlsplit(url)
+    host, number = _judge(method, parts.scheme, parts.hostname or "", parts.port, parts.path)
+    return is_provider_request(method.upper(), host, number, parts.path)
 
 
 def install_httpx(package: str) -> None:

@@ -14,6 +14,7 @@ from oao_harness.cli.console import clean, one_line, print_paragraph
 from oao_harness.cli.units import plural
 from oao_harness.errors import RecordingError
 from oao_harness.journal.changes import Change, Changes
+from oao_harness.journal.events import HTTP, RecordedEvent
 from oao_harness.journal.pending import SUFFIX, Pending, pending_path
 from oao_harness.journal.recording import Recording
 from oao_harness.journal.records import error_to_json, usage_to_json
@@ -150,6 +151,9 @@ def records_of(recording: Recording) -> list[Record]:
     for event in recording.events:
         ended = known if event.at is None else clock + event.at
         known = max(known, ended)
+        if event.kind == HTTP:
+            records += _http_records(event, ended, clock)
+            continue
         verdict, _, rule = event.decision.partition(" ")
         call: dict[str, Json] = {
             "type": "call",
@@ -178,3 +182,15 @@ def records_of(recording: Recording) -> list[Record]:
     started: dict[str, Json] = {"type": "run.started", "agent": recording.test, "execution_id": "", "at": clock}
     whole = [started, *(record for _, _, record in records)]
     return [cast("Record", {"v": 1, "seq": seq, **record}) for seq, record in enumerate(whole)]
+
+
+def _http_records(event: RecordedEvent, ended: float, clock: float) -> list[tuple[int, int, dict[str, Json]]]:
+    """Return a recorded request as its records, with their ticks."""
+    began = round(max(clock, ended - (event.took_s or 0.0)), 6)
+    sent: dict[str, Json] = {"type": "http", "at": began, "h": event.n, "name": event.name, "req": dict(event.request)}
+    sent |= {"parent": event.parent} if event.parent is not None else {}
+    sent |= {"run": event.run} if event.run else {}
+    answer: dict[str, Json] = {"type": "http.ended", "at": round(ended, 6), "h": event.n}
+    answer |= {"duration_s": event.took_s or 0.0}
+    answer |= {"error": error_to_json(event.error)} if event.error is not None else {"res": event.value}
+    return [(event.start, 0, sent), (event.end, 1, answer)]

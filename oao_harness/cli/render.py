@@ -189,7 +189,7 @@ def print_timeline(on: Console, timeline: Timeline, *, details: bool) -> None:
                 rows.append(Text(f"{symbol(on, '…')} {len(calls) - 2 * _EDGE} calls more", style="dim"))
             continue
         at = Text(f"{number(moment.record, 'at') - began:.3f}" if details else "", style="dim")
-        if moment.record["type"] == "call":
+        if moment.record["type"] in {"call", "http"}:
             rows.append([at, *_call_cells(on, moment)])
             rows.extend(_detail_lines(on, moment, timeline) if details else ())
         else:

@@ -84,7 +84,7 @@ def _show_file(path: str, *, as_json: bool, decisions: bool) -> None:
             on.print(Text.assemble((f" {label:<9}", "dim"), one_line(value)), no_wrap=True, overflow="ellipsis")
     on.print()
     # The start of a run is nothing that a recording knows.
-    timeline.moments = timeline.calls
+    timeline.moments = [one for one in timeline.moments if one.record["type"] in {"call", "http"}]
     print_timeline(on, timeline, details=True)
     on.print()
     nouns = {"steps": "step", "model_calls": "model call", "tool_calls": "tool call"}

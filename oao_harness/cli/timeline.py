@@ -47,7 +47,8 @@ class Timeline:
         timeline = cls(started={})
         calls: dict[int, Moment] = {}
         for record in records:
-            timeline._add(record, calls)
+            add = timeline._add_http if text(record, "type").startswith("http") else timeline._add
+            add(record, calls)
         return timeline
 
     def _add(self, record: Record, calls: dict[int, Moment]) -> None:
@@ -79,9 +80,20 @@ class Timeline:
         elif kind == "run.finished":
             self.finished = record
 
+    def _add_http(self, record: Record, calls: dict[int, Moment]) -> None:
+        # Numbered apart from the calls.
+        number_ = -int(number(record, "h"))
+        if text(record, "type") == "http":
+            outer = calls.get(int(number(record, "parent")))
+            shown: Record = {**record, "kind": "http", "n": "", "decision": {}}
+            calls[number_] = Moment(record=shown, depth=0 if outer is None else outer.depth + 1)
+            self.moments.append(calls[number_])
+        elif number_ in calls:
+            calls[number_].outcome = record
+
     @property
     def calls(self) -> list[Moment]:
-        """The calls alone."""
+        """The calls alone, without the requests that were sent in them."""
         return [moment for moment in self.moments if moment.record["type"] == "call"]
 
     @property

@@ -13,7 +13,7 @@ import enum
 import math
 import sys
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, cast
 
 import pydantic
@@ -23,6 +23,7 @@ from oao_hookspecs import ErrorInfo, Json
 
 __all__ = [
     "alike",
+    "blank_error",
     "decode",
     "decode_error",
     "encode",
@@ -296,9 +297,20 @@ def decode_error(info: ErrorInfo) -> Exception:
         return ReplayedError(f"{info.type.partition(':')[2]}: {info.message}")
     # Not cls(*args): many exceptions of client libraries need a live response object to be constructed. Nor
     # cls.__new__(cls): a class may have a `__new__` of its own, with arguments.
-    error = BaseException.__new__(cls)
-    error.args = tuple(readable)
+    error = blank_error(cls, readable)
     vars(error).update(attributes)
+    return error
+
+
+def blank_error(cls: type[Exception], args: Sequence[object]) -> Exception:
+    """Return an exception of a class without calling what the class itself does to make one."""
+    # Such as OSError: Python refuses to make one of it, or of a class below it, as if it were any other.
+    builtin: Any = next(base for base in cls.__mro__ if base.__module__ == "builtins")
+    error = cast("Exception", builtin.__new__(cls))
+    error.args = tuple(args)
+    if isinstance(error, OSError) and len(args) > 1:
+        # They are no attributes of the instance, and so not among those that are kept.
+        error.errno, error.strerror = cast("int", args[0]), cast("str", args[1])
     return error
 
 

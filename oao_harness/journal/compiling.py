@@ -36,6 +36,7 @@ class _Builder:
         self._clock = clock
         self._tick = 0
         self._open: dict[tuple[str, int], dict[str, Json]] = {}
+        self._open_http: dict[tuple[str, int], dict[str, Json]] = {}
         self._calls: list[dict[str, Json]] = []
         self._ids: dict[str, str] = {}
         self._batches: dict[tuple[str, Json], int] = {}
@@ -47,6 +48,9 @@ class _Builder:
 
     def add(self, run: str, record: Record) -> None:
         type_ = record["type"]
+        if type_ in {"http", "http.ended"}:
+            self._add_http(run, record)
+            return
         if type_ not in {"call", "outcome"}:
             if type_ == "run.started":
                 self._start(run, record)
@@ -66,6 +70,27 @@ class _Builder:
             for call_id in cast("list[Json]", record.get("batch") or ()):
                 if call_id is not None:
                     self._batches[run, call_id] = cast("int", self._open[run, n]["number"])
+
+    def _add_http(self, run: str, record: Record) -> None:
+        self._tick += 1
+        key = run, cast("int", record["h"])
+        if record["type"] == "http":
+            parent = self._open.get((run, cast("int", record.get("parent") or 0)))
+            self._open_http[key] = {
+                "kind": "http",
+                "name": record["name"],
+                "req": record["req"],
+                "decision": {"verdict": "allow", "rule": ""},
+                "n": 0,
+                "run": run or self._ids.get("", ""),
+                "start": self._tick,
+                "number": len(self._calls) + 1,
+                "batch": None,
+                "parent_number": parent["number"] if parent is not None else self._inside.get(run),
+            }
+            self._calls.append(self._open_http[key])
+        elif key in self._open_http:
+            self._open_http[key].update({"outcome": dict(record), "end": self._tick})
 
     def _start(self, run: str, record: Record) -> None:
         if not run:

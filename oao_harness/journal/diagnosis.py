@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import Final
 
 from oao_harness.journal.differences import Comparison, Difference, Lens, brief, compare
+from oao_harness.journal.events import HttpCall
 from oao_harness.journal.paths import Rules
 from oao_harness.journal.recording import RecordedEvent
 from oao_harness.journal.records import request_of
@@ -85,6 +86,9 @@ def explain(call: Call, shape: Shape, situation: Situation) -> Divergence:
         shape: Its shape.
         situation: Where the replay stands.
     """
+    if not situation.playable and isinstance(call, HttpCall):
+        text = f"{_named_call(call)}: the recording has no such request here {_SUFFIX}"
+        return Divergence(kind="unexpected", text=text, name=call.name)
     if not situation.playable:
         names = ", ".join(situation.runs[:_MOST_NAMED])
         what = f"{call.kind} {call.name} of run {situation.run}"
@@ -100,7 +104,7 @@ class _Diagnosis:
         self._shape = shape
         self._situation = situation
         self._run = run
-        self._what = f"{call.kind} {call.name}"
+        self._what = _named_call(call)
         self._left = list(run.left())
         reach = run.reach()
         expected = situation.expected
@@ -219,8 +223,17 @@ def _abridged(differences: Sequence[Difference]) -> Iterable[str]:
             yield f"... and {len(lines) - _MOST_LINES} more lines of {text}"
 
 
+def _named_call(call: Call) -> str:
+    """Return kind and name of a call; of an HTTP request the whole URL but for the query."""
+    if isinstance(call, HttpCall):
+        return f"http {call.request['method']} {call.request['url']}"
+    return f"{call.kind} {call.name}"
+
+
 def _asked(call: Call) -> str:
     """Return a call in a few words: a tool with its arguments, a model with the last message."""
+    if isinstance(call, HttpCall):
+        return _named_call(call)
     if call.kind == "model":
         content = call.messages[-1].get("content") if call.messages else None
         said = f", last {brief(content, 60)}" if isinstance(content, str) and content else ""

@@ -4,11 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Final, Literal, cast
 
 from oao_hookspecs import Call, Effect, ErrorInfo, Json, ModelCall, Outcome, ToolCall, Usage
 
-__all__ = ["RecordedEvent"]
+__all__ = ["HTTP", "HttpCall", "RecordedEvent"]
+
+HTTP: Final = "http"
+"""The kind of a request that an agent's or a tool's own code sends."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpCall:
+    """One HTTP request, as a replay is asked for it. It passes no gate: policies judge the call around it."""
+
+    name: str
+    """Method and host."""
+    request: Mapping[str, Json]
+    """`method`, `url`, and where present `query` and `body`."""
+    call_id: None = None
+    scope: str = ""
+    kind: Literal["http"] = "http"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +69,8 @@ class RecordedEvent:
     @property
     def call(self) -> Call:
         """The call as it was made."""
+        if self.kind == HTTP:
+            return cast("Call", HttpCall(name=self.name, request=self.request))
         if self.kind == "tool":
             return ToolCall(name=self.name, arguments=self.request, call_id=self.call_id, scope=self.scope)
         rest = dict(self.request)

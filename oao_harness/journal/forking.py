@@ -36,7 +36,8 @@ def forked(
         header: What else the header says.
     """
     kept = _with_descendants(old.events, served)
-    calls = [(run, cast("int", one["n"])) for run, one in tape if one["type"] == "call"]
+    # A request has no number among the calls; what a served call stands for is on no tape.
+    calls = [(run, cast("int", one.get("n", 0))) for run, one in tape if one["type"] in {"call", "http"}]
     played = _played(tape, {event.n: event for event in kept})
     made = Recording.from_records(tape, test=old.test, policy=policy, clock=_clock(tape, kept, played), header=header)
     numbers = {made.events[i].n: played.get(call) for i, call in enumerate(calls)}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, TypeAlias, get_args
 
@@ -25,7 +25,7 @@ from oao_harness.journal.tokens import DEFAULT_KINDS
 from oao_harness.journal.waiting import WaitingRun
 from oao_hookspecs import Call, Json
 
-__all__ = ["Matcher", "Order", "would_match"]
+__all__ = ["Matcher", "Order", "unplayed_line", "would_match"]
 
 Order: TypeAlias = Literal["causal", "strict", "any"]
 """`causal`: what overlapped may come in any order; `strict`: as recorded, over all runs; `any`: in any order."""
@@ -121,12 +121,14 @@ class Matcher:
 
     def unplayed_text(self) -> str | None:
         """Return one line that names them, or None; see `Replay.unplayed_text`."""
-        left = self.unplayed()
-        if not left:
-            return None
-        names = ", ".join(f"#{event.n} {event.kind} {event.name}" for event in left[:5])
-        more = f" and {len(left) - 5} more" if len(left) > 5 else ""
-        return f"{len(left)} recorded {'step' if len(left) == 1 else 'steps'} not replayed: {names}{more}"
+        return unplayed_line(self.unplayed())
+
+    def leave_out(self, numbers: Iterable[int]) -> None:
+        """Ask for some events no more: another recorded call stands for them."""
+        with self._lock:
+            for event in self._events if (gone := {*numbers} - self._served) else ():
+                if event.n in gone:
+                    self._mark_served(event)
 
     def _check_keys(self) -> bool:
         """File what is left by its own keys, once; return False where that was done before."""
@@ -228,6 +230,15 @@ class Matcher:
             renaming=self._renaming,
         )
         return explain(call, shape, situation)
+
+
+def unplayed_line(left: Sequence[RecordedEvent]) -> str | None:
+    """Return one line that names recorded calls that were not made; None where there are none."""
+    if not left:
+        return None
+    names = ", ".join(f"#{event.n} {event.kind} {event.name}" for event in left[:5])
+    more = f" and {len(left) - 5} more" if len(left) > 5 else ""
+    return f"{len(left)} recorded {'step' if len(left) == 1 else 'steps'} not replayed: {names}{more}"
 
 
 def would_match(

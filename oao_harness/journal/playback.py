@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, cast
 
+from oao_harness.journal.events import HTTP
 from oao_harness.journal.recording import RecordedEvent, Recording
 from oao_hookspecs import Json
 
@@ -89,24 +90,26 @@ class Playback:
         """Notified when a record of a served call has come."""
         self.version = 0
         """How many have."""
+        # What a replay serves of HTTP is written nowhere.
+        events = tuple(event for event in recording.events if event.kind != HTTP)
         self._clock = _clock_of(recording)
-        self._numbers = _numbers(recording.events)
+        self._numbers = _numbers(events)
         self.last_number = max(self._numbers.values(), default=0)
         """The greatest number that a recorded call has in its run; new calls are numbered after it."""
         self._inside: dict[int, list[int]] = defaultdict(list)
-        for event in recording.events:
+        for event in events:
             if event.parent is not None:
                 self._inside[event.parent].append(event.n)
-        self._beats = _beats(recording.events, self._clock)
+        self._beats = _beats(events, self._clock)
         self._position = {(beat.event, beat.type): position for position, beat in enumerate(self._beats)}
         self._nested: dict[tuple[str, str], int] = defaultdict(int)
         self._next = 0
         self._held: dict[int, tuple[_Part, str, dict[str, Json]]] = {}
         self._parts: dict[str, _Part] = {}
         self._links: dict[str, tuple[_Part, dict[str, Json]]] = {}
-        self._ends = {event.n: (event.end, event.n) for event in recording.events}
+        self._ends = {event.n: (event.end, event.n) for event in events}
         self._by_end = sorted(self._ends, key=self._ends.__getitem__)
-        self._ended: set[int] = {event.n for event in recording.events if not event.finished}
+        self._ended: set[int] = {event.n for event in events if not event.finished}
         self._first_end = 0
         self._queueing: set[int] = set()
 
@@ -171,7 +174,7 @@ class Playback:
             else:
                 if type != "outcome":
                     self._write_all()
-                part.live = part.live or type in {"call", "again"}
+                part.live = part.live or type in {"call", "again", HTTP}
                 self._write(part, type, fields, None)
             broken, part.broken = part.broken, None
         if broken is not None:

@@ -8,7 +8,7 @@ messages   every message once, by reference: m1, m2 ...
 tools      every tool schema once, by reference: t1, t2 ...
 events     the calls in the order they started: n, kind, name, run, span, req, res | error, decision, key, usage,
            at (when it ended, in seconds after `clock`), took_s ...
-totals     steps, model_calls, tool_calls, tokens
+totals     steps, model_calls, tool_calls, tokens [, http]
 ```
 
 Four or more references in a row are a range, `"m1..m4"`. `span` is `[start, end]` in ticks of a logical clock: what
@@ -241,12 +241,14 @@ class Recording:
     @property
     def totals(self) -> dict[str, Json]:
         """Steps, calls and tokens of all events."""
+        http = [event for event in self.events if event.kind == "http"]
         usages = [event.usage for event in self.events if event.usage is not None]
         return {
-            "steps": len(self.events),
+            "steps": len(self.events) - len(http),
             "model_calls": sum(event.kind == "model" for event in self.events),
             "tool_calls": sum(event.kind == "tool" for event in self.events),
             "tokens": sum(usage.total_tokens for usage in usages),
+            **({"http": len(http)} if http else {}),
         }
 
 

@@ -13,18 +13,21 @@ outcome        n, res | error, duration_s [, usage, batch, attempts, replayed, e
 approval.*     see `questions`
 run.suspended  reason, approvals, totals [, inside]
 run.resumed    agent, adapter, policy, limits, fingerprints, oao
+http           h, name, req [, parent]
+http.ended     h, res | error, duration_s
 violation      rule, plugin, reason [, source, n]
 ungoverned     what
 run.finished   status, error, output, totals
 ```
 
-`input` is the task where `task` does not bring it back. `child` names a run that was started inside of call `n`.
-`again` says that a call in doubt is made once more. `abandoned` marks a call that was allowed and then never made.
-`event` is the number of the recorded event that a replay served; `at` and `duration_s` are the recorded ones then.
-`inside` are the calls whose bodies wait for a person. `given` is the request as the agent made it, present where a
-policy modified it; `approvals` are the questions whose approval let the call pass. `batch` holds the ids of the tool
-calls that one answer of a model asks for together. `usage` is
-`{"in": ..., "out": ..., "estimated": ...}` in tokens. Every record also has `v`, `seq`, `type` and `at` (Unix seconds).
+`http` is a request that an agent's or a tool's own code sends: number `h`, inside the body of call `parent`; nobody
+judges it, and a replay that serves it writes nothing. `input` is the task where `task` does not bring it back. `child`
+names a run that was started inside of call `n`. `again` says that a call in doubt is made once more. `abandoned` marks
+a call that was allowed and then never made. `event` is the number of the recorded event that a replay served; `at` and
+`duration_s` are the recorded ones then. `inside` are the calls whose bodies wait for a person. `given` is the request
+as the agent made it, present where a policy modified it; `approvals` are the questions whose approval let the call
+pass. `batch` holds the ids of the tool calls that one answer of a model asks for together. `usage` is `{"in": ...,
+"out": ..., "estimated": ...}` in tokens. Every record also has `v`, `seq`, `type` and `at` (Unix seconds).
 """
 
 from __future__ import annotations

@@ -7,9 +7,11 @@ doubt: it is made again only where its tool says that this is safe, or where its
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import cast
 
 from oao_harness.journal.codec import alike
+from oao_harness.journal.events import HTTP
 from oao_harness.journal.matcher import Matcher
 from oao_harness.journal.recording import RecordedEvent, Recording
 from oao_harness.journal.replay import Divergence, Served
@@ -32,7 +34,9 @@ class Resumption(Matcher):
         self.last_number = max((cast("int", one["n"]) for one in records if one["type"] == "call"), default=0)
         records = _without_abandoned(records)
         # Exactly: a call that a new id sets apart from a recorded one is another effect.
-        super().__init__(Recording.from_records(records), volatile=())
+        made = Recording.from_records(records)
+        calls = tuple(event for event in made.events if event.kind != HTTP)
+        super().__init__(replace(made, events=calls), volatile=())
         self.is_over = any(record["type"] == "run.finished" for record in records)
         """True where the run had ended: all of it is served, nothing of it is written again."""
         self._waiting = _waiting(records)

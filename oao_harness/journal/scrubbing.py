@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
+from oao_harness.journal.events import HttpCall
 from oao_harness.journal.replay import Divergence, Replay, Served
 from oao_harness.journal.secrets import Scrubber
 from oao_hookspecs import Call, Json, ToolCall
@@ -53,6 +54,8 @@ class Scrubbed:
             return call
         if isinstance(call, ToolCall):
             return replace(call, arguments=found)
+        if isinstance(cast("object", call), HttpCall):
+            return cast("Call", replace(cast("Any", call), request=found))
         rest = dict(found)
         messages = cast("Sequence[Mapping[str, Json]]", rest.pop("messages", ()))
         tools = cast("Sequence[Mapping[str, Json]]", rest.pop("tools", ()))

@@ -71,7 +71,7 @@ class Trajectory:
     """
 
     def __init__(self, events: Iterable[RecordedEvent]) -> None:
-        self._events = tuple(event for event in events if not event.denied)
+        self._events = tuple(event for event in events if not event.denied and event.kind != "http")
 
     @classmethod
     def of(cls, source: Recording | Iterable[Record | tuple[str, Record]]) -> Trajectory:
