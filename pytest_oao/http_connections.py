@@ -11,7 +11,7 @@ import http.client
 import importlib
 import sys
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, nullcontext
 from typing import Any, cast
 
@@ -199,7 +199,7 @@ def _send_really(connection: Any, request: Any) -> None:
     headers = request.headers
     if hasattr(body, "read"):
         body = body.read()
-    if isinstance(body, Iterator):
+    if hasattr(body, "__next__"):
         chunks: Any = body
         body = b"".join(one.encode() if isinstance(one, str) else one for one in chunks)
     real.request(request.method, connection._url(request.uri), body, headers, **options)
