@@ -61,7 +61,7 @@ def run(pytester: pytest.Pytester, *options: str) -> pytest.RunResult:
 
 def got(result: pytest.RunResult) -> list[str]:
     """What the agents printed."""
-    return sorted(line for line in result.outlines if line.lstrip(".").startswith("GOT"))
+    return sorted(line[line.index("GOT ") :] for line in result.outlines if "GOT " in line)
 
 
 def events(pytester: pytest.Pytester, name: str, module: str = "test_small") -> list[dict[str, object]]:
