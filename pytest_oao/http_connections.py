@@ -11,7 +11,7 @@ import http.client
 import importlib
 import sys
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, nullcontext
 from typing import Any, cast
 
@@ -19,22 +19,28 @@ from oao_harness.journal.http_requests import decompressed
 from pytest_oao.http_dispatch import Dispatch, asked, noting_stream, response_of, set_until, streamed
 from pytest_oao.http_layer import Exchange, unrecordable
 
-__all__ = ["enter_connections", "enter_group"]
+__all__ = ["enter_connections", "group_of"]
 
 
-def enter_group(builder: Any, method: str, stack: ExitStack) -> None:
-    """Patch one library until the stack is closed.
+def group_of(builder: Any, method: str) -> Callable[[ExitStack], None]:
+    """Return what patches one library until a stack is closed.
+
+    Made for all libraries before the first one is patched: vcrpy's stubs are classes below what is patched.
 
     Args:
         builder: vcrpy's.
         method: Of the builder: makes the patches.
-        stack: Undoes them.
     """
-    for patcher in getattr(builder, method)():
-        stack.enter_context(patcher)
-    if method == "_requests" and "requests.adapters" in sys.modules:
-        adapter = cast("Any", sys.modules["requests.adapters"]).HTTPAdapter
-        set_until(stack, adapter, "send", noting_stream(adapter.send))
+    patchers: list[Any] = list(getattr(builder, method)())
+
+    def enter(stack: ExitStack) -> None:
+        for patcher in patchers:
+            stack.enter_context(patcher)
+        if method == "_requests" and "requests.adapters" in sys.modules:
+            adapter = cast("Any", sys.modules["requests.adapters"]).HTTPAdapter
+            set_until(stack, adapter, "send", noting_stream(adapter.send))
+
+    return enter
 
 
 def enter_connections(stack: ExitStack) -> None:
@@ -193,7 +199,7 @@ def _send_really(connection: Any, request: Any) -> None:
     headers = request.headers
     if hasattr(body, "read"):
         body = body.read()
-    if isinstance(body, Iterator):
-        parts: Iterator[Any] = body
-        body = b"".join(one.encode() if isinstance(one, str) else one for one in parts)
+    if hasattr(body, "__next__"):
+        chunks: Any = body
+        body = b"".join(one.encode() if isinstance(one, str) else one for one in chunks)
     real.request(request.method, connection._url(request.uri), body, headers, **options)

@@ -17,7 +17,7 @@ from typing import Any, Final, cast
 
 from oao_harness.errors import FrameworkError
 from oao_harness.journal.codec import error_line
-from pytest_oao.http_connections import enter_connections, enter_group
+from pytest_oao.http_connections import enter_connections, group_of
 from pytest_oao.http_dispatch import Dispatch
 from pytest_oao.http_layer import INSTALL, HttpLayer, missing
 from pytest_oao.http_transports import enter_aiohttp, enter_httpx
@@ -126,20 +126,23 @@ def installed(layer: HttpLayer) -> Generator[None]:
     dispatch = Dispatch(layer)
     with ExitStack() as stack:
         builder = importlib.import_module("vcr.patch").CassettePatcherBuilder(dispatch)
-        enter_connections(stack)
-        installs: list[tuple[str, Callable[[ExitStack], None]]] = [
-            (library, functools.partial(enter_group, builder, method)) for method, library in _GROUPS
-        ]
-        installs += [(name, functools.partial(enter_httpx, dispatch, name)) for name in ("httpx", "httpx2")]
-        installs.append(("aiohttp", functools.partial(enter_aiohttp, dispatch)))
-        for library, install in installs:
+        covered: list[tuple[str, Callable[[ExitStack], None]]] = []
+        for method, library in _GROUPS:
             if library in broken:
                 layer.note_uncovered(f"{library}: vcrpy cannot be imported with it")
                 continue
+            try:
+                covered.append((library, group_of(builder, method)))
+            except Exception as error:  # noqa: BLE001 - one broken library must not take the others down
+                layer.note_uncovered(f"{library}: {error_line(error)}")
+        covered += [(name, functools.partial(enter_httpx, dispatch, name)) for name in ("httpx", "httpx2")]
+        covered.append(("aiohttp", functools.partial(enter_aiohttp, dispatch)))
+        enter_connections(stack)
+        for library, enter in covered:
             with ExitStack() as own:
                 try:
-                    install(own)
-                except Exception as error:  # noqa: BLE001 - one broken library must not take the others down
+                    enter(own)
+                except Exception as error:  # noqa: BLE001 - as above
                     layer.note_uncovered(f"{library}: {error_line(error)}")
                     continue
                 stack.push(own.pop_all())

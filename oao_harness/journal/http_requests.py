@@ -153,7 +153,7 @@ def _whole(body: object) -> object:
         if all(isinstance(chunk, bytes | str) for chunk in chunks):
             return b"".join(cast("bytes", _whole(chunk)) for chunk in chunks)
         return chunks
-    return body
+    return body  # pyright: ignore[reportUnknownVariableType]
 
 
 def _body_to_json(body: object, content_type: str) -> Json:
