@@ -195,10 +195,13 @@ class _Table:
         found: list[Json] = []
         for ref in cast("list[str]", refs):
             first, is_range, last = ref.partition(_RANGE)
-            if is_range:
+            if not is_range:
+                found.append(self._values[ref])
+            elif found:
                 found += self._range(first, last)
             else:
-                found.append(self._values[ref])
+                # Most are one range; a long one is not copied twice.
+                found = self._range(first, last)
         return found
 
     def _range(self, first: str, last: str) -> list[Json]:
