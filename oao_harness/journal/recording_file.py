@@ -5,7 +5,6 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, Final, TypeAlias, cast
 
 from oao_harness.errors import RecordingError
@@ -21,7 +20,6 @@ FORMAT: Final = 1
 Aside: TypeAlias = Callable[[str], Json]
 Read: TypeAlias = Callable[[Mapping[str, Json]], str]
 
-_NOTHING: Final[Mapping[str, Json]] = MappingProxyType({})
 _RANGE: Final = ".."
 _SHORTEST_RANGE: Final = 4
 _FIELDS: Final = frozenset({"oao", "test", "recorded", "messages", "tools", "events", "totals"})
@@ -195,10 +193,13 @@ class _Table:
         found: list[Json] = []
         for ref in cast("list[str]", refs):
             first, is_range, last = ref.partition(_RANGE)
-            if is_range:
+            if not is_range:
+                found.append(self._values[ref])
+            elif found:
                 found += self._range(first, last)
             else:
-                found.append(self._values[ref])
+                # Most are one range; a long one is not copied twice.
+                found = self._range(first, last)
         return found
 
     def _range(self, first: str, last: str) -> list[Json]:
@@ -277,5 +278,5 @@ def _event_from_json(node: Mapping[str, Any], messages: _Table, tools: _Table, r
         scope=str(get("scope", "")),
         at=get("at"),
         took_s=get("took_s"),
-        extra=_NOTHING if _EVENT_FIELDS.issuperset(node) else {k: node[k] for k in node if k not in _EVENT_FIELDS},
+        extra={} if _EVENT_FIELDS.issuperset(node) else {k: node[k] for k in node if k not in _EVENT_FIELDS},
     )
