@@ -72,8 +72,13 @@ _OPTIONS: Final[tuple[tuple[str, str, tuple[str, ...] | None, str], ...]] = (
             "strict: exactly as recorded. any: order does not matter"
         ),
     ),
-    ("unplayed", "ACTION", ("fail", "warn", "ignore"), "a recorded call that was not made: fail (default)"),
-    ("orphans", "ACTION", ("fail", "warn", "ignore"), "a recording that no test plays: warn (default)"),
+    (
+        "unplayed",
+        "ACTION",
+        ("fail", "warn", "ignore"),
+        "a recorded call that was not made: fail (default), warn or ignore",
+    ),
+    ("orphans", "ACTION", ("fail", "warn", "ignore"), "a recording that no test plays: fail, warn (default) or ignore"),
     ("max-cost", "USD", None, "stop live calls when the session has spent this; unlimited by default"),
     (
         "summary",

@@ -157,7 +157,8 @@ def test_a_failed_test_saves_nothing(shop: Any, mode: str, has_recording: bool) 
 @pytest.mark.parametrize("mode", ["all", "rewrite"])
 def test_a_test_whose_teardown_fails_has_a_recording_of_its_body(shop: Any, mode: str) -> None:
     """The body passed, and that is what was recorded."""
-    failing = "\n@pytest.fixture\ndef after():\n    yield\n    raise OSError('disk')\n\ndef test_refund(after):\n    agent('x')\n"
+    fixture = "\n@pytest.fixture\ndef after():\n    yield\n    raise OSError('disk')\n"
+    failing = f"{fixture}\ndef test_refund(after):\n    agent('x')\n"
     shop.write(test=failing)
     shop.run(f"--oao-record={mode}").assert_outcomes(passed=1, errors=1)
     assert shop.files() == ["test_shop/test_refund.oao.json"]
