@@ -1,12 +1,15 @@
-"""Loading and saving recordings against HTTP cassettes of the same traffic, as vcrpy keeps them in YAML.
+"""Size, loading and saving of recordings beside HTTP cassettes of the same traffic, as vcrpy keeps them in YAML.
 
-One process, the same conversation: an agent that asks a model, calls a tool, and sends the whole history with every
-request. PyYAML runs with libyaml, the fastest that vcrpy uses. Run: `python benchmarks/recording_files.py`.
+One process, one conversation; see `traffic`. vcrpy's own persister writes and reads the cassettes: with libyaml, as
+vcrpy uses it wherever that is installed, and with PyYAML's pure Python, as it does elsewhere. Times are processor
+time, the best of several. Run: `python -m benchmarks.recording_files`; `--pure` measures pure Python too, which takes
+minutes.
 """
 
 from __future__ import annotations
 
-import json
+import gc
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -14,146 +17,78 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from rich.console import Console
+from rich.table import Table
+from vcr.persisters.filesystem import FilesystemPersister
+from vcr.request import Request
+from vcr.serializers import yamlserializer
 
+from benchmarks.traffic import conversation
 from oao_harness.journal.recording import Recording
 
-TOOLS = [
-    {
-        "type": "function",
-        "function": {
-            "name": name,
-            "description": f"{name.replace('_', ' ')}: looks into the system of record, returns what is there.",
-            "parameters": {
-                "type": "object",
-                "properties": {"id": {"type": "string", "description": "the order"}, "limit": {"type": "integer"}},
-                "required": ["id"],
-            },
-        },
-    }
-    for name in ("lookup_order", "lookup_customer", "refund", "notify", "search_policy")
-]
-SYSTEM = "\n".join(
-    f"Rule {i}: be careful, be brief, and never refund without a reason that you can name." for i in range(8)
-)
+TURNS = (10, 50, 500)
+ENOUGH_S = 1.5
+MOST_TIMES = 40
 
 
-def conversation(turns: int) -> tuple[list[tuple[str, dict[str, Any]]], list[dict[str, Any]]]:
-    """Return the journal of an agent of so many turns, and the HTTP cassette of the same traffic."""
-    messages: list[dict[str, Any]] = [
-        {"role": "system", "content": SYSTEM},
-        {"role": "user", "content": "Refund order 7."},
-    ]
-    tape: list[tuple[str, dict[str, Any]]] = []
-    interactions: list[dict[str, Any]] = []
-    decision = {"verdict": "allow", "rule": "default", "plugin": "oao"}
-    n = 0
+class PureYaml:
+    """What `yamlserializer` is where libyaml is missing."""
 
-    def add(type_: str, **fields: Any) -> None:
-        tape.append(("main", {"v": 1, "seq": len(tape), "type": type_, "at": 1.7e9 + len(tape), **fields}))
+    @staticmethod
+    def serialize(cassette: dict[str, Any]) -> str:
+        return yaml.dump(cassette, Dumper=yaml.Dumper)
 
-    for turn in range(turns):
-        call_id = f"call_{turn:08x}"
-        asked = {"name": TOOLS[turn % 5]["function"]["name"], "arguments": json.dumps({"id": str(turn), "limit": 5})}  # type: ignore[index]
-        answer = {
-            "role": "assistant",
-            "content": f"I look at part {turn} of the order next, because the one before said nothing about it.",
-            "tool_calls": [{"id": call_id, "type": "function", "function": asked}],
-        }
-        request = {"messages": messages, "tools": TOOLS, "temperature": 0}
-        n += 1
-        # As they come from a client: every request is a structure of its own.
-        add("call", n=n, kind="model", name="gpt-x", req=json.loads(json.dumps(request)), decision=decision)
-        usage = {"in": 100 * turn, "out": 30}
-        add(
-            "outcome",
-            n=n,
-            duration_s=0.8,
-            res=json.loads(json.dumps({"message": answer, "stop": "tool_calls"})),
-            usage=usage,
-        )
-        body = {
-            "id": f"chatcmpl-{turn:024x}",
-            "object": "chat.completion",
-            "model": "gpt-x",
-            "choices": [{"index": 0, "message": answer, "finish_reason": "tool_calls"}],
-            "usage": {"prompt_tokens": 100 * turn, "completion_tokens": 30, "total_tokens": 100 * turn + 30},
-        }
-        interactions.append(
-            {
-                "request": {
-                    "body": json.dumps({"model": "gpt-x", **request}),
-                    "headers": {
-                        name: ["x" * 20] for name in ("accept", "connection", "content-type", "host", "user-agent")
-                    },
-                    "method": "POST",
-                    "uri": "https://api.example.com/v1/chat/completions",
-                },
-                "response": {
-                    "body": {"string": json.dumps(body)},
-                    "headers": {name: ["x" * 20] for name in ("Content-Type", "Date", "Server", "x-request-id")},
-                    "status": {"code": 200, "message": "OK"},
-                },
-            }
-        )
-        result = (
-            f"part {turn}: paid 49.99 EUR on day {turn % 28 + 1}, delivered, seen by three people, no complaint so far"
-        )
-        n += 1
-        add(
-            "call",
-            n=n,
-            kind="tool",
-            name=asked["name"],
-            req={"id": str(turn), "limit": 5},
-            decision=decision,
-            call_id=call_id,
-        )
-        add("outcome", n=n, duration_s=0.01, res=result)
-        messages += [answer, {"role": "tool", "tool_call_id": call_id, "content": result}]
-    return tape, interactions
+    @staticmethod
+    def deserialize(text: str) -> Any:
+        return yaml.load(text, Loader=yaml.SafeLoader)
 
 
-def best_of(count: int, work: Callable[[], object]) -> float:
-    """Return the least processor time of so many runs, in milliseconds: other processes do not count."""
+def milliseconds(work: Callable[[], object]) -> float:
+    """Return the least processor time of several runs: other processes do not count."""
     took: list[float] = []
-    for _ in range(count):
+    while not took or (len(took) < MOST_TIMES and sum(took) < ENOUGH_S * 1000):
         begin = time.process_time()
         work()
         took.append((time.process_time() - begin) * 1000)
     return min(took)
 
 
-def compare(turns: int, times: int, folder: Path) -> dict[str, float]:
-    """Measure one length of conversation."""
-    tape, interactions = conversation(turns)
-    path, cassette = folder / "x.oao.json", folder / "x.yaml"
-    recording = Recording.from_records(tape, test="t.py::test")
-    recording.save(path)
-    document = {"interactions": interactions, "version": 1}
-    cassette.write_text(yaml.dump(document, Dumper=yaml.CSafeDumper), encoding="utf-8")
-    return {
-        "size": path.stat().st_size,
-        "cassette size": cassette.stat().st_size,
-        "compile": best_of(times, lambda: Recording.from_records(tape)),
-        "save": best_of(times, lambda: recording.save(path)),
-        "cassette save": best_of(max(1, times // 5), lambda: yaml.dump(document, Dumper=yaml.CSafeDumper)),
-        "load": best_of(times, lambda: Recording.load(path)),
-        "cassette load": best_of(
-            max(1, times // 5), lambda: yaml.load(cassette.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
-        ),
-    }
+def cassette_times(interactions: list[dict[str, Any]], path: Path, serializer: Any) -> tuple[float, float]:
+    """Return what saving and loading take, in milliseconds."""
+    requests = [Request(**one["request"]) for one in interactions]
+    responses = [one["response"] for one in interactions]
+    cassette = {"requests": requests, "responses": responses}
+    save = milliseconds(lambda: FilesystemPersister.save_cassette(path, cassette, serializer))
+    return save, milliseconds(lambda: FilesystemPersister.load_cassette(path, serializer))
 
 
 def main() -> None:
-    """Print the table."""
-    print(f"{'events':>7} {'what':>10} {'oao':>12} {'YAML cassette':>14} {'times':>7}")
+    """Print the tables."""
+    console = Console(width=110)
+    kinds = {"libyaml": yamlserializer, **({"pure Python": PureYaml} if "--pure" in sys.argv[1:] else {})}
     with tempfile.TemporaryDirectory() as folder:
-        for turns, times in ((10, 20), (50, 20), (500, 5)):
-            found = compare(turns, times, Path(folder))
-            for what, unit, scale in (("size", "kB", 1000), ("save", "ms", 1), ("load", "ms", 1)):
-                ours, theirs = found[what] / scale, found[f"cassette {what}"] / scale
-                print(f"{2 * turns:>7} {what:>10} {ours:>9.1f} {unit} {theirs:>11.1f} {unit} {theirs / ours:>6.0f}x")
-            print(f"{2 * turns:>7} {'compile':>10} {found['compile']:>9.1f} ms")
+        table = Table(
+            "events", "what", "oao", *(f"vcrpy, {kind}" for kind in kinds), title="recordings, processor time"
+        )
+        for turns in TURNS:
+            traffic = conversation(turns)
+            path, cassette = Path(folder, "x.oao.json"), Path(folder, "x.yaml")
+            # What was there before is not what is measured: the garbage collector leaves it alone.
+            gc.collect()
+            gc.freeze()
+            compiling = milliseconds(lambda tape=traffic.tape: Recording.from_records(tape))
+            recording = Recording.from_records(traffic.tape, test="test_support.py::test_late_parcel")
+            save = milliseconds(lambda one=recording, to=path: one.save(to))
+            load = milliseconds(lambda to=path: Recording.load(to))
+            theirs = {kind: cassette_times(traffic.interactions, cassette, one) for kind, one in kinds.items()}
+            size, their_size = path.stat().st_size / 1000, cassette.stat().st_size / 1000
+            name = f"{2 * turns:,}"
+            table.add_row(name, "size", f"{size:,.1f} kB", f"{their_size:,.1f} kB  {their_size / size:.1f}x")
+            for place, (what, ours) in enumerate((("save", save), ("load", load))):
+                times = (f"{one[place]:,.1f} ms  {one[place] / ours:.0f}x" for one in theirs.values())
+                table.add_row("", what, f"{ours:,.2f} ms", *times)
+            table.add_row("", "compile", f"{compiling:,.2f} ms", end_section=True)
+        console.print(table)
 
 
 if __name__ == "__main__":

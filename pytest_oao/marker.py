@@ -90,8 +90,9 @@ def check_marker(nodeid: str, mark: pytest.Mark) -> None:
 def _check_lists(mark: pytest.Mark) -> None:
     for name in ("live", "ignore"):
         value: object = mark.kwargs.get(name, ())
-        items = cast("Iterable[object]", value) if isinstance(value, list | tuple | set | frozenset) else (None,)
-        if not isinstance(value, str) and not all(isinstance(one, str) for one in items):
+        is_list = isinstance(value, list | tuple | set | frozenset)
+        items = cast("Iterable[object]", value) if is_list else None
+        if not isinstance(value, str) and (items is None or not all(isinstance(one, str) for one in items)):
             raise ValueError(f"{name}={value!r}: write a text with commas, or a list of texts")
     Shaper(option_of([mark], "ignore", ()))
     recording = mark.kwargs.get("recording")

@@ -171,7 +171,7 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
     # Not by the settings: the first marked test makes them, and those after it are none of oao's for that.
     if not item.config.stash[_EVERY_TEST] and not marks:
         result = yield
-        if "oao" in getattr(item, "fixturenames", ()):
+        if type(getattr(item, "funcargs", {}).get("oao")).__module__ == "pytest_oao.fixture":
             from pytest_oao.fixture import NOT_GOVERNED  # noqa: PLC0415
 
             raise pytest.UsageError(NOT_GOVERNED)
@@ -336,6 +336,7 @@ class _Collector:
         self._config = config
         self._started = time.time()
         self._crashed = False
+        self._uid = ""
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep the row of a test."""
@@ -349,6 +350,7 @@ class _Collector:
         """Keep what a worker of xdist found; one that crashed has not seen everything."""
         if error:
             self._crashed = True
+        self._uid = str(getattr(node, "workerinput", {}).get("testrunuid", ""))
         output = cast("dict[str, Any]", getattr(node, "workeroutput", {}))
         for name, paths in cast("dict[str, list[str]]", output.get("oao", {})).items():
             known = self._config.stash[_FINDINGS].setdefault(name, [])
@@ -366,6 +368,10 @@ class _Collector:
             self._config.stash[_FINDINGS].pop("orphans", None)
         rows, findings = self._config.stash[_ROWS], self._config.stash[_FINDINGS]
         finish(session, settings, rows, findings, started=self._started)
+        if self._uid and settings.budget is not None:
+            from pytest_oao.settings import delete_ledger  # noqa: PLC0415
+
+            delete_ledger(self._config.rootpath, self._uid)
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

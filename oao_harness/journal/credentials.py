@@ -50,7 +50,8 @@ _URL: Final = re.compile(
     r"[a-z][a-z0-9+.-]{1,20}://[^\s/:@\"'<>`]{0,64}:([^\s/@\"'<>`]{4,128})@[\w.\[-]", re.IGNORECASE
 )
 _COMPILED: Final = tuple((kind, signs, re.compile(shape)) for kind, signs, shape in _SHAPES)
-_SIGNS: Final = tuple(dict.fromkeys(sign for _, signs, _ in _COMPILED for sign in signs))
+# As far as a blank, where there is one: they are looked for in words.
+_SIGNS: Final = tuple(dict.fromkeys(sign.split()[0] for _, signs, _ in _COMPILED for sign in signs))
 _LOWER_SIGNS: Final = ("bearer", "basic")
 
 # Keys whose values are secrets, written in any of the usual ways: apiKey, API-KEY, x-api-key.
@@ -92,9 +93,11 @@ class Finding:
 
 def may_hold_credentials(text: str) -> bool:
     """Return False where a JSON text cannot hold any: a fast look at the whole, before the slow one at each value."""
-    if any(sign in text for sign in _SIGNS) or "://" in text:
+    # Each word once, because a conversation has few that are new: looking for each sign takes as long as the text is.
+    words = "\n".join(set(text.split()))
+    if any(sign in words for sign in _SIGNS) or "://" in words:
         return True
-    lower = text.lower()
+    lower = words.lower()
     return any(sign in lower for sign in (*_LOWER_SIGNS, *_KEY_SIGNS))
 
 

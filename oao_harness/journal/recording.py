@@ -51,6 +51,8 @@ _SDKS: Final = {
     "langgraph": "langgraph",
     "openai": "openai",
 }
+# What the text of a recording has where the codec met a value that cannot be read back.
+_OPAQUE: Final = '"opaque"'
 # Half of a surrogate pair, as a model's answer may hold it: JSON can escape it, UTF-8 cannot encode it.
 _LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
@@ -155,15 +157,10 @@ class Recording:
             RecordingError: A value cannot be read back later, or something still looks like a credential.
         """
         path = Path(path)
-        for event in self.events:
-            opaque = holds_opaque(event.value)
-            if opaque is not None:
-                raise RecordingError(
-                    f"step {event.n} {event.kind} {event.name} returned a {opaque}, which a recording cannot hold; "
-                    "return plain data, a dataclass or a pydantic model"
-                )
         blobs = Blobs(path.parent)
         text = self._text(blobs)
+        if _OPAQUE in text:
+            self._refuse_opaque()
         looked_at = "\n".join([text, *blobs.texts()])
         clean = self.scrubbed(Scrubber.of() if scrubber is None else scrubber, text=looked_at)
         if clean is not self:
@@ -207,6 +204,15 @@ class Recording:
                         yield event, found
         for found in find_credentials({"recorded": dict(self.header), **self.extra}, ""):
             yield None, found
+
+    def _refuse_opaque(self) -> None:
+        for event in self.events:
+            opaque = holds_opaque(event.value)
+            if opaque is not None:
+                raise RecordingError(
+                    f"step {event.n} {event.kind} {event.name} returned a {opaque}, which a recording cannot hold; "
+                    "return plain data, a dataclass or a pydantic model"
+                )
 
     def _refuse_credentials(self, path: Path) -> None:
         found = list(self.credentials())

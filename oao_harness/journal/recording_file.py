@@ -5,10 +5,11 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias, cast
+from types import MappingProxyType
+from typing import Any, Final, TypeAlias, cast
 
 from oao_harness.errors import RecordingError
-from oao_harness.journal.document import fold, unfold
+from oao_harness.journal.document import fold, may_fold, unfold
 from oao_harness.journal.events import RecordedEvent
 from oao_harness.journal.records import error_from_json, key_of, usage_from_json, usage_to_json
 from oao_harness.journal.sharing import canonical
@@ -20,6 +21,7 @@ FORMAT: Final = 1
 Aside: TypeAlias = Callable[[str], Json]
 Read: TypeAlias = Callable[[Mapping[str, Json]], str]
 
+_NOTHING: Final[Mapping[str, Json]] = MappingProxyType({})
 _RANGE: Final = ".."
 _SHORTEST_RANGE: Final = 4
 _FIELDS: Final = frozenset({"oao", "test", "recorded", "messages", "tools", "events", "totals"})
@@ -165,7 +167,8 @@ class _Interned:
         if number is None:
             number = len(self._numbers) + 1
             self._numbers[text] = number
-            self._values[f"{self._prefix}{number}"] = fold(value, self._aside)
+            # The text tells at once that there is nothing to fold, which is so for most.
+            self._values[f"{self._prefix}{number}"] = fold(value, self._aside) if may_fold(text) else value
         # Kept with the value: an id is good only as long as its object lives.
         self._by_id[id(value)] = (value, number)
         return number
@@ -199,7 +202,7 @@ class _Table:
         return found
 
     def _range(self, first: str, last: str) -> list[Json]:
-        begin, end = (int(name.removeprefix(self._prefix)) for name in (first, last))
+        begin, end = int(first.removeprefix(self._prefix)), int(last.removeprefix(self._prefix))
         if self._ordered is not None and 1 <= begin <= end <= len(self._ordered):
             return self._ordered[begin - 1 : end]
         return [self._values[f"{self._prefix}{number}"] for number in range(begin, end + 1)]
@@ -236,21 +239,24 @@ def from_document(document: Mapping[str, Json], read: Read | None = None) -> Con
         raise RecordingError(f"{where}: {error}") from error
 
 
-def _event_from_json(node: Mapping[str, Json], messages: _Table, tools: _Table, read: Read | None) -> RecordedEvent:
-    kind, name, run = str(node["kind"]), str(node["name"]), str(node.get("run", ""))
+def _event_from_json(node: Mapping[str, Any], messages: _Table, tools: _Table, read: Read | None) -> RecordedEvent:
+    get = node.get
+    kind, name, run = str(node["kind"]), str(node["name"]), str(get("run", ""))
     request = cast("dict[str, Json]", unfold(node["req"], read))
     if kind == "model":
-        request["messages"] = messages.all(request["messages"])
+        request = {**request, "messages": messages.all(request["messages"])}
         if "tools" in request:
             request["tools"] = tools.all(request["tools"])
-    value = unfold(node.get("res"), read)
-    if isinstance(value, dict) and "$message" in value:
-        value = {"message": messages[str(value.pop("$message"))], **value}
-    start, end = cast("list[int]", node["span"])
-    error, usage = node.get("error"), node.get("usage")
-    unknown = node.keys() - _EVENT_FIELDS
+    value: Json = get("res")
+    if value.__class__ is not str:
+        value = unfold(value, read)
+        if isinstance(value, dict) and "$message" in value:
+            rest = {key: item for key, item in value.items() if key != "$message"}
+            value = {"message": messages[str(value["$message"])], **rest}
+    start, end = node["span"]
+    error, usage = get("error"), get("usage")
     return RecordedEvent(
-        n=int(cast("int", node["n"])),
+        n=int(node["n"]),
         kind=kind,
         name=name,
         run=run,
@@ -258,18 +264,18 @@ def _event_from_json(node: Mapping[str, Json], messages: _Table, tools: _Table, 
         end=int(end),
         request=request,
         # Trusted, so that loading needs no hashing; the matcher finds out where a request was edited by hand.
-        key=str(node.get("key") or key_of(kind, name, request)),
+        key=str(get("key") or key_of(kind, name, request)),
         value=value,
         error=error_from_json(cast("dict[str, Json]", unfold(error, read))) if error is not None else None,
-        usage=usage_from_json(cast("Mapping[str, Json]", usage)) if usage is not None else None,
-        decision=str(node.get("decision", "allow")),
-        parent=cast("int | None", node.get("parent")),
-        attempts=int(cast("int", node.get("attempts", 1))),
-        finished=bool(node.get("finished", True)),
-        call_id=cast("str | None", node.get("call_id")),
-        batch=cast("int | None", node.get("batch")),
-        scope=str(node.get("scope", "")),
-        at=cast("float | None", node.get("at")),
-        took_s=cast("float | None", node.get("took_s")),
-        extra={key: item for key, item in node.items() if key in unknown} if unknown else {},
+        usage=usage_from_json(usage) if usage is not None else None,
+        decision=str(get("decision", "allow")),
+        parent=get("parent"),
+        attempts=int(get("attempts", 1)),
+        finished=bool(get("finished", True)),
+        call_id=get("call_id"),
+        batch=get("batch"),
+        scope=str(get("scope", "")),
+        at=get("at"),
+        took_s=get("took_s"),
+        extra=_NOTHING if _EVENT_FIELDS.issuperset(node) else {k: node[k] for k in node if k not in _EVENT_FIELDS},
     )

@@ -19,7 +19,6 @@ from oao_harness.runtime.dispatch import drive, drive_async
 from oao_harness.runtime.passage import (
     Ticket,
     abandon,
-    begin,
     diverging,
     finish,
     must_redact,
@@ -29,7 +28,7 @@ from oao_harness.runtime.passage import (
 )
 from oao_harness.runtime.run import Run
 from oao_harness.runtime.shapes import Answer, Shape, ValueShape
-from oao_harness.runtime.turns import take_turn, take_turn_async
+from oao_harness.runtime.turns import enter, enter_async, take_turn, take_turn_async
 from oao_harness.runtime.within import each_within, each_within_async
 from oao_hookspecs import Call, Json
 
@@ -158,7 +157,7 @@ def call(run: Run, request: Call, act: Callable[[Call], R], shape: Shape) -> R:
         RunHalted: It must not happen, or the run was halted meanwhile.
     """
     timeout_s = run.hooks.timeout_s
-    ticket = drive(begin(run, request), timeout_s)
+    ticket = enter(run, request)
     if ticket.served is not None:
         value, answer = _serve(ticket, shape)
         try:
@@ -194,7 +193,7 @@ def call(run: Run, request: Call, act: Callable[[Call], R], shape: Shape) -> R:
 async def acall(run: Run, request: Call, act: Callable[[Call], Awaitable[R]], shape: Shape) -> R:
     """Pass an async call through the gate; see `call`."""
     timeout_s = run.hooks.timeout_s
-    ticket = await drive_async(begin(run, request), timeout_s)
+    ticket = await enter_async(run, request)
     if ticket.served is not None:
         value, answer = _serve(ticket, shape)
         try:
@@ -229,7 +228,7 @@ async def acall(run: Run, request: Call, act: Callable[[Call], Awaitable[R]], sh
 
 def stream(run: Run, request: Call, act: Callable[[Call], Iterator[R]], shape: Shape) -> Generator[R, None, None]:
     """Pass a sync stream through the gate, chunk by chunk; see `call`. A stream that began is not retried."""
-    ticket = drive(begin(run, request), run.hooks.timeout_s)
+    ticket = enter(run, request)
     run.reading.add(ticket.n)
     try:
         yield from _stream(run, ticket, act, shape)
@@ -274,7 +273,7 @@ async def astream(
     run: Run, request: Call, act: Callable[[Call], AsyncIterator[R]], shape: Shape
 ) -> AsyncGenerator[R, None]:
     """Pass an async stream through the gate, chunk by chunk; see `stream`."""
-    ticket = await drive_async(begin(run, request), run.hooks.timeout_s)
+    ticket = await enter_async(run, request)
     run.reading.add(ticket.n)
     try:
         async with aclosing(_astream(run, ticket, act, shape)) as chunks:

@@ -54,6 +54,7 @@ from oao_hookspecs import (
 
 __all__ = [
     "Ticket",
+    "TooEarly",
     "abandon",
     "begin",
     "diverging",
@@ -122,16 +123,26 @@ class Ticket:
         return self.served is not None and self.served.known
 
 
-def begin(run: Run, request: Call) -> Steps[Ticket]:
+class TooEarly(Exception):  # noqa: N818 - no error: the call may be made once others were
+    """The call was recorded, and what had ended before it was not asked for yet."""
+
+
+def begin(run: Run, request: Call, *, patient: bool = False) -> Steps[Ticket]:
     """Latch, match, decide, hold, reserve, write: everything before the effect.
+
+    Args:
+        run: The run.
+        request: What the agent asks for.
+        patient: True for a caller that would rather wait for other calls than diverge.
 
     Raises:
         RunHalted: The call must not happen.
+        TooEarly: It may, after others; nothing was done yet.
     """
     run.refuse_if_over()
     outer = frame.get()
     parent = outer.n if outer is not None and outer.run is run else None
-    call, served = (request, None) if run.is_plain else (yield from _match(run, request))
+    call, served = (request, None) if run.is_plain else (yield from _match(run, request, patient=patient))
     n = run.next_number(served)
     ticket = Ticket(run=run, n=n, request=request, call=call, parent=parent, served=served, outer=outer)
     try:
@@ -277,7 +288,7 @@ def _settle(ticket: Ticket, usage: Usage | None) -> tuple[Deny, Run] | None:
     return settle(ticket.run, reserved, usage)
 
 
-def _match(run: Run, request: Call) -> Steps[tuple[Call, Served | None]]:
+def _match(run: Run, request: Call, *, patient: bool) -> Steps[tuple[Call, Served | None]]:
     """Return the call with what is declared about its tool, and what a recording holds for it, if it holds anything."""
     try:
         call = run.described(request)
@@ -287,6 +298,8 @@ def _match(run: Run, request: Call) -> Steps[tuple[Call, Served | None]]:
         yield from run.halting(PolicyViolation(reason, rule="gate", plugin="oao"))
         raise
     if isinstance(served, Divergence):
+        if patient and served.kind == "order":
+            raise TooEarly
         caller = caller_line()
         told = served if caller is None else replace(served, text=f"{served.text}\n  {caller}")
         yield from diverging(run, told, len(run.calls) + 1)

@@ -1,4 +1,4 @@
-"""Whose turn it is to end: served calls that overlapped when they were recorded end in the recorded order.
+"""Whose turn it is in a replay: calls that race begin, and end, in the order that was recorded.
 
 So whoever asks which call was ready first sees what was seen when it was recorded. Bounded: a program that does not
 run them together any more waits a few milliseconds and goes on.
@@ -11,11 +11,15 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from oao_harness.runtime.dispatch import drive, drive_async
+from oao_harness.runtime.passage import Ticket, TooEarly, begin
+from oao_hookspecs import Call
+
 if TYPE_CHECKING:
     from oao_harness.journal.playback import Playback
-    from oao_harness.runtime.passage import Ticket
+    from oao_harness.runtime.run import Run
 
-__all__ = ["take_turn", "take_turn_async"]
+__all__ = ["enter", "enter_async", "take_turn", "take_turn_async"]
 
 # How often a loop may go round, and how long it may then rest, without any call having come or ended.
 _ROUNDS: Final = 40
@@ -25,6 +29,57 @@ _LONGEST_S: Final = 1.0
 _REST_S: Final = 0.001
 # What the one before needs to hand its result on: through the rest of its task, or to another thread.
 _HANDING_ON: Final = 4
+
+
+def enter(run: Run, request: Call) -> Ticket:
+    """Begin a call; where others must come first that other threads are about to make, wait for them a moment."""
+    timeout_s = run.hooks.timeout_s
+    if run.playback is None:
+        return drive(begin(run, request), timeout_s)
+    playback, patience = run.playback, _Patience(run.playback)
+    while patience.lasts() and not _in_loop():
+        try:
+            return drive(begin(run, request, patient=True), timeout_s)
+        except TooEarly:
+            with playback.changed:
+                playback.changed.wait(_REST_S)
+    return drive(begin(run, request), timeout_s)
+
+
+async def enter_async(run: Run, request: Call) -> Ticket:
+    """Begin a call; where others must come first that other tasks are about to make, let these go on."""
+    timeout_s = run.hooks.timeout_s
+    if run.playback is None:
+        return await drive_async(begin(run, request), timeout_s)
+    patience = _Patience(run.playback)
+    while patience.lasts():
+        try:
+            return await drive_async(begin(run, request, patient=True), timeout_s)
+        except TooEarly:
+            await _rest(0.0 if patience.rounds <= _ROUNDS else _REST_S)
+    return await drive_async(begin(run, request), timeout_s)
+
+
+class _Patience:
+    """How long it is worth to wait: as long as other calls come and end, and a few milliseconds more.
+
+    Args:
+        playback: Says whether calls come and end.
+    """
+
+    def __init__(self, playback: Playback) -> None:
+        self._playback = playback
+        self._began = self._quiet_since = time.monotonic()
+        self._version: int = playback.version
+        self.rounds = 0
+
+    def lasts(self) -> bool:
+        """Return False when nothing more is to be expected."""
+        now = time.monotonic()
+        if self._playback.version != self._version:
+            self.rounds, self._quiet_since, self._version = 0, now, self._playback.version
+        self.rounds += 1
+        return (self.rounds <= _ROUNDS or now - self._quiet_since <= _QUIET_S) and now - self._began <= _LONGEST_S
 
 
 def take_turn(ticket: Ticket) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from oao_harness import Orchestrator, SQLiteStore, tool
 from oao_harness.journal.recording import Recording
 from oao_harness.journal.trajectory import Trajectory

@@ -254,10 +254,9 @@ def test_junit_has_the_numbers_as_properties(shop: Any) -> None:
     }
     assert len(found) == len(dict(found))
     assert list(cases["test_plain"].iter("property")) == []
-    assert (
-        dict((one.get("name"), one.get("value")) for one in cases["test_bad"].iter("property"))["oao.policy"]
-        == "tools.deny"
-    )
+    assert {one.get("name"): one.get("value") for one in cases["test_bad"].iter("property")}[
+        "oao.policy"
+    ] == "tools.deny"
 
 
 def test_report_logs_carry_the_row(shop: Any) -> None:

@@ -236,3 +236,44 @@ def test_trio_sees_the_recorded_order_too() -> None:
     recording, output = recorded(agent)
     for _ in range(5):
         assert replayed(agent, recording) == output
+
+
+def test_threads_that_did_not_overlap_by_chance_replay_all_the_same() -> None:
+    """Three threads with three quick calls each: however they raced then and race now, the recorded order is kept."""
+
+    @oao.tool
+    def step(who: str, n: int) -> str:
+        return f"{who}{n}"
+
+    def agent(task: object) -> list[str]:
+        with ThreadPoolExecutor(3) as pool:
+            return [*pool.map(lambda who: "".join(step(who, n) for n in range(3)), "abc")]
+
+    orchestrator = oao.Orchestrator()
+    live = orchestrator.run(agent, "t")
+    recording = Recording.from_records(orchestrator.store.read(live.execution_id))
+
+    for _ in range(30):
+        again = oao.Orchestrator().replay(agent, "t", recording)
+        assert (again.status, again.error) == ("SUCCESS", None)
+        assert again.final_output == ["a0a1a2", "b0b1b2", "c0c1c2"]
+
+
+async def test_tasks_that_did_not_overlap_by_chance_replay_all_the_same() -> None:
+    """The order in which tasks begin is that of a set: another one in each process."""
+
+    @oao.tool
+    async def step(who: str) -> str:
+        return who
+
+    async def agent(order: str) -> list[str]:
+        return sorted(await asyncio.gather(*(step(who) for who in order)))
+
+    orchestrator = oao.Orchestrator()
+    live = await orchestrator.run_async(agent, "abc")
+    recording = Recording.from_records(orchestrator.store.read(live.execution_id))
+
+    again = oao.Orchestrator().replay(agent, "cab", recording)
+    assert (again.status, again.final_output) == ("SUCCESS", ["a", "b", "c"]), again.error
+    late = oao.Orchestrator().replay(agent, "c", recording)
+    assert "came before tool step #1, #2" in str(late.error)
