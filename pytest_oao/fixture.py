@@ -65,6 +65,9 @@ class Oao:
     A fixture of a function would be refused by Hypothesis, which calls one function many times.
     """
 
+    def __repr__(self) -> str:
+        return "oao"
+
     @property
     def _session(self) -> TestSession:
         session = context.session()

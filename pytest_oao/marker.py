@@ -22,6 +22,7 @@ _LIMITS: Final = ("max_steps", "max_model_calls", "max_tool_calls", "max_tokens"
 _NO_LIMITS: Final[Mapping[str, Any]] = dict.fromkeys(_LIMITS)
 _REPLAY: Final = ("recording", "live", "order", "unplayed", "ignore", "network", "clock", "http", "waive")
 _KNOWN: Final = ("policy", "deny", "allow", *_LIMITS, *_REPLAY)
+_UNWAIVABLE: Final = frozenset(_LIMITS) | {"max_cost_usd", "max_input_tokens", "max_output_tokens"}
 _UNTIL: Final = re.compile(r"(?P<why>.*?\S),?\s+until\s+(?P<day>\d{4}-\d{2}-\d{2})")
 
 
@@ -33,14 +34,23 @@ class Waiver:
         why: `OPS-12, until 2027-01-31`.
 
     Raises:
-        ValueError: The reason or the day is missing.
+        ValueError: The reason or the day is missing, or the rule is a limit.
     """
 
     def __init__(self, rule: str, why: str) -> None:
         found = _UNTIL.fullmatch(why.strip())
         if found is None:
             raise ValueError(f"waive {rule!r}: {why!r} names no reason and day; write 'OPS-12, until 2027-01-31'")
-        self.rule, self.why, self.until = rule, found["why"], date.fromisoformat(found["day"])
+        name, colon, tool = rule.partition(":")
+        if not name or (colon and not tool):
+            raise ValueError(f"waive {rule!r}: write the name of a rule, or rule:tool")
+        if name in _UNWAIVABLE:
+            raise ValueError(f"waive {rule!r}: a limit cannot be waived")
+        try:
+            self.until = date.fromisoformat(found["day"])
+        except ValueError:
+            raise ValueError(f"waive {rule!r}: there is no day {found['day']}") from None
+        self.rule, self.why = rule, found["why"]
 
     @property
     def is_over(self) -> bool:

@@ -72,8 +72,13 @@ _OPTIONS: Final[tuple[tuple[str, str, tuple[str, ...] | None, str], ...]] = (
             "strict: exactly as recorded. any: order does not matter"
         ),
     ),
-    ("unplayed", "ACTION", ("fail", "warn", "ignore"), "a recorded call that was not made: fail (default)"),
-    ("orphans", "ACTION", ("fail", "warn", "ignore"), "a recording that no test plays: warn (default)"),
+    (
+        "unplayed",
+        "ACTION",
+        ("fail", "warn", "ignore"),
+        "a recorded call that was not made: fail (default), warn or ignore",
+    ),
+    ("orphans", "ACTION", ("fail", "warn", "ignore"), "a recording that no test plays: fail, warn (default) or ignore"),
     ("max-cost", "USD", None, "stop live calls when the session has spent this; unlimited by default"),
     (
         "summary",
@@ -335,6 +340,7 @@ class _Collector:
         self._config = config
         self._started = time.time()
         self._crashed = False
+        self._uid = ""
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep the row of a test."""
@@ -348,6 +354,7 @@ class _Collector:
         """Keep what a worker of xdist found; one that crashed has not seen everything."""
         if error:
             self._crashed = True
+        self._uid = str(getattr(node, "workerinput", {}).get("testrunuid", ""))
         output = cast("dict[str, Any]", getattr(node, "workeroutput", {}))
         for name, paths in cast("dict[str, list[str]]", output.get("oao", {})).items():
             known = self._config.stash[_FINDINGS].setdefault(name, [])
@@ -365,6 +372,10 @@ class _Collector:
             self._config.stash[_FINDINGS].pop("orphans", None)
         rows, findings = self._config.stash[_ROWS], self._config.stash[_FINDINGS]
         finish(session, settings, rows, findings, started=self._started)
+        if self._uid and settings.budget is not None:
+            from pytest_oao.settings import delete_ledger  # noqa: PLC0415
+
+            delete_ledger(self._config.rootpath, self._uid)
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

@@ -122,7 +122,12 @@ class TestRecording:
     @property
     def is_live(self) -> bool:
         """True where nothing of this test is played, nor kept."""
-        return self.refused is not None or set(self._live) in _EVERYTHING
+        return self.refused is not None or self.is_all_live
+
+    @property
+    def is_all_live(self) -> bool:
+        """True where somebody asked for that: `--oao-live=*`."""
+        return set(self._live) in _EVERYTHING
 
     @property
     def plays(self) -> bool:

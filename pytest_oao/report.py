@@ -3,11 +3,11 @@
 ```text
 schema     "oao-report/1"
 session    policy, record, live, order, started (ISO 8601, UTC), duration_s, exit, versions by distribution
-tests      nodeid, outcome, steps, model_calls, tool_calls, tokens, tokens_estimated, cost_usd, policy,
+tests      nodeid, outcome, duration_s, steps, model_calls, tool_calls, tokens, tokens_estimated, cost_usd, policy,
            runs        [{name, status, steps, model_calls, tool_calls, tokens, cost_usd, decisions}]
            violations  [{run, rule, step, reason, expected}]
            waived      [{rule, why}]
-           replay      {status, step, kind, message}
+           replay      {status, step, kind, message, changes}
            recording   {path, exists, recorded, age_days} or null
            strength    {caught, total, missed} or null
            ungoverned  [text]
@@ -131,7 +131,7 @@ def _violations(name: str, run: Run, session: TestSession) -> list[dict[str, Any
 def properties_of(row: Mapping[str, Any]) -> list[tuple[str, object]]:
     """Return the scalars of a test for junit: `oao.steps`, `oao.tokens` and their like."""
     return [
-        *((f"oao.{name}", row[name]) for name in (*SUMS, "cost_usd", "policy")),
+        *((f"oao.{name}", row[name]) for name in (*SUMS, "cost_usd", "policy") if row[name] is not None),
         ("oao.violations", len(row["violations"])),
         ("oao.replay", row["replay"]["status"]),
     ]
@@ -152,7 +152,9 @@ def write_report(
         pytest.UsageError: It cannot be written.
     """
     hidden = {"decisions", "coverage"}
-    tests = [{name: value for name, value in row.items() if name not in hidden} for row in rows]
+    # Workers of xdist end in any order; attempts of one test stay in theirs.
+    ordered = sorted(rows, key=lambda row: str(row["nodeid"]))
+    tests = [{name: value for name, value in row.items() if name not in hidden} for row in ordered]
     whole = {"schema": SCHEMA, "session": session, "tests": tests, "totals": totals_of(rows), **found}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -132,7 +132,7 @@ class RecordedRun(Trajectory):
         cost = self.cost
         if cost is None:
             return Check("", "nobody knows what the run cost: a price is missing, see `oao_price`")
-        over = f"max_cost_usd: {cost:.6f} > {max_cost_usd:g}" if cost > max_cost_usd else None
+        over = f"over its budget: max_cost_usd: {cost:.6f} > {max_cost_usd:g}" if cost > max_cost_usd else None
         return Check("within its budget", over)
 
     def obeys(self, rule: str | Rule) -> Check:

@@ -98,6 +98,8 @@ class TestSession:
         self._own: list[Run] = []
         self.http = HttpLayer(self)
         """What the agents' and tools' own code sends."""
+        self._told: set[str] = set()
+        """The verdicts that the blocks of `with oao.run()` raised."""
         self.world: World | None = self.recording.world()
         """Time and chance, where the test plays or makes a recording."""
 
@@ -169,7 +171,9 @@ class TestSession:
                 if self.recording.refused is not None and self._own:
                     return self._own[-1]
                 # `adopt` keeps the run: one whose task is refused is halted, and stays the run of this test.
-                self._open("main", self.task)
+                run = self._open("main", self.task)
+                if self.recording.refused is not None and not self.recording.is_all_live:
+                    run.halt_now(ReplayDiverged(self.recording.refused, rule="replay", plugin="oao"))
             return self._main
 
     def adopt(self, run: Run) -> Tap:
@@ -212,7 +216,10 @@ class TestSession:
             self._own.remove(run)
         error = raised if isinstance(raised, Exception) and run.halted is None else None
         self.orchestrator.close_run(run, Ending(error=error, done=True))
-        return None if self._expecting else self._judge_run(run, raised)
+        verdict = None if self._expecting else self._judge_run(run, raised)
+        if verdict is not None:
+            self._told.add(verdict)
+        return verdict
 
     def _prepare(self) -> None:
         """Find out what the test does: replay, or record because there is nothing to replay."""
@@ -271,6 +278,9 @@ class TestSession:
         if self.verdict is None and raised is None:
             self.recording.withdraw()
             self.strength = self.recording.strength()
+        if str(raised) in self._told:
+            # Hypothesis has noted the least example; pytest prints no notes of a failure without a traceback.
+            self.verdict = "\n".join([str(raised), *getattr(raised, "__notes__", ())])
         return self.verdict
 
     def _close(self, raised: BaseException | None) -> None:
@@ -310,7 +320,8 @@ class TestSession:
             lines.append(f"the test then failed with {type(raised).__name__}: {raised}".splitlines()[0])
         if isinstance(halt, ReplayDiverged):
             lines += [line for line in [self.world and self.world.difference()] if line]
-            lines.append(self.recording.advice())
+            if self.recording.refused is None:
+                lines.append(self.recording.advice())
             self.recording.state = "diverged" if self.recording.exists else "no recording"
         elif isinstance(halt, RunSuspended):
             uncounted = [what for what in run.ungoverned if what.startswith("an approval of ")]

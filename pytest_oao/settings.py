@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -23,7 +24,7 @@ from oao_harness.runtime.shared_budget import SharedBudget
 from oao_hookspecs import Clock, Limits
 from pytest_oao.world import missing_clock
 
-__all__ = ["Action", "Mode", "Network", "Order", "Settings", "TestClock", "patterns"]
+__all__ = ["Action", "Mode", "Network", "Order", "Settings", "TestClock", "delete_ledger", "patterns"]
 
 Network: TypeAlias = Literal["closed", "loopback", "open"]
 Mode: TypeAlias = Literal["none", "once", "new", "all", "rewrite"]
@@ -248,10 +249,27 @@ def _budget(config: pytest.Config) -> SharedBudget | None:
     uid = cast("Mapping[str, str]", getattr(config, "workerinput", {})).get("testrunuid")
     ledger = "memory:pytest"
     if uid is not None:
-        folder = config.rootpath / ".oao"
-        folder.mkdir(exist_ok=True)
-        ledger = f"sqlite:{folder / f'spent-{uid}.db'}"
+        file = _ledger_file(config.rootpath, uid)
+        file.parent.mkdir(exist_ok=True)
+        ledger = f"sqlite:{file}"
     try:
         return SharedBudget(f"pytest-{uid or os.getpid()}", ledger, limits=Limits(max_cost_usd=limit))
     except OaoError as error:
         raise pytest.UsageError(f"oao: --oao-max-cost={value}: {error}") from error
+
+
+def delete_ledger(root: Path, uid: str) -> None:
+    """Delete the account that the workers of a session have spent from; its files, where nobody holds them open.
+
+    Args:
+        root: pytest's root folder.
+        uid: Of the session, by xdist.
+    """
+    file = _ledger_file(root, uid)
+    for suffix in ("", "-wal", "-shm"):
+        with suppress(OSError):
+            file.with_name(file.name + suffix).unlink(missing_ok=True)
+
+
+def _ledger_file(root: Path, uid: str) -> Path:
+    return root / ".oao" / f"spent-{uid}.db"

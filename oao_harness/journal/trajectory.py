@@ -130,19 +130,21 @@ class Trajectory:
         """
         found = self.of_tool(tool)
         matching = [step for step in found if _match(arguments, step.arguments)]
-        wanted = f"{tool}({', '.join(f'{name}={_expected(value)}' for name, value in arguments.items())})"
+        listed = ", ".join(f"{name}={_expected(value)}" for name, value in arguments.items())
+        wanted = f"{tool}({listed})" if arguments else tool
         if times is None and matching:
             return Check(f"called {wanted}", None)
         if times is not None and len(matching) == times:
             return Check(f"called {wanted} {_times(times)}", None)
         often = "never called" if not matching else f"called {_times(len(matching))}, not {_times(cast('int', times))}"
-        seen = f"it was called as {_listed(found)}" if found and not matching else f"the run called {self._summary()}"
+        seen = f"it was called as {_listed(found)}" if found else f"the run called {self._summary()}"
         return Check("", f"{wanted} was {often}; {seen}")
 
     def never_called(self, *tools: str) -> Check:
         """Return whether none of some tools was called; names may be globs."""
         found = [step for tool in tools for step in self.of_tool(tool)]
-        return Check(f"never called {', '.join(tools)}", f"called {_listed(found)}" if found else None)
+        why = f"{', '.join(tools)} should never be called; the run called {_listed(found)}" if found else None
+        return Check(f"never called {', '.join(tools)}", why)
 
     def called_at_most(self, tool: str, times: int, /) -> Check:
         """Return whether a tool was called so often or less; its name may be a glob."""
@@ -156,7 +158,10 @@ class Trajectory:
         for index, tool in enumerate(tools):
             if not any(fnmatchcase(name, tool) for name in rest):
                 after = f" after {', '.join(tools[:index])}" if index else ""
-                return Check("", f"{tool} was not called{after}; the run called {self._summary()}")
+                often = "not" if any(fnmatchcase(name, tool) for name in self.tools) else "never"
+                return Check(
+                    "", f"{tool} was {often} called{after if often == 'not' else ''}; the run called {self._summary()}"
+                )
         return Check(f"called {', '.join(tools)} in this order", None)
 
     def called_exactly(self, *tools: str) -> Check:
@@ -169,7 +174,8 @@ class Trajectory:
     def called_only(self, *tools: str) -> Check:
         """Return whether no other than these tools was called, in any order and number; names may be globs."""
         others = [step for step in self.steps if step.kind == "tool" and not _any_of(step.name, tools)]
-        return Check(f"called only {', '.join(tools)}", f"called {_listed(others)} too" if others else None)
+        what = f"called only {', '.join(tools) or 'nothing'}"
+        return Check(what, f"the run should have {what}; it called {_listed(others)} too" if others else None)
 
     def called_all(self, *tools: str) -> Check:
         """Return whether each of these tools was called, in any order; names may be globs."""
@@ -193,7 +199,7 @@ class Trajectory:
             ("max_tokens", max_tokens, self.tokens),
         )
         over = [f"{name}: {used} > {limit}" for name, limit, used in spent if limit is not None and used > limit]
-        return Check("within its budget", "; ".join(over) or None)
+        return Check("within its budget", f"over its budget: {'; '.join(over)}" if over else None)
 
     def _summary(self) -> str:
         return ", ".join(self.tools[:_MOST_SHOWN]) + (" ..." if len(self.tools) > _MOST_SHOWN else "") or "no tool"
