@@ -37,6 +37,16 @@ _BOUNDARY: Final = re.compile(r"""boundary=(?:"([^"]+)"|([^;\s]+))""", re.IGNORE
 _SAME_BOUNDARY: Final = b"oao-boundary"
 _GZIP: Final = b"\x1f\x8b"
 
+# How servers write JSON: whether they escape what is not ASCII, what stands between, and how deep they indent.
+_LAYOUTS: Final[Mapping[str, tuple[bool, tuple[str, str], int | None]]] = {
+    "compact": (False, (",", ":"), None),
+    "compact, escaped": (True, (",", ":"), None),
+    "spaced": (False, (", ", ": "), None),
+    "spaced, escaped": (True, (", ", ": "), None),
+    "indented": (False, (",", ": "), 2),
+    "indented, escaped": (True, (",", ": "), 2),
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpResponse:
@@ -94,6 +104,10 @@ def response_to_json(response: HttpResponse) -> dict[str, Json]:
     found |= {"reason": response.reason} if response.reason else {}
     found |= {"headers": kept} if kept else {}
     json_body = _body_to_json(body, headers.get("content-type", ""))
+    if isinstance(json_body, Mapping) and "json" in json_body:
+        # To the byte: who reads a body as text, or checks its digest, must get what was sent.
+        layout = next((name for name in _LAYOUTS if _json_bytes(json_body["json"], name) == body), None)
+        json_body = body.decode("utf-8") if layout is None else {**json_body, "layout": layout}
     return found if json_body is None else {**found, "body": json_body}
 
 
@@ -185,11 +199,19 @@ def _body_from_json(value: Json) -> bytes:
     if isinstance(value, str):
         return value.encode("utf-8", "surrogatepass")
     if isinstance(value, Mapping) and "json" in value:
-        return json.dumps(value["json"], ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+        # Where a person has written one, any will do.
+        return _json_bytes(value["json"], str(value.get("layout", "")))
     decoded = decode(value)
     if not isinstance(decoded, bytes):
         raise ValueError("a recorded HTTP body is neither text nor bytes nor JSON")  # noqa: TRY004
     return decoded
+
+
+def _json_bytes(value: Json, layout: str) -> bytes:
+    """Return JSON as a server has written it."""
+    ascii_only, separators, indent = _LAYOUTS.get(layout, _LAYOUTS["compact"])
+    text = json.dumps(value, ensure_ascii=ascii_only, separators=separators, indent=indent)
+    return text.encode("utf-8", "surrogatepass")
 
 
 def _refuse(constant: str) -> Json:
