@@ -34,7 +34,8 @@ def findings_of(items: Iterable[pytest.Item], settings: Settings, *, whole: bool
             modules[folder] = set()
         # Only where there are recordings: naming that of each test would cost every test something.
         if (folder / item.path.stem).is_dir():
-            path = recording_path(item, recording_name(list(item.iter_markers("oao"))), settings.recordings)
+            nodeid = str(settings.scrubber.scrub(item.nodeid))
+            path = recording_path(item, recording_name(list(item.iter_markers("oao"))), settings.recordings, nodeid)
             modules[folder].add(path)
     orphans: list[Path] = []
     pending: list[Path] = []

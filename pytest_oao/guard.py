@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["close_network", "open_network"]
 
-_EVENTS: Final = ("socket.connect", "socket.getaddrinfo", "socket.sendto")
+# `gethostbyname_ex` is heard as `gethostbyname`.
+_LOOK_UPS: Final = frozenset({"socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr"})
+_EVENTS: Final = ("socket.connect", "socket.sendto", "socket.sendmsg", *_LOOK_UPS)
 
 
 class _Guard:
@@ -67,10 +69,10 @@ def open_network() -> None:
 
 def _target(event: str, args: tuple[object, ...]) -> tuple[str, object] | None:
     """Return host and port, or None for what is no network: Unix sockets, pairs."""
-    if event == "socket.getaddrinfo":
+    if event in _LOOK_UPS:
         host = args[0]
         name = host.decode("ascii", "replace") if isinstance(host, bytes) else host
-        return (str(name), args[1]) if name else None
+        return (str(name), args[1] if len(args) > 1 else "name") if name else None
     address = args[1]
     if isinstance(address, tuple) and len(cast("tuple[object, ...]", address)) >= 2:
         parts = cast("tuple[object, ...]", address)

@@ -272,6 +272,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     raised: BaseException | None = None
     result: object = None
     try:
+        session.begin()
         with _within(session, "call"):
             result = yield
     except BaseException as error:  # noqa: BLE001 - a halt is one

@@ -106,8 +106,9 @@ class TestSession:
     def _recording(self, folder: object) -> TestRecording:
         item, settings = self._item, self.settings
         under_given = getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
-        path = recording_path(item, recording_name(self._marks), str(folder or settings.recordings))
-        return TestRecording(item.nodeid, path, settings, self._marks, _UNDER_GIVEN if under_given else None)
+        nodeid = str(settings.scrubber.scrub(item.nodeid))
+        path = recording_path(item, recording_name(self._marks), str(folder or settings.recordings), nodeid)
+        return TestRecording(nodeid, path, settings, self._marks, _UNDER_GIVEN if under_given else None)
 
     def override(self, config: Mapping[str, Any], policy: object, folder: object) -> None:
         """Take over what the fixtures `oao_config`, `oao_policy` and `oao_recordings_dir` say; markers are stronger.
@@ -160,6 +161,12 @@ class TestSession:
             return None
         self._close(None)
         return None if self.setup_failed else self._judge(None)
+
+    def begin(self) -> None:
+        """Begin the body: where a recording is played, it is closed to the network from its first line on."""
+        if self.recording.exists and self.recording.plays:
+            with self._lock:
+                self._prepare()
 
     # context.Session
 
@@ -248,6 +255,10 @@ class TestSession:
 
     def _refuse_connection(self, reason: str) -> RunHalted:
         halt = ReplayDiverged(reason, rule="network", plugin="oao", kind="network")
+        if not self._opened:
+            # Nothing was asked for yet; somebody must say at the end that this happened.
+            with suppress(RunHalted):
+                self.ambient()
         for run in (context.here.get(), self._main, *(run for _, run in self._opened[:1])):
             if run is not None:
                 run.halt_now(halt)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any, Final, cast
 
 from oao_harness.errors import RecordingError
+from oao_harness.journal.credentials import may_hold_credentials, without_credentials
 from oao_harness.journal.secrets import Scrubber
 from oao_hookspecs import Json, Record
 
@@ -43,7 +44,11 @@ class Attempt:
         Raises:
             OSError: It cannot be written.
         """
-        line = json.dumps(self._scrubber.scrub({"run": run, "record": cast("Json", record)}), ensure_ascii=True)
+        clean = self._scrubber.scrub({"run": run, "record": cast("Json", record)})
+        line = json.dumps(clean, ensure_ascii=True)
+        if may_hold_credentials(line):
+            # A recording is not saved then; an attempt was paid for, and stays.
+            line = json.dumps(without_credentials(clean), ensure_ascii=True)
         with self._lock:
             if self._file is None:
                 self._path.parent.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from typing import Final, cast
 
 from oao_hookspecs import Json
 
-__all__ = ["Finding", "find_credentials", "kinds_in", "may_hold_credentials"]
+__all__ = ["Finding", "find_credentials", "kinds_in", "may_hold_credentials", "without_credentials"]
 
 # Kind, what any of them has in its text (searched first, because that is a hundred times faster), and the shape.
 # Lengths and alphabets as the issuers document them; bounded on both sides, so that base64 does not hold one by chance.
@@ -123,6 +123,27 @@ def find_credentials(value: Json, path: str) -> Iterator[Finding]:
         path: Of the value.
     """
     yield from _walk(value, path, "")
+
+
+def without_credentials(value: Json, key: str = "") -> Json:
+    """Return a value with `<redacted: an AWS access key>` for each text that `find_credentials` would find.
+
+    Args:
+        value: Any JSON.
+        key: What it stands under.
+    """
+    if isinstance(value, str):
+        found = next(_walk(value, "", key), None)
+        return value if found is None else f"<redacted: {found.kind}>"
+    if isinstance(value, Mapping):
+        kinds = {name: next(kinds_in(name), None) for name in value}
+        return {
+            name if kinds[name] is None else f"<redacted: {kinds[name]}>": without_credentials(item, name)
+            for name, item in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [without_credentials(item, key) for item in value]
+    return value
 
 
 def _walk(value: Json, path: str, key: str) -> Iterator[Finding]:

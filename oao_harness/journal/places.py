@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final, Literal
 
-__all__ = ["Standing", "module_of", "recording_place", "root_of", "standing"]
+__all__ = ["Standing", "module_of", "recording_place", "root_of", "standing", "test_of"]
 
 _SUFFIX: Final = ".oao.json"
 _FOLDER: Final = "recordings"
@@ -51,8 +51,13 @@ def _file_name(name: str, nodeid: str) -> str:
     parameters = name.partition("[")[2]
     if safe == name and parameters == parameters.lower():
         return safe
-    test = nodeid.rpartition("/")[2]
-    return f"{safe}-{hashlib.blake2b(test.encode('utf-8', 'surrogatepass'), digest_size=4).hexdigest()}"
+    return f"{safe}-{hashlib.blake2b(test_of(nodeid).encode('utf-8', 'surrogatepass'), digest_size=4).hexdigest()}"
+
+
+def test_of(nodeid: str) -> str:
+    """Return a node id without the folders before its module: they depend on where pytest was started."""
+    module, colons, below = nodeid.partition("::")
+    return f"{module.rpartition('/')[2]}{colons}{below}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

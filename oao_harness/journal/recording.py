@@ -38,6 +38,7 @@ from oao_harness.journal.compiling import compiled
 from oao_harness.journal.credentials import Finding, find_credentials, may_hold_credentials
 from oao_harness.journal.document import pretty
 from oao_harness.journal.events import RecordedEvent
+from oao_harness.journal.places import test_of
 from oao_harness.journal.recording_file import FORMAT, from_document, to_document
 from oao_harness.journal.secrets import Scrubber
 from oao_hookspecs import Json, Record
@@ -119,7 +120,7 @@ class Recording:
             document: dict[str, Json] | None = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise RecordingError(f"no recording {_shown(path)}; record it with --oao-record=once") from error
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, RecursionError) as error:
             raise RecordingError(
                 f"recording {_shown(path)} is truncated or not JSON ({error}); restore it from version control, "
                 "or delete it and record again"
@@ -138,8 +139,7 @@ class Recording:
                 "restore it from version control, or delete it and record again"
             ) from error
         recording = cls(test=content.test, header=content.header, events=content.events, extra=content.extra)
-        # By module and test only: the folders before them depend on where pytest was started.
-        if test is not None and recording.test and recording.test.rpartition("/")[2] != test.rpartition("/")[2]:
+        if test is not None and recording.test and test_of(recording.test) != test_of(test):
             raise RecordingError(
                 f"recording {_shown(path)} is of test {recording.test!r}, not of {test!r}; "
                 "rename the file, or delete it and record again"

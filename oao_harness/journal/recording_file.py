@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, cast
 
@@ -224,26 +224,47 @@ def from_document(document: Mapping[str, Json], read: Read | None = None) -> Con
         messages = _Table("m", cast("dict[str, Json]", document["messages"]), read)
         tools = _Table("t", cast("dict[str, Json]", document["tools"]), read)
         events: list[RecordedEvent] = []
+        known: set[int] = set()
         for index, node in enumerate(cast("list[dict[str, Json]]", document["events"]), start=1):
             where = f"event {index}"
-            events.append(_event_from_json(node, messages, tools, read))
+            event = _event_from_json(node, messages, tools, read)
+            _check(event, node, known)
+            known.add(event.n)
+            events.append(event)
         where = "the header"
+        header = document.get("recorded") or {}
+        if not isinstance(header, Mapping):
+            raise RecordingError("recorded is no object")
         return Content(
             test=str(document.get("test", "")),
-            header=cast("Mapping[str, Json]", document.get("recorded") or {}),
+            header=header,
             events=tuple(events),
             extra={key: item for key, item in document.items() if key not in _FIELDS},
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise RecordingError(f"{where}: {type(error).__name__} {error}") from error
     except RecordingError as error:
         raise RecordingError(f"{where}: {error}") from error
+
+
+def _check(event: RecordedEvent, node: Mapping[str, Json], known: Collection[int]) -> None:
+    """Refuse what contradicts itself: of two events of one number, a replay would play one and miss neither."""
+    if event.n in known:
+        raise RecordingError(f"its number {event.n} is that of another event")
+    if event.parent is not None and event.parent not in known:
+        raise RecordingError(f"its parent {event.parent} is no event before it")
+    if event.end < event.start:
+        raise RecordingError(f"its span {[event.start, event.end]} ends before it begins")
+    if event.finished and not event.denied and "res" not in node and event.error is None:
+        raise RecordingError("it has neither res nor error")
 
 
 def _event_from_json(node: Mapping[str, Any], messages: _Table, tools: _Table, read: Read | None) -> RecordedEvent:
     get = node.get
     kind, name, run = str(node["kind"]), str(node["name"]), str(get("run", ""))
     request = cast("dict[str, Json]", unfold(node["req"], read))
+    if not isinstance(request, dict):
+        raise RecordingError("its req is no object")
     if kind == "model":
         request = {**request, "messages": messages.all(request["messages"])}
         if "tools" in request:

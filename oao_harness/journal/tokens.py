@@ -53,7 +53,8 @@ _PATTERNS: Final = {
         r"(?<![\w.-])(?P<host>(?:127\.0\.0\.1|0\.0\.0\.0|localhost|\[::1\]):)(?P<port>\d{1,5})(?![0-9A-Za-z]|\.\d)"
     ),
     "tmp": (
-        r"(?<![\w.~-])(?P<tmp>"
+        # Not after the `//` that a host follows.
+        r"(?<![\w.~-])(?<![:\s\"'(=]/)(?<!^/)(?P<tmp>"
         # Wherever the folder of temporary files is, what pytest and tempfile make in it looks the same.
         rf"(?:[A-Za-z]:)?(?:[/\\]{_COMPONENT})*?[/\\]"
         rf"(?:pytest-of-{_COMPONENT}[/\\]pytest-(?:\d+|current)(?:[/\\]popen-gw\d+)?(?:[/\\]{_COMPONENT})?"
