@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import http.client
 import importlib
+import json
 import sys
 import types
 from collections.abc import Callable, Mapping
@@ -163,7 +164,12 @@ def _getresponse(theirs: Callable[..., Any], self: Any, *args: Any, **kwargs: An
             exchange.answered(response_of(recorded))
             if "preload_content" in self.__dict__["oao_options"]:
                 _decompress(recorded)
-    return stubs.VCRHTTPResponse(recorded, request.uri)
+    response = stubs.VCRHTTPResponse(recorded, request.uri)
+    if not hasattr(response, "json"):
+        # vcrpy 8 knows only what urllib3's first version had.
+        content = recorded["body"]["string"]
+        response.json = lambda: json.loads(content)
+    return response
 
 
 def _decompress(response: dict[str, Any]) -> None:
