@@ -72,8 +72,13 @@ _OPTIONS: Final[tuple[tuple[str, str, tuple[str, ...] | None, str], ...]] = (
             "strict: exactly as recorded. any: order does not matter"
         ),
     ),
-    ("unplayed", "ACTION", ("fail", "warn", "ignore"), "a recorded call that was not made: fail (default)"),
-    ("orphans", "ACTION", ("fail", "warn", "ignore"), "a recording that no test plays: warn (default)"),
+    (
+        "unplayed",
+        "ACTION",
+        ("fail", "warn", "ignore"),
+        "a recorded call that was not made: fail (default), warn or ignore",
+    ),
+    ("orphans", "ACTION", ("fail", "warn", "ignore"), "a recording that no test plays: fail, warn (default) or ignore"),
     ("max-cost", "USD", None, "stop live calls when the session has spent this; unlimited by default"),
     (
         "summary",
@@ -169,7 +174,7 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
         if type(getattr(item, "funcargs", {}).get("oao")).__module__ == "pytest_oao.fixture":
             from pytest_oao.fixture import NOT_GOVERNED  # noqa: PLC0415
 
-            raise pytest.UsageError(NOT_GOVERNED)
+            pytest.fail(NOT_GOVERNED, pytrace=False)
         return result
     from pytest_oao.session import TestSession  # noqa: PLC0415
 
