@@ -244,7 +244,7 @@ class MainRun(RecordedRun):
         __tracebackhide__ = True
         looks = self._session.looks()
         if not looks:
-            raise LookupError("no agent has run in this test yet")
+            raise LookupError("no agent has run in this test yet: no call of a model or tool was seen")
         return looks[0]
 
 

@@ -177,7 +177,7 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
         if type(getattr(item, "funcargs", {}).get("oao")).__module__ == "pytest_oao.fixture":
             from pytest_oao.fixture import NOT_GOVERNED  # noqa: PLC0415
 
-            raise pytest.UsageError(NOT_GOVERNED)
+            pytest.fail(NOT_GOVERNED, pytrace=False)
         return result
     from pytest_oao.session import TestSession  # noqa: PLC0415
 

@@ -17,6 +17,11 @@ from oao_hookspecs import Json, ModelCall, Record
 
 __all__ = ["Look", "RecordedRun", "Rule", "Violation", "cost_of", "rules_of", "violations_in"]
 
+# A failed question is the test's failure: pytest shows the line of the test, not the lines of this module.
+__tracebackhide__ = True
+
+_PRICES = "pip install 'oao-harness[prices]', or say it in the hook oao_price"
+
 
 class Rule(Protocol):
     """A rule over the calls of a run, for example one made by `oao_harness.never_after`."""
@@ -70,6 +75,12 @@ class RecordedRun(Trajectory):
     def __init__(self, look: Callable[[], Look]) -> None:
         super().__init__(())
         self._look = look
+
+    def __repr__(self) -> str:
+        try:
+            return super().__repr__()
+        except LookupError as nothing:  # pytest shows it in the very failure that says so
+            return f"<{type(self).__name__}: {nothing}>"
 
     def _made(self) -> Sequence[RecordedEvent]:
         return [event for event in compiled(self.records) if not event.denied and event.kind != "http"]
@@ -131,7 +142,7 @@ class RecordedRun(Trajectory):
             return kept
         cost = self.cost
         if cost is None:
-            return Check("", "nobody knows what the run cost: a price is missing, see `oao_price`")
+            return Check("", f"nobody knows what the run cost: a price is missing; {_PRICES}")
         over = f"over its budget: max_cost_usd: {cost:.6f} > {max_cost_usd:g}" if cost > max_cost_usd else None
         return Check("within its budget", over)
 
@@ -183,4 +194,4 @@ def cost_of(run: Run, records: Iterable[Record]) -> float | None:
                 return None
             continue
         cost += (found.input_tokens * price.input_per_million + found.output_tokens * price.output_per_million) / 1e6
-    return cost
+    return round(cost, 12)  # Sums of floats end in ...999999; no price has so many digits.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
@@ -187,8 +188,13 @@ def _many(number: int, word: str) -> str:
     return f"{number} {word if number == 1 else word + 's'}"
 
 
-def _fit(text: str, width: int) -> str:
-    return text if len(text) <= width else "..." + text[-(width - 3) :]
+def _fit(nodeid: str, width: int) -> str:
+    """Return the end of a node id; what it is cut to starts with a whole name where one fits."""
+    if len(nodeid) <= width:
+        return nodeid
+    starts = [found.end() for found in re.finditer("/|::", nodeid)]
+    whole = next((nodeid[at:] for at in starts if len(nodeid) - at <= width), "")
+    return whole or "..." + nodeid[-(width - 3) :]
 
 
 def _tokens(row: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shlex
@@ -76,3 +77,11 @@ def test_the_page_is_what_happens(tmp_path: Path) -> None:
         cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert "1 passed" in last.stdout, last.stdout
+    if importlib.util.find_spec("openai") is None:
+        return
+    for mode in ("once", "none"):
+        served = subprocess.run(
+            [sys.executable, "-m", "pytest", f"--oao-record={mode}", "-q", "test_server.py"],
+            cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert "1 passed" in served.stdout, served.stdout

@@ -11,7 +11,7 @@ from oao_harness.runtime.gate import Answer
 from oao_harness.runtime.usage import read_usage, usage_or_estimate
 from oao_hookspecs import Json, ModelCall, ProposedCall, Usage
 
-__all__ = ["answer_of"]
+__all__ = ["answer_of", "message_of"]
 
 _Node = Mapping[str, Json]
 
@@ -37,6 +37,17 @@ def answer_of(call: ModelCall, value: _Node) -> Answer:
     if reported is None or reported.output_tokens == 0:
         said = [text for node in nodes for text in _said(node)]
     return Answer(value=value, usage=usage_or_estimate(call, reported, said), proposed=_proposed(nodes))
+
+
+def message_of(value: _Node) -> Mapping[str, Json]:
+    """Return what a response says as one message for people: `content`, and `calls` that it asks for.
+
+    Args:
+        value: From `wire.response_to_json`.
+    """
+    nodes = _nodes(value)
+    calls: list[Json] = [{"name": call.name, "args": call.arguments} for call in _proposed(nodes)]
+    return {"content": "".join(text for node in nodes for text in _said(node)), "calls": calls}
 
 
 def _nodes(value: _Node) -> list[_Node]:

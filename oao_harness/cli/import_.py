@@ -10,6 +10,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
+from oao_harness.cli import preview
 from oao_harness.cli.console import console, one_line, print_paragraph, symbol
 from oao_harness.cli.render import Column, print_columns
 from oao_harness.cli.units import count, plural
@@ -20,6 +21,7 @@ from oao_hookspecs import Json
 __all__ = ["command"]
 
 _SUFFIX = ".oao.json"
+_LONGEST_ANSWER = 30
 _COLUMNS = (
     Column(title="call", right=True),
     Column(title="model"),
@@ -90,16 +92,21 @@ def _cells(event: RecordedEvent) -> list[Text]:
     request = event.call.request
     messages = cast("Sequence[Mapping[str, Json]]", request.get("messages") or ({},))
     said = messages[-1].get("content")
-    answer = "" if event.error is None else event.error.type.rpartition(":")[2]
+    failed = "" if event.error is None else event.error.type.rpartition(":")[2]
+    answer = failed or preview.outcome({"kind": "model"}, {"res": event.value})
     tries = f" after {event.attempts} tries" if event.attempts > 1 else ""
     tokens = "" if event.usage is None else ("~" if event.usage.estimated else "") + count(event.usage.total_tokens)
     return [
         Text(str(event.n)),
         Text(one_line(event.name), style="bold"),
         Text(one_line(said if isinstance(said, str) else str(said or ""))),
-        Text(f"{answer or str(request.get('endpoint', ''))}{tries}", style="red" if answer else "dim"),
+        Text(f"{_short(answer)}{tries}", style="red" if failed else ""),
         Text(tokens),
     ]
+
+
+def _short(answer: str) -> str:
+    return answer if len(answer) <= _LONGEST_ANSWER else f"{answer[: _LONGEST_ANSWER - 1]}…"
 
 
 def _say_who_plays(on: Console, target: Path, test: str) -> None:

@@ -52,6 +52,11 @@ def _said(value: Json) -> str:
         return one_line("".join(str(item) for item in value))
     if not isinstance(value, Mapping):
         return compact(value)
+    if "status" in value and ("body" in value or "events" in value):
+        from oao_harness.adapters.wire_answers import message_of  # noqa: PLC0415 - only for recordings of a client
+
+        said = message_of(value)
+        value = said if said["content"] or said["calls"] else value
     asks = _asks(value)
     return f"asks for {asks}" if asks else _content(value)
 

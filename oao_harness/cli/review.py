@@ -25,7 +25,7 @@ _KEYS: Final = {
     "s": "skip",
     "A": "accept the rest",
     "d": "full diff",
-    "o": "open in the editor",
+    "o": "editor",
     "q": "quit",
 }
 

@@ -19,6 +19,9 @@ from oao_hookspecs import Json, Record, Usage
 
 __all__ = ["Check", "MadeCall", "Trajectory"]
 
+# A failed question is the test's failure: pytest shows the line of the test, not the lines of this module.
+__tracebackhide__ = True
+
 _MOST_SHOWN: Final = 12
 
 

@@ -18,6 +18,8 @@ def test_a_cassette_becomes_a_recording_beside_it(oao: Oao, folder: Path) -> Non
     assert done.exit_code == 0, done.output
     assert Recording.load(folder / "c.oao.json").events[0].name == "m"
     assert "1 model call" in done.output
+    assert " yes " in done.output, "what the model said, not the endpoint"
+    assert "← yes" in oao("show", "c.oao.json").output
     assert "skipped 2. GET https://h.test/v1/models: no request of a model" in done.output
     assert "recordings/<module>/<test>.oao.json" in " ".join(done.output.split())
 

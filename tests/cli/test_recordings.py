@@ -139,6 +139,18 @@ def test_diff_tells_step_by_step_what_is_different(oao: Oao, refund: Path) -> No
     assert json.loads(oao("diff", str(refund), f"{refund}.new", "--json").stdout)["added"] == 1
 
 
+def test_diff_without_a_path_shows_the_only_one_that_is_pending(oao: Oao, refund: Path) -> None:
+    """Which of two is meant nobody can know, and where nothing is pending there is nothing to show."""
+    assert "2 recordings are pending; name one, for example oao diff tests/" in " ".join(oao("diff").stderr.split())
+
+    pending_path(PLACE / "test_new.oao.json").unlink()
+    assert oao("diff").stdout == oao("diff", str(refund)).stdout != ""
+
+    pending_path(refund).unlink()
+    nothing = oao("diff")
+    assert (nothing.exit_code, "nothing is pending" in nothing.stderr) == (2, True)
+
+
 TESTS = """
 import pytest
 from elsewhere import test_imported

@@ -214,6 +214,17 @@ def test_the_fixture_needs_a_governed_test(pytester: pytest.Pytester) -> None:
     result = pytester.runpytest_subprocess("-p", "no:randomly")
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*the fixture `oao` needs a governed test*"])
+    result.stdout.no_fnmatch_line("*plugin.py*")
+
+
+def test_a_question_before_any_call_points_at_the_line_of_the_test(pytester: pytest.Pytester) -> None:
+    """The reason, and no line of oao's own code."""
+    pytester.makepyfile("def test_it(oao):\n    assert oao.run.called('refund')\n")
+    result = pytester.runpytest_subprocess("-p", "no:randomly", "--oao-policy=observe")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*LookupError: no agent has run in this test yet*"])
+    result.stdout.no_fnmatch_line("*runs.py*")
+    result.stdout.no_fnmatch_line("*raised in repr*")
 
 
 POLICY = """
@@ -331,3 +342,15 @@ def test_too_late(oao):
     result = run(pytester, test, "--oao-policy=bank.toml")
     result.assert_outcomes(passed=2, failed=1)
     result.stdout.fnmatch_lines(["*the run has begun for nobody*"])
+
+
+def test_a_long_node_id_is_cut_at_a_name(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In 80 columns the table says the module, or the class and the test: nothing is cut in the middle of a word."""
+    monkeypatch.setenv("COLUMNS", "80")
+    body = "import oao_harness\n\n@oao_harness.tool\ndef look(x):\n    return x\n\n"
+    body += "def test_one():\n    look(1)\n\nclass TestOther:\n    def test_of_two_customers(self):\n        look(2)\n"
+    folder = pytester.mkdir("a_rather_long_folder")
+    (folder / "test_shop.py").write_text(body, encoding="utf-8")
+    result = pytester.runpytest_subprocess("-p", "no:randomly", "--oao-policy=observe", "--oao-record=once")
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines_random(["test_shop.py::test_one *", "TestOther::test_of_two_customers *"])
