@@ -55,6 +55,9 @@ class Attempt:
                 ignore = self._folder / ".gitignore"
                 if not ignore.exists():
                     ignore.write_text(_IGNORE, encoding="utf-8")
+                if self._path.exists():
+                    # Left by a process that was killed.
+                    self._keep()
                 self._file = self._path.open("w", encoding="utf-8")
             self._file.write(line + "\n")
             self._file.flush()
@@ -76,6 +79,9 @@ class Attempt:
         if kept:
             self._path.unlink(missing_ok=True)
             return None
+        return self._keep()
+
+    def _keep(self) -> Path:
         failed = self._folder / "failed" / self._path.name
         failed.parent.mkdir(exist_ok=True)
         return self._path.replace(failed)

@@ -92,3 +92,17 @@ def test_a_secret_in_the_id_of_a_test_is_in_no_file_name(shop: Any, monkeypatch:
     shop.run("--oao-record=none").assert_outcomes(passed=1)
     monkeypatch.setenv("SHOP_API_KEY", "yy99887766554433")
     shop.run("--oao-record=none").assert_outcomes(passed=1)
+
+
+def test_a_crashed_attempt_outlives_the_next_one(shop: Any) -> None:
+    """What a killed process had paid for is not overwritten by trying again."""
+    source = (shop.path / "test_shop.py").read_text()
+    (shop.path / "test_shop.py").write_text(source + "    os._exit(9)\n")
+    shop.run_alone("--oao-record=once")
+    (shop.path / "test_shop.py").write_text(source)
+
+    shop.run_alone("--oao-record=once").assert_outcomes(passed=1)
+
+    left = list((shop.path / ".oao").rglob("*.jsonl"))
+    assert [path.parent.name for path in left] == ["failed"]
+    assert "refunded 49.99" in left[0].read_text()
