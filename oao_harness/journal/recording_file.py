@@ -262,10 +262,9 @@ def _check(event: RecordedEvent, node: Mapping[str, Json], known: Collection[int
 def _event_from_json(node: Mapping[str, Any], messages: _Table, tools: _Table, read: Read | None) -> RecordedEvent:
     get = node.get
     kind, name, run = str(node["kind"]), str(node["name"]), str(get("run", ""))
-    asked = unfold(node["req"], read)
-    if not isinstance(asked, dict):
+    request = unfold(node["req"], read)
+    if not isinstance(request, dict):
         raise RecordingError("its req is no object")
-    request = cast("dict[str, Json]", asked)
     if kind == "model":
         request = {**request, "messages": messages.all(request["messages"])}
         if "tools" in request:
