@@ -261,9 +261,10 @@ def _check(event: RecordedEvent, node: Mapping[str, Json], known: Collection[int
 def _event_from_json(node: Mapping[str, Any], messages: _Table, tools: _Table, read: Read | None) -> RecordedEvent:
     get = node.get
     kind, name, run = str(node["kind"]), str(node["name"]), str(get("run", ""))
-    request = cast("dict[str, Json]", unfold(node["req"], read))
-    if not isinstance(request, dict):
+    asked = unfold(node["req"], read)
+    if not isinstance(asked, dict):
         raise RecordingError("its req is no object")
+    request: dict[str, Json] = asked
     if kind == "model":
         request = {**request, "messages": messages.all(request["messages"])}
         if "tools" in request:
