@@ -97,6 +97,11 @@ def _write_table(terminal: Any, ordered: Sequence[Mapping[str, Any]], most: int 
     shown = ordered[:most]
     rule = max(14, *(len(row["policy"]) for row in shown))
     names = [_fit(row["nodeid"], max(30, terminal._tw.fullwidth - 46 - rule)) for row in shown]
+    # Two tests of the same name are told apart by what is before it.
+    names = [
+        _end(row["nodeid"], len(name) + 20) if names.count(name) > 1 else name
+        for name, row in zip(names, shown, strict=True)
+    ]
     width = max(len("test"), *(len(name) for name in names))
     terminal.write_line(
         f"{'test'.ljust(width)}  {'steps':>5} {'tools':>5} {'tokens':>8} {'cost':>8}  {'policy':<{rule}} replay",
@@ -194,7 +199,11 @@ def _fit(nodeid: str, width: int) -> str:
         return nodeid
     starts = [found.end() for found in re.finditer("/|::", nodeid)]
     whole = next((nodeid[at:] for at in starts if len(nodeid) - at <= width), "")
-    return whole or "..." + nodeid[-(width - 3) :]
+    return whole or _end(nodeid, width)
+
+
+def _end(nodeid: str, width: int) -> str:
+    return nodeid if len(nodeid) <= width else "..." + nodeid[-(width - 3) :]
 
 
 def _tokens(row: Mapping[str, Any]) -> str:
