@@ -182,7 +182,7 @@ class HttpLayer:
     @contextmanager
     def within(self, phase: Phase) -> Generator[None]:
         """Let a phase of the test be recorded or played, where it is."""
-        if not self._session.recording.has_http:
+        if not self._session.has_http:
             yield
             return
         from pytest_oao.http_vcr import find_vcr, installed  # noqa: PLC0415 - imports every client library

@@ -44,6 +44,8 @@ class Waiver:
         name, colon, tool = rule.partition(":")
         if not name or (colon and not tool):
             raise ValueError(f"waive {rule!r}: write the name of a rule, or rule:tool")
+        if any(sign in name for sign in "*?["):
+            raise ValueError(f"waive {rule!r}: name one rule; only the tool behind the colon may be a glob")
         if name in _UNWAIVABLE:
             raise ValueError(f"waive {rule!r}: a limit cannot be waived")
         try:

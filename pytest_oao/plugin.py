@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import pytest
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pytest_oao.fixture import Oao
     from pytest_oao.session import TestSession
     from pytest_oao.settings import Settings
@@ -21,6 +23,7 @@ _EVERY_TEST: Final[pytest.StashKey[bool]] = pytest.StashKey()
 _SESSION: Final[pytest.StashKey[TestSession]] = pytest.StashKey()
 _ROWS: Final[pytest.StashKey[list[dict[str, Any]]]] = pytest.StashKey()
 _FINDINGS: Final[pytest.StashKey[dict[str, list[str]]]] = pytest.StashKey()
+_RECORDED: Final[pytest.StashKey[dict[Path, bool]]] = pytest.StashKey()
 _OVERRIDDEN: Final[pytest.StashKey[bool]] = pytest.StashKey()
 _SELECTED: Final[pytest.StashKey[bool]] = pytest.StashKey()
 
@@ -127,6 +130,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_SETTINGS] = None
     config.stash[_ROWS] = []
     config.stash[_FINDINGS] = {}
+    config.stash[_RECORDED] = {}
     config.stash[_SELECTED] = config.stash[_OVERRIDDEN] = False
     names = ("oao_policy", "oao_record", "oao_live", "oao_network", "oao_order", "oao_max_cost")
     config.stash[_EVERY_TEST] = any(config.getoption(name) or config.getini(name) for name in names) or any(
@@ -172,7 +176,7 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
     """Surround the test with a session of its own; each rerun of a test gets a fresh one."""
     marks = list(item.iter_markers("oao"))
     # Not by the settings: the first marked test makes them, and those after it are none of oao's for that.
-    if not item.config.stash[_EVERY_TEST] and not marks:
+    if not item.config.stash[_EVERY_TEST] and not marks and not _is_recorded(item):
         result = yield
         if type(getattr(item, "funcargs", {}).get("oao")).__module__ == "pytest_oao.fixture":
             from pytest_oao.fixture import NOT_GOVERNED  # noqa: PLC0415
@@ -222,6 +226,23 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Find out whether one of the fixtures above is overridden anywhere: asking each test would cost every test."""
     defined: Any = getattr(getattr(session, "_fixturemanager", None), "_arg2fixturedefs", {})
     session.config.stash[_OVERRIDDEN] = any(len(defined.get(name, ())) > 1 for name in _OVERRIDES)
+
+
+def _is_recorded(item: pytest.Item) -> bool:
+    """Return True for a test that has a recording: it is replayed also where no option asks for it, never run live.
+
+    Its folder is looked for once in a session: most modules have none.
+    """
+    known = item.config.stash[_RECORDED]
+    folder = known.get(item.path)
+    if folder is None:
+        name = item.config.getini("oao_recordings") or "recordings"
+        folder = known[item.path] = (item.path.parent / name / item.path.stem).is_dir()
+    if not folder:
+        return False
+    from pytest_oao.paths import recording_path  # noqa: PLC0415
+
+    return recording_path(item, folder=item.config.getini("oao_recordings") or "recordings").exists()
 
 
 @contextlib.contextmanager

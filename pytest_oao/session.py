@@ -70,7 +70,8 @@ class TestSession:
         self._item = item
         self._marks = marks
         self._policy: object = None
-        self.recording = self._recording(None)
+        # Most tests have neither a recording nor an agent: for them, not even its name is made.
+        self._is_bare = settings.record == "none" and not marks and not settings.has_recordings(item.path.parent)
         self.task: str | None = None
         """What the test says its agent is asked; the id of the test is nothing that a user wrote."""
         self.principal: Principal | None = None
@@ -100,8 +101,18 @@ class TestSession:
         """What the agents' and tools' own code sends."""
         self._told: set[str] = set()
         """The verdicts that the blocks of `with oao.run()` raised."""
-        self.world: World | None = self.recording.world()
+        self.world: World | None = None if self._is_bare else self.recording.world()
         """Time and chance, where the test plays or makes a recording."""
+
+    @cached_property
+    def recording(self) -> TestRecording:
+        """The recording that the test plays or makes."""
+        return self._recording(None)
+
+    @property
+    def has_http(self) -> bool:
+        """True where the HTTP of the test is recorded or played."""
+        return not (self._is_bare and not self._prepared) and self.recording.has_http
 
     def _recording(self, folder: object) -> TestRecording:
         item, settings = self._item, self.settings
@@ -133,6 +144,7 @@ class TestSession:
             self.waivers = waivers_of(self._marks)
         self._policy = policy
         self._network = option_of(self._marks, "network", self.settings.network)
+        self._is_bare = False
         self.recording = self._recording(folder)
         self.world = self.recording.world()
 
@@ -164,7 +176,7 @@ class TestSession:
 
     def begin(self) -> None:
         """Begin the body: where a recording is played, it is closed to the network from its first line on."""
-        if self.recording.exists and self.recording.plays:
+        if not self._is_bare and self.recording.exists and self.recording.plays:
             with self._lock:
                 self._prepare()
 
@@ -273,7 +285,7 @@ class TestSession:
             raised: What the test raised, if anything.
         """
         with self._lock:
-            if not self._opened and self.recording.exists and self.recording.plays:
+            if not self._opened and not self._is_bare and self.recording.exists and self.recording.plays:
                 # No agent ran, but one was recorded: that is a difference too. A refused task is judged below.
                 with suppress(RunHalted):
                     self.ambient()

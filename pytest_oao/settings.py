@@ -80,6 +80,8 @@ class Settings:
     """Whether the HTTP of agents and tools is recorded and played; see `http_layer`."""
     summary: Literal["auto", "all", "slowest", "none"] = "auto"
     report: Path | None = None
+    folders: dict[Path, bool] = field(default_factory=dict[Path, bool], compare=False)
+    """Which folders of tests have recordings, as far as they were looked at."""
     scrubber: Scrubber = field(default_factory=Scrubber, compare=False)
     """Takes secrets out of recordings, and of the requests that are compared with them."""
     budget: SharedBudget | None = field(default=None, compare=False)
@@ -154,6 +156,12 @@ class Settings:
             )
         except UsageError as error:
             raise pytest.UsageError(f"oao: {error}") from error
+
+    def has_recordings(self, tests: Path) -> bool:
+        """Return True where a folder of tests has recordings. Looked at once: in a replay none are made."""
+        if tests not in self.folders:
+            self.folders[tests] = (tests / self.recordings).is_dir()
+        return self.folders[tests]
 
     def header(self) -> str:
         """Return the line for the head of the test session."""

@@ -265,7 +265,6 @@ def _event_from_json(node: Mapping[str, Any], messages: _Table, tools: _Table, r
     request = unfold(node["req"], read)
     if not isinstance(request, dict):
         raise RecordingError("its req is no object")
-    request: dict[str, Json] = asked
     if kind == "model":
         request = {**request, "messages": messages.all(request["messages"])}
         if "tools" in request:

@@ -58,7 +58,8 @@ _PATTERNS: Final = {
         # Wherever the folder of temporary files is, what pytest and tempfile make in it looks the same.
         rf"(?:[A-Za-z]:)?(?:[/\\]{_COMPONENT})*?[/\\]"
         rf"(?:pytest-of-{_COMPONENT}[/\\]pytest-(?:\d+|current)(?:[/\\]popen-gw\d+)?(?:[/\\]{_COMPONENT})?"
-        r"|tmp[a-z0-9_]{8}(?![\w-]))"
+        # What tempfile draws has a digit or `_` in it nearly always, and a name that a person gave has none.
+        r"|tmp(?=[a-z]{0,7}[0-9_])[a-z0-9_]{8}(?![\w-]))"
         rf"|(?:(?:/private)?/var/folders/{_COMPONENT}/{_COMPONENT}/T|(?:/private|/var)?/tmp"
         rf"|[A-Za-z]:[/\\]Users[/\\]{_COMPONENT}[/\\]AppData[/\\]Local[/\\]Temp)(?![\w-])"
         r")"
@@ -66,6 +67,7 @@ _PATTERNS: Final = {
 }
 _MARK: Final = "\x1a"
 _LONG: Final = 16
+_SHORT_IDS: Final = ("call", "toolu", "srvtoolu", "chatcmpl")
 _WORD: Final = re.compile(r"[A-Za-z]?[a-z]+\d{0,4}|[A-Z]+\d{0,4}|\d+")
 _TURN: Final = re.compile(r"(?<=[0-9])(?=[A-Za-z])|(?<=[A-Za-z])(?=[0-9])")
 _MOST_REMEMBERED: Final = 1 << 13
@@ -105,7 +107,7 @@ def cut(text: str, kinds: frozenset[str] = DEFAULT_KINDS) -> tuple[str, tuple[To
         parts = found.groupdict()
         if parts.get("callid") is not None:
             tail = parts["tail"] or parts["tail64"]
-            if tail is not None and not _is_random(tail):
+            if tail is not None and not _is_random(tail, short=found["callid"].startswith(_SHORT_IDS)):
                 return found[0]
             kind = "callid"
         elif parts.get("port") is not None:
@@ -122,10 +124,15 @@ def _pattern(kinds: frozenset[str]) -> re.Pattern[str]:
     return re.compile("|".join(pattern for kind, pattern in _PATTERNS.items() if kind in kinds))
 
 
-def _is_random(tail: str) -> bool:
-    """Return True where what follows the prefix of an id is no word, such as in `call_recording2024`."""
+def _is_random(tail: str, *, short: bool) -> bool:
+    """Return True where what follows the prefix of an id is no word, such as in `call_recording2024`.
+
+    Args:
+        tail: What follows.
+        short: True for a prefix that nothing but ids of calls has: `item_M8x40x2mm` is an article, not an id.
+    """
     if _WORD.fullmatch(tail):
         return False
     if len(tail) < _LONG:
-        return len(_TURN.findall(tail)) > 1
+        return short and len(_TURN.findall(tail)) > 1
     return any(char.isdigit() for char in tail) or sum(char.isupper() for char in tail) * 4 >= len(tail)

@@ -68,3 +68,14 @@ def test_the_help_names_each_option_with_its_choices_and_its_default(shop: Any) 
     assert "@pytest.mark.oao(policy=, deny=, allow=, max_steps=" in markers
     fixtures = shop.run("--fixtures").stdout.str()
     assert "oao_scripted -- " in fixtures
+
+
+def test_a_recorded_test_is_replayed_without_any_option(shop: Any) -> None:
+    """Plain `pytest` runs no body of it, and finds out that the prompt has changed; its neighbours are none of oao's."""
+    shop.write(test="\ndef test_refund():\n    agent('x')\n    print('RAN', RAN)\n\ndef test_live():\n    agent('y')\n")
+    shop.run("--oao-record=once", "-k", "refund").assert_outcomes(passed=1, deselected=1)
+
+    result = shop.run("-s")
+
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["*RAN []*"])

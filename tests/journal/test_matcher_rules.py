@@ -74,6 +74,8 @@ def test_what_is_new_in_every_run_is_cut_out(text: str, tokens: list[tuple[str, 
 @pytest.mark.parametrize(
     "text",
     [
+        "item_AB12CD34", "item-2026Q4R1", "item_500EUR10x", "item-M8x40x2mm", "msg_2026Q4Report1", "gen_4o2mini7x",
+        "/prod/tmpcustomer", "/v1/tmpdatabase",
         "call_center", "msg_type", "run-through", "call_recording2024", "msg_notification",
         "call_customerSupportCenter",
         "run-integrationtests2", "req_1", "call_1", "fc_barcelona1899", "#ff00ff", "0xff00ff", "deadbeef", "49.99",
