@@ -71,7 +71,7 @@ def test_the_help_names_each_option_with_its_choices_and_its_default(shop: Any) 
 
 
 def test_a_recorded_test_is_replayed_without_any_option(shop: Any) -> None:
-    """Plain `pytest` runs no body of it, and finds out that the prompt has changed; its neighbours are none of oao's."""
+    """Plain `pytest` runs no body of it; its neighbours without a recording are none of the plugin's business."""
     shop.write(test="\ndef test_refund():\n    agent('x')\n    print('RAN', RAN)\n\ndef test_live():\n    agent('y')\n")
     shop.run("--oao-record=once", "-k", "refund").assert_outcomes(passed=1, deselected=1)
 
