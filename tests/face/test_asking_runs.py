@@ -60,7 +60,13 @@ FALSE = [
     ('called_all("lookup", "email", "sms")', "never called email, sms; the run called lookup, refund, refund"),
     ('called_at_most("refund", 1)', f"called refund 2 times, more than 1: {REFUNDS}"),
     ("within(max_steps=3, max_tokens=10)", "over its budget: max_steps: 4 > 3; max_tokens: 42 > 10"),
-    ("within(max_cost_usd=0.01)", "nobody knows what the run cost: a price is missing, see `oao_price`"),
+    (
+        "within(max_cost_usd=0.01)",
+        (
+            "nobody knows what the run cost: a price is missing; pip install 'oao-harness[prices]', or say it in the hook "
+            "oao_price"
+        ),
+    ),
 ]
 
 

@@ -109,6 +109,7 @@ class _Test(_Counts):
     recording: _Recording | None
     strength: _Strength | None
     ungoverned: list[str]
+    uncovered: list[str]
 
 
 class _Totals(_Counts):
