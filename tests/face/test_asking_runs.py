@@ -63,8 +63,8 @@ FALSE = [
     (
         "within(max_cost_usd=0.01)",
         (
-            "nobody knows what the run cost: a price is missing; pip install 'oao-harness[prices]', or say it in the hook "
-            "oao_price"
+            "nobody knows what the run cost: a price is missing; pip install 'oao-harness[prices]', or say it in the "
+            "hook oao_price"
         ),
     ),
 ]
