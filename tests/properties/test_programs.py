@@ -79,7 +79,11 @@ def test_no_limit_that_runs_share_is_exceeded(
     assert not breaches(shared, bodies)
     counters = budget.totals()
     assert not any(amounts.held for amounts in counters.values()), "a reservation was never settled"
-    assert counters["steps"].spent == len(bodies) if bodies else not counters
+    # A call that was allowed, and then not made because a sibling had halted the run, may be counted: never less.
+    records = [one for trial in trials for journal in trial.journals().values() for one in journal]
+    abandoned = sum(bool(one.get("abandoned")) for one in records)
+    spent = counters["steps"].spent if "steps" in counters else 0
+    assert len(bodies) <= spent <= len(bodies) + abandoned
 
 
 @both_kinds
