@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, cast
 
 from oao_harness.errors import ConfigError
 from oao_harness.journal.secrets import Redaction, Scrubber
-from oao_harness.policy.lines import LineMap, error_line_of
-from oao_harness.policy.reading import close_to, read_text, table_in
+from oao_harness.policy.lines import LineMap
+from oao_harness.policy.project import ProjectFile, project_files
+from oao_harness.policy.reading import close_to, table_in
 
 __all__ = ["find_project_redaction", "project_scrubber"]
 
@@ -49,31 +49,17 @@ def find_project_redaction(start: Path | None = None) -> Redaction:
     Raises:
         ConfigError: The file is no TOML, or the table says something unknown or wrong.
     """
-    here = (start or Path.cwd()).resolve()
-    for folder in (here, *here.parents):
-        path = folder / "pyproject.toml"
-        if path.is_file():
-            found = _redaction_in(path, _shown(path))
-            if found is not None:
-                return found
-        if (folder / ".git").exists():
-            break
-    return Redaction()
+    return next((found for found in map(_redaction_in, project_files(start)) if found is not None), Redaction())
 
 
-def _redaction_in(path: Path, shown: str) -> Redaction | None:
-    text = read_text(path, shown)
-    try:
-        tools = table_in(tomllib.loads(text).get("tool")) or {}
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{shown}:{error_line_of(error, text)}: this is not TOML: {error}") from error
-    oao = table_in(tools.get("oao")) or {}
+def _redaction_in(file: ProjectFile) -> Redaction | None:
+    oao = table_in(file.tools.get("oao")) or {}
     if "redact" not in oao:
         return None
-    lines = LineMap(text)
+    lines = LineMap(file.text)
 
     def at(*keys: str | int) -> str:
-        return f"{shown}:{lines.line(('tool', 'oao', 'redact', *keys))}"
+        return f"{file.shown}:{lines.line(('tool', 'oao', 'redact', *keys))}"
 
     table = table_in(oao["redact"])
     if table is None:
@@ -112,8 +98,3 @@ def _path(text: str, where: str) -> tuple[str, ...]:
     if "**" not in parts and (len(parts) < 3 or not any(part in _PARTS for part in parts[2:])):
         raise ConfigError(f"{where}: {text!r:.80} names no req, res or error; write for example tool.*.req.password")
     return parts
-
-
-def _shown(path: Path) -> str:
-    here = Path.cwd()
-    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

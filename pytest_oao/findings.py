@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
+from oao_harness.policy.project import shown
 from pytest_oao.marker import recording_name
 from pytest_oao.paths import SUFFIX, recording_path
 from pytest_oao.settings import Settings
@@ -48,9 +49,4 @@ def findings_of(items: Iterable[pytest.Item], settings: Settings, *, whole: bool
             gone = not (folder.parent / f"{module.name}.py").exists()
             if whole and (known or gone):
                 orphans += [path for path in sorted(module.glob(f"*{SUFFIX}")) if path not in expected]
-    return {"orphans": _shown(orphans), "pending": _shown(pending)}
-
-
-def _shown(paths: Sequence[Path]) -> list[str]:
-    here = Path.cwd()
-    return [str(path.relative_to(here) if path.is_relative_to(here) else path) for path in paths]
+    return {"orphans": [*map(shown, orphans)], "pending": [*map(shown, pending)]}

@@ -27,6 +27,7 @@ from oao_harness.journal.replay import Divergence, Replay
 from oao_harness.journal.scrubbing import Scrubbed
 from oao_harness.journal.tokens import DEFAULT_KINDS
 from oao_harness.journal.wire_replay import replay_of
+from oao_harness.policy.project import shown
 from oao_hookspecs import Call, Json, Record
 from pytest_oao.http_layer import INSTALL, missing
 from pytest_oao.marker import option_of
@@ -292,10 +293,7 @@ class TestRecording:
     @property
     def shown_path(self) -> str:
         """The path as a person would write it here."""
-        try:
-            return str(self.path.relative_to(self.path.cwd()))
-        except ValueError:
-            return str(self.path)
+        return shown(self.path)
 
     def keep(self, tape: Sequence[tuple[str, Record]], header: dict[str, Json], world: World | None) -> str | None:
         """Keep what a passing test did; return why the test fails because that cannot be kept.

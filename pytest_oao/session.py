@@ -19,7 +19,6 @@ from oao_harness.journal.writer import Tap
 from oao_harness.runtime import context
 from oao_harness.runtime.execute import Ending
 from oao_harness.runtime.orchestrator import Orchestrator
-from oao_harness.runtime.report import ExecutionReport
 from oao_harness.runtime.run import Run
 from oao_hookspecs import Principal, Record
 from pytest_oao.fixture import Answers
@@ -79,8 +78,6 @@ class TestSession:
         self.expected: list[RunHalted] = []
         """The violations that the test says it expects."""
         self.setup_failed = False
-        self.report: ExecutionReport | None = None
-        """Of the test's run, when it has ended."""
         self.verdict: str | None = None
         """Why the test fails although, or because, of what it did itself."""
         self.strength: Strength | None = None
@@ -311,9 +308,7 @@ class TestSession:
         for run in open_runs:
             if not run.closed:
                 error = raised if isinstance(raised, Exception) and run.halted is None else None
-                report = self.orchestrator.close_run(run, Ending(error=error, done=True))
-                if run is self._main:
-                    self.report = report
+                self.orchestrator.close_run(run, Ending(error=error, done=True))
 
     def _tops(self) -> list[Run]:
         """Return the runs that no other run of the test stands for."""
