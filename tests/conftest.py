@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,10 @@ from oao_harness import MemoryStore, SQLiteStore
 from oao_hookspecs import Store
 
 pytest_plugins = ["pytester"]
+
+# Under a CI system pytest prints whole messages in its summary; the sessions of tests shall print the same anywhere.
+for _name in ("CI", "BUILD_NUMBER"):
+    os.environ.pop(_name, None)
 
 
 @pytest.fixture(params=["memory", "sqlite"])

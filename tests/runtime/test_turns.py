@@ -186,7 +186,7 @@ def test_a_stream_that_is_read_between_other_calls_does_not_block_them() -> None
 
 
 def test_threads_mostly_see_the_recorded_order() -> None:
-    """Best effort: the threads of a pool hand their results on by themselves."""
+    """Best effort: the threads of a pool hand their results on by themselves. By chance it were 5 of 30."""
 
     def agent(task: str) -> str:
         with ThreadPoolExecutor(3) as pool:
@@ -194,7 +194,7 @@ def test_threads_mostly_see_the_recorded_order() -> None:
             return "".join(one.result() for one in as_completed(running))
 
     recording, output = recorded(agent)
-    assert sum(replayed(agent, recording) == output for _ in range(10)) >= 7
+    assert sum(replayed(agent, recording) == output for _ in range(30)) > 10
 
 
 def test_a_sync_call_inside_of_a_loop_does_not_hold_it_up() -> None:
