@@ -10,8 +10,10 @@ if TYPE_CHECKING:
     from oao_harness.adapters.governed import model, tool
     from oao_harness.errors import (
         AgentError,
+        BusyError,
         CodecError,
         ConfigError,
+        DamagedError,
         FencedError,
         FrameworkError,
         IllegalTransition,
@@ -37,8 +39,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AgentError",
+    "BusyError",
     "CodecError",
     "ConfigError",
+    "DamagedError",
     "ExecutionReport",
     "FencedError",
     "FilePolicy",
@@ -74,8 +78,10 @@ _HOMES: Final = {
     "model": "oao_harness.adapters.governed",
     "tool": "oao_harness.adapters.governed",
     "AgentError": "oao_harness.errors",
+    "BusyError": "oao_harness.errors",
     "CodecError": "oao_harness.errors",
     "ConfigError": "oao_harness.errors",
+    "DamagedError": "oao_harness.errors",
     "FencedError": "oao_harness.errors",
     "FrameworkError": "oao_harness.errors",
     "IllegalTransition": "oao_harness.errors",

@@ -6,18 +6,21 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final, cast
+from typing import Any, Final, NamedTuple, cast
 
-from oao_harness.errors import FencedError, StoreError
-from oao_harness.stores.summaries import MOVES, moved, opened, settled
-from oao_hookspecs import Json, Record, RunSummary
+from oao_harness.errors import StoreError
+from oao_harness.stores.refusals import busy, fenced, gap, missing
+from oao_harness.stores.summaries import ENDS_LEASE, TOLD, after
+from oao_hookspecs import Record, RunQuery, RunSummary, chained, line_of
 
 __all__ = ["SQLiteStore"]
 
-_SCHEMA_VERSION: Final = 1
+_SCHEMA_VERSION: Final = 2
+_COLUMNS: Final = "execution_id, agent_name, status, started_at, finished_at, totals, parent, forked_from"
 _SCHEMA: Final = """
 create table if not exists runs (
     execution_id text primary key, epoch integer not null, last_seq integer not null,
@@ -28,6 +31,25 @@ create table if not exists records (
     execution_id text not null, seq integer not null, body text not null, primary key (execution_id, seq)
 ) without rowid;
 """
+
+
+# What version 2 added to the table of runs.
+_ADDED: Final = (
+    "owner text not null default ''",
+    "leased_until real not null default 0",
+    "parent text",
+    "forked_from text",
+)
+
+
+class _Run(NamedTuple):
+    """What a writer must know of a run."""
+
+    epoch: int
+    last_seq: int
+    owner: str
+    leased_until: float
+    """Unix seconds; 0 where nobody holds a lease."""
 
 
 class SQLiteStore:
@@ -79,40 +101,123 @@ class SQLiteStore:
         self._db.execute("pragma journal_mode=wal")
         self._db.execute("pragma synchronous=normal")
         if found < _SCHEMA_VERSION:
-            self._db.executescript(_SCHEMA)
+            self._upgrade()
+
+    def _upgrade(self) -> None:
+        self._db.execute("begin immediate")
+        for statement in _SCHEMA.split(";"):
+            self._db.execute(statement)
+        # Whoever was faster has done it meanwhile.
+        if self._db.execute("pragma user_version").fetchone()[0] < _SCHEMA_VERSION:
+            for column in _ADDED:
+                self._db.execute(f"alter table runs add column {column}")
             self._db.execute(f"pragma user_version={_SCHEMA_VERSION}")
+        self._db.execute("commit")
 
-    def claim(self, execution_id: str) -> int:
-        """Become the only writer of a run; see `Store.claim`."""
-        sql = (
-            "insert into runs (execution_id, epoch, last_seq) values (?, 1, 0) "
-            "on conflict (execution_id) do update set epoch = epoch + 1 returning epoch"
-        )
-        self._require_same_process()
-        with self._lock:
-            return int(self._execute(sql, (execution_id,)).fetchall()[0][0])
+    def claim(self, execution_id: str, *, owner: str = "", ttl_s: float = 0.0, over: int | None = None) -> int:
+        """Become the only writer of a run; see `Store.claim`. The lease is on the clock of this machine."""
+        self._require_usable()
+        with self._writing():
+            found = self._run(execution_id)
+            now = time.time()
+            until = now + ttl_s if ttl_s else 0.0
+            if found is None:
+                sql = "insert into runs (execution_id, epoch, last_seq, owner, leased_until) values (?, 1, 0, ?, ?)"
+                self._execute(sql, (execution_id, owner, until))
+                return 1
+            if found.leased_until > now and over != found.epoch:
+                raise busy(execution_id, found.epoch, found.owner, found.leased_until - now)
+            sql = "update runs set epoch = epoch + 1, owner = ?, leased_until = ? where execution_id = ?"
+            self._execute(sql, (owner, until, execution_id))
+            return found.epoch + 1
 
-    def append(self, execution_id: str, epoch: int, record: Record) -> None:
-        """Append one record; see `Store.append`."""
-        # ASCII: a model's answer may hold half of a surrogate pair, which UTF-8 cannot.
-        body = json.dumps(record, separators=(",", ":"))
-        self._require_same_process()
-        self._require_file()
-        seq = record["seq"]
+    def renew(self, execution_id: str, epoch: int, ttl_s: float) -> None:
+        """Let a lease live on; see `Store.renew`."""
+        self._require_usable()
+        sql = "update runs set leased_until = ? where execution_id = ? and epoch = ?"
+        with self._writing():
+            if self._execute(sql, (time.time() + ttl_s, execution_id, epoch)).rowcount != 1:
+                raise fenced(execution_id, epoch)
+
+    def release(self, execution_id: str, epoch: int) -> None:
+        """End a lease; see `Store.release`."""
+        self._require_usable()
+        with self._writing():
+            self._execute(
+                "update runs set leased_until = 0 where execution_id = ? and epoch = ?", (execution_id, epoch)
+            )
+
+    def append(self, execution_id: str, epoch: int, *records: Record) -> None:
+        """Append records; see `Store.append`."""
+        self._require_usable()
+        with self._writing():
+            self._append(execution_id, self._held(execution_id, epoch), records)
+
+    def rewrite(self, execution_id: str, epoch: int, replaced: Mapping[int, Record], *records: Record) -> None:
+        """Put other records in place of some; see `Store.rewrite`."""
+        self._require_usable()
+        with self._writing():
+            found = self._held(execution_id, epoch)
+            for seq, record in replaced.items():
+                sql = "update records set body = ? where execution_id = ? and seq = ?"
+                kept = self._hash_of(execution_id, seq)
+                if kept is None:
+                    raise missing(execution_id, seq, found.last_seq)
+                self._execute(sql, (f'{line_of(record)[:-1]},"hash":"{kept}"}}', execution_id, seq))
+            self._append(execution_id, found, records)
+
+    def delete(self, execution_id: str) -> None:
+        """Forget a run; see `Store.delete`."""
+        self._require_usable()
+        with self._writing():
+            self._execute("delete from records where execution_id = ?", (execution_id,))
+            self._execute("delete from runs where execution_id = ?", (execution_id,))
+
+    def _held(self, execution_id: str, epoch: int) -> _Run:
+        found = self._run(execution_id)
+        if found is None or found.epoch != epoch:
+            raise fenced(execution_id, epoch)
+        return found
+
+    def _append(self, execution_id: str, run: _Run, records: Sequence[Record]) -> None:
+        if not records:
+            return
+        previous = self._hash_of(execution_id, run.last_seq) or ""
+        for seq, record in enumerate(records, start=run.last_seq + 1):
+            if record["seq"] != seq:
+                raise gap(execution_id, record["seq"], seq - 1)
+            line, previous = chained(previous, record)
+            self._execute("insert into records values (?, ?, ?)", (execution_id, seq, line))
+            if record["type"] in TOLD:
+                self._summarise(execution_id, record)
+        last = run.last_seq + len(records)
+        self._execute("update runs set last_seq = ? where execution_id = ?", (last, execution_id))
+
+    def _hash_of(self, execution_id: str, seq: int) -> str | None:
+        sql = "select body from records where execution_id = ? and seq = ?"
+        row = self._execute(sql, (execution_id, seq)).fetchone()
+        return None if row is None else str(row[0][-66:-2])
+
+    def _run(self, execution_id: str) -> _Run | None:
+        sql = "select epoch, last_seq, owner, leased_until from runs where execution_id = ?"
+        row = self._execute(sql, (execution_id,)).fetchone()
+        return None if row is None else _Run(*row)
+
+    @contextmanager
+    def _writing(self) -> Generator[None]:
         with self._lock:
             self._execute("begin immediate")
             try:
-                advance = "update runs set last_seq = ? where execution_id = ? and epoch = ? and last_seq = ?"
-                fields = (seq, execution_id, epoch, cast("int", seq) - 1)
-                if self._execute(advance, fields).rowcount != 1:
-                    raise self._refusal(execution_id, epoch, seq)
-                self._execute("insert into records values (?, ?, ?)", (execution_id, seq, body))
-                self._summarise(execution_id, record)
+                yield
                 self._execute("commit")
             except BaseException:
                 with suppress(sqlite3.Error):
                     self._db.execute("rollback")
                 raise
+
+    def _require_usable(self) -> None:
+        self._require_same_process()
+        self._require_file()
 
     def _require_same_process(self) -> None:
         """A connection that was carried over a fork loses what is written through it."""
@@ -129,23 +234,23 @@ class SQLiteStore:
             raise StoreError(f"the store {str(self._path)!r} was replaced by another file while it was open")
 
     def _summarise(self, execution_id: str, record: Record) -> None:
-        if record["type"] == "run.started":
-            row = opened(execution_id, record)
-            sql = "update runs set agent_name = ?, status = ?, started_at = ? where execution_id = ?"
-            self._execute(sql, (row.agent_name, row.status, row.started_at, execution_id))
-        elif record["type"] in MOVES:
-            row = moved(RunSummary(execution_id=execution_id, agent_name="", status="", started_at=0), record)
-            self._execute("update runs set status = ? where execution_id = ?", (row.status, execution_id))
-        elif record["type"] == "run.finished":
-            row = settled(RunSummary(execution_id=execution_id, agent_name="", status="", started_at=0), record)
-            sql = "update runs set status = ?, finished_at = ?, totals = ? where execution_id = ?"
-            self._execute(sql, (row.status, row.finished_at, json.dumps(row.totals), execution_id))
+        row = after(self._row(execution_id), execution_id, record)
+        if row is None:
+            return
+        totals = None if row.totals is None else json.dumps(row.totals)
+        values = (row.agent_name, row.status, row.started_at, row.finished_at, totals, row.parent, row.forked_from)
+        sql = (
+            "update runs set agent_name = ?, status = ?, started_at = ?, finished_at = ?, totals = ?, parent = ?, "
+            "forked_from = ? where execution_id = ?"
+        )
+        self._execute(sql, (*values, execution_id))
+        if record["type"] in ENDS_LEASE:
+            self._execute("update runs set leased_until = 0 where execution_id = ?", (execution_id,))
 
-    def _refusal(self, execution_id: str, epoch: int, seq: Json) -> StoreError:
-        row = self._execute("select epoch, last_seq from runs where execution_id = ?", (execution_id,)).fetchone()
-        if row is None or row[0] != epoch:
-            return FencedError(f"run {execution_id!r}: epoch {epoch} was superseded; another writer has the run")
-        return StoreError(f"run {execution_id!r}: record {seq!r} after {row[1]} records")
+    def _row(self, execution_id: str) -> RunSummary | None:
+        sql = f"select {_COLUMNS} from runs where execution_id = ? and started_at is not null"  # noqa: S608 - fixed
+        found = self._execute(sql, (execution_id,)).fetchone()
+        return None if found is None else _summary(found)
 
     def _execute(self, sql: str, parameters: tuple[object, ...] = ()) -> sqlite3.Cursor:
         try:
@@ -165,25 +270,33 @@ class SQLiteStore:
             except ValueError as error:
                 raise StoreError(f"run {execution_id!r}: a record is not JSON: {error}") from error
 
-    def runs(self, limit: int = 100) -> Sequence[RunSummary]:
-        """Return the newest runs first."""
+    def runs(self, limit: int | None = 100, *, offset: int = 0, query: RunQuery | None = None) -> Sequence[RunSummary]:
+        """Return the newest runs first; see `Store.runs`."""
+        asked = query or RunQuery()
+        where, values = ["started_at is not null"], list[object]()
+        for column, value in (
+            ("status", asked.status),
+            ("agent_name", asked.agent_name),
+            ("forked_from", asked.forked_from),
+        ):
+            if value:
+                where.append(f"{column} = ?")
+                values.append(value)
+        if asked.starts_with:
+            where.append("execution_id >= ? and execution_id < ?")
+            values += [asked.starts_with, asked.starts_with + chr(0x10FFFF)]
+        if asked.started_before is not None:
+            where.append("started_at < ?")
+            values.append(asked.started_before)
+        if asked.outer:
+            where.append("parent is null")
         sql = (
-            "select execution_id, agent_name, status, started_at, finished_at, totals from runs "
-            "where started_at is not null order by started_at desc limit ?"
+            f"select {_COLUMNS} from runs where {' and '.join(where)} "  # noqa: S608 - only fixed texts
+            "order by started_at desc limit ? offset ?"
         )
         with self._lock:
-            rows = self._execute(sql, (limit,)).fetchall()
-        return [
-            RunSummary(
-                execution_id=row[0],
-                agent_name=row[1],
-                status=row[2],
-                started_at=row[3],
-                finished_at=row[4],
-                totals=None if row[5] is None else json.loads(row[5]),
-            )
-            for row in rows
-        ]
+            rows = self._execute(sql, (*values, -1 if limit is None else limit, offset)).fetchall()
+        return [_summary(row) for row in rows]
 
     def close(self) -> None:
         """Close the file."""
@@ -191,3 +304,16 @@ class SQLiteStore:
             if not self._closed:
                 self._closed = True
                 self._db.close()
+
+
+def _summary(row: Sequence[Any]) -> RunSummary:
+    return RunSummary(
+        execution_id=row[0],
+        agent_name=row[1],
+        status=row[2],
+        started_at=row[3],
+        finished_at=row[4],
+        totals=None if row[5] is None else json.loads(row[5]),
+        parent=row[6],
+        forked_from=row[7],
+    )
