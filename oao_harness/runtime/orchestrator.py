@@ -27,6 +27,7 @@ from oao_harness.runtime.catalog import Catalog
 from oao_harness.runtime.clock import SystemClock
 from oao_harness.runtime.dispatch import Hooks, Steps, drive, drive_async
 from oao_harness.runtime.execute import Ending, execute, execute_async
+from oao_harness.runtime.fingerprint import version_of_policies
 from oao_harness.runtime.leaves import install_when_imported
 from oao_harness.runtime.plain import as_json
 from oao_harness.runtime.report import ExecutionReport
@@ -409,7 +410,7 @@ class Orchestrator:
         if run.questions.pending(self._clock.time()):
             return run
         if not allow_changes:
-            require_same_code(records, agent, tools)
+            require_same_code(records, agent, tools, policy=version_of_policies(self._policies))
         run.writer = Writer(self.store, execution_id, self._clock)
         # Read again: who answered or wrote until now has been heard, and who comes later is refused.
         reopen(run, resumable(self.store, execution_id))
