@@ -27,6 +27,7 @@ from oao_harness.runtime.catalog import Catalog
 from oao_harness.runtime.clock import SystemClock
 from oao_harness.runtime.dispatch import Hooks, Steps, drive, drive_async
 from oao_harness.runtime.execute import Ending, execute, execute_async
+from oao_harness.runtime.fingerprint import version_of_policies
 from oao_harness.runtime.inbox import Inbox
 from oao_harness.runtime.leaves import install_when_imported
 from oao_harness.runtime.plain import as_json
@@ -244,7 +245,7 @@ class Orchestrator(Inbox):
             tools: See `run`.
             framework: See `run`.
             task: The task, where it is no plain JSON and so is not in the journal.
-            allow_changes: True goes on although the agent's or a tool's code is not the one that was interrupted.
+            allow_changes: True goes on although the agent's or a tool's code, or the policy, is another one now.
 
         Raises:
             UsageError: The run is unknown or over, or its code has changed.
@@ -432,7 +433,7 @@ class Orchestrator(Inbox):
         if run.questions.pending(self._clock.time()) or is_said(records, run.doubts):
             return run
         if not allow_changes:
-            require_same_code(records, agent, tools)
+            require_same_code(records, agent, tools, policy=version_of_policies(self._policies))
         self._claim(run)
         # Read again: who answered or wrote until now has been heard, and who comes later is refused.
         reopen(run, resumable(self.store, execution_id))
