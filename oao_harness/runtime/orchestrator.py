@@ -296,7 +296,8 @@ class Orchestrator(Inbox):
         Raises:
             UsageError: There is no such run or call, or the run is nested in another.
         """
-        return self.resume(branch(self.store, execution_id, at, self._clock, edit=edit, model=model), agent, **resume)
+        new = branch(self.store, execution_id, at, self._clock, edit=edit, model=model)
+        return self.resume(new, agent, **{"allow_changes": True, **resume})
 
     async def fork_async(
         self,
@@ -310,7 +311,7 @@ class Orchestrator(Inbox):
     ) -> ExecutionReport:
         """Run an agent again from the middle of a run; see `fork`."""
         new = branch(self.store, execution_id, at, self._clock, edit=edit, model=model)
-        return await self.resume_async(new, agent, **resume)
+        return await self.resume_async(new, agent, **{"allow_changes": True, **resume})
 
     def open_run(
         self,
