@@ -13,7 +13,7 @@ from typing import Any, cast
 from oao_harness.errors import ConfigError, RunHalted
 from oao_harness.journal.branching import Edit, branch, new_id
 from oao_harness.journal.doubts import doubts_of, is_said
-from oao_harness.journal.leases import take
+from oao_harness.journal.leases import LEASE_S, take
 from oao_harness.journal.playback import Playback
 from oao_harness.journal.questions import Questions, principal_from_json
 from oao_harness.journal.recording import Recording
@@ -53,6 +53,8 @@ class Orchestrator(Inbox):
         clock: Where time is read; the system's clocks by default.
         approver: Answers held calls at once: is given the question and returns `Approve`, `Reject` or None, which
             leaves it to a person and suspends the run. It may take its time, and may be async.
+        lease_s: Seconds for which nobody else may resume a run after this process was last heard of, > 0. A process of
+            this machine that is dead is noticed at once.
         budget: What the runs may spend together with all others, in any process, that name the same budget.
         waivers: Denials of policies that do not count, for tests: `rule` or `rule:tool` and why. The call passes, the
             journal and the report say what would have been denied. Limits and errors of policies cannot be waived.
@@ -73,7 +75,11 @@ class Orchestrator(Inbox):
         approver: Approver | None = None,
         budget: SharedBudget | None = None,
         waivers: Mapping[str, str] | None = None,
+        lease_s: float = LEASE_S,
     ) -> None:
+        if not lease_s > 0:
+            raise ConfigError(f"lease_s={lease_s!r} must be more than 0 seconds")
+        self._lease_s = lease_s
         policies = _as_list(policy)
         asked = [] if approver is None else [CallbackApprover(approver)]
         self._manager, self._policies = make_manager(policies, [*plugins, *asked])
@@ -281,7 +287,9 @@ class Orchestrator(Inbox):
         *,
         edit: Edit | None = None,
         model: str | None = None,
-        **resume: Any,
+        tools: Sequence[object] = (),
+        framework: str | None = None,
+        task: object = None,
     ) -> ExecutionReport:
         """Run an agent again from the middle of a run, as a new run; nothing before that call fires again.
 
@@ -291,13 +299,15 @@ class Orchestrator(Inbox):
             at: Number of the first call that is made anew, from 1; with `edit` that call is served, edited.
             edit: What call `at` returns instead.
             model: Name of the model that is asked from here on.
-            resume: See `resume`.
+            tools: See `run`.
+            framework: See `run`.
+            task: See `resume`.
 
         Raises:
             UsageError: There is no such run or call, or the run is nested in another.
         """
         new = branch(self.store, execution_id, at, self._clock, edit=edit, model=model)
-        return self.resume(new, agent, **{"allow_changes": True, **resume})
+        return self.resume(new, agent, tools=tools, framework=framework, task=task, allow_changes=True)
 
     async def fork_async(
         self,
@@ -307,11 +317,13 @@ class Orchestrator(Inbox):
         *,
         edit: Edit | None = None,
         model: str | None = None,
-        **resume: Any,
+        tools: Sequence[object] = (),
+        framework: str | None = None,
+        task: object = None,
     ) -> ExecutionReport:
         """Run an agent again from the middle of a run; see `fork`."""
         new = branch(self.store, execution_id, at, self._clock, edit=edit, model=model)
-        return await self.resume_async(new, agent, **{"allow_changes": True, **resume})
+        return await self.resume_async(new, agent, tools=tools, framework=framework, task=task, allow_changes=True)
 
     def open_run(
         self,
@@ -399,7 +411,7 @@ class Orchestrator(Inbox):
         """Become the one who writes a run's journal, until the run is closed."""
         # Whoever has the outer run has those nested in it: another lease on one of them is what a dead process left.
         is_ours = run.parent is not None and run.parent.resumption is not None
-        run.lease = take(run.store, run.execution_id, run.lose, by_force=is_ours)
+        run.lease = take(run.store, run.execution_id, run.lose, ttl_s=self._lease_s, by_force=is_ours)
         run.writer = Writer(run.store, run.execution_id, self._clock, tap, epoch=run.lease.epoch)
 
     def _bare_run(

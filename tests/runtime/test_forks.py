@@ -54,7 +54,7 @@ def test_only_what_comes_from_the_fork_on_is_made(store: Store, at: int, ran: li
     report, _ = fork(store, at)
 
     assert (report.status, report.final_output) == ("SUCCESS", "found seat, paid bob, found end")
-    assert RAN == ran
+    assert ran == RAN
 
 
 def test_a_fork_knows_where_it_comes_from(store: Store) -> None:

@@ -76,7 +76,7 @@ def test_an_idempotent_call_is_made_again_with_the_same_key(store: Store) -> Non
     report = Orchestrator(store=store).resume(id_, agent)
 
     assert (report.status, report.final_output) == ("SUCCESS", "saw a, paid bob, kept row")
-    assert (KEYS, REPEATED) == ([f"{id_}#3"], [True])
+    assert ([f"{id_}#3"], [True]) == (KEYS, REPEATED)
 
 
 def test_a_call_that_landed_is_not_made_again(store: Store) -> None:
@@ -93,7 +93,7 @@ def test_a_call_that_landed_is_not_made_again(store: Store) -> None:
     report = orchestrator.resume(id_, agent)
 
     assert report.final_output == "saw a, seen at the bank, kept row"
-    assert KEYS == [f"{id_}#3"]
+    assert [f"{id_}#3"] == KEYS
     (said,) = [record for record in store.read(id_) if record["type"] == "resolved"]
     assert (said["by"], said["note"]) == ({"id": "alice", "roles": [], "tenant": ""}, "looked")
 
@@ -107,7 +107,7 @@ def test_a_call_that_did_not_happen_is_made_again_with_the_same_key(store: Store
     report = orchestrator.resume(id_, agent)
 
     assert report.final_output == "saw a, paid bob, kept row"
-    assert (KEYS, REPEATED) == ([f"{id_}#2", f"{id_}#3"], [True, False])
+    assert ([f"{id_}#2", f"{id_}#3"], [True, False]) == (KEYS, REPEATED)
 
 
 def test_in_doubt_again_after_a_second_crash(store: Store) -> None:
@@ -162,7 +162,7 @@ def test_a_second_answer_is_refused(store: Store) -> None:
     orchestrator = Orchestrator(store=store)
     orchestrator.resolve(id_, landed=True, by=ALICE)
 
-    with pytest.raises(UsageError, match="no call of run .* is in doubt"):
+    with pytest.raises(UsageError, match=r"no call of run .* is in doubt"):
         orchestrator.resolve(id_, landed=False, by=ALICE)
 
 
