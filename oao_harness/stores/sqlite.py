@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple, cast
 
-from oao_harness.errors import StoreError
+from oao_harness.errors import DamagedError, StoreError
 from oao_harness.stores.refusals import busy, fenced, gap, missing
 from oao_harness.stores.summaries import ENDS_LEASE, TOLD, after
 from oao_hookspecs import Record, RunQuery, RunSummary, chained, line_of
@@ -173,6 +173,20 @@ class SQLiteStore:
             self._execute("delete from records where execution_id = ?", (execution_id,))
             self._execute("delete from runs where execution_id = ?", (execution_id,))
 
+    def compact(self) -> bool:
+        """Write the file anew, so that nothing of what was deleted or replaced is left in it or in its log.
+
+        Free pages, and pages that were split, hold old content until then. Takes as long as copying the file.
+
+        Returns:
+            False where another connection reads an older state of the file: then that state is still in the log.
+        """
+        self._require_usable()
+        with self._lock:
+            self._execute("vacuum")
+            busy_, _, _ = self._execute("pragma wal_checkpoint(truncate)").fetchone()
+        return not busy_
+
     def _held(self, execution_id: str, epoch: int) -> _Run:
         found = self._run(execution_id)
         if found is None or found.epoch != epoch:
@@ -268,7 +282,7 @@ class SQLiteStore:
             try:
                 yield json.loads(body)
             except ValueError as error:
-                raise StoreError(f"run {execution_id!r}: a record is not JSON: {error}") from error
+                raise DamagedError(f"run {execution_id!r}: a record is not JSON: {error}") from error
 
     def runs(self, limit: int | None = 100, *, offset: int = 0, query: RunQuery | None = None) -> Sequence[RunSummary]:
         """Return the newest runs first; see `Store.runs`."""
