@@ -27,6 +27,7 @@ create table if not exists runs (
     agent_name text, status text, started_at real, finished_at real, totals text
 ) without rowid;
 create index if not exists runs_by_start on runs (started_at desc);
+create index if not exists runs_by_status on runs (status, started_at desc);
 create table if not exists records (
     execution_id text not null, seq integer not null, body text not null, primary key (execution_id, seq)
 ) without rowid;

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-
-from oao_harness import SQLiteStore
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Journal, Oao
@@ -105,7 +104,7 @@ def test_runs_are_filtered(oao: Oao, journal: Journal) -> None:
     assert ids("--status", "failed") == ["old"]
     assert ids("--since", "2h") == ["new"]
     assert ids("--before", "2h") == ["fork", "old"]
-    assert ids("--since", "1970-01-01T00:30", "--before", "2020-01-01") in (["fork"], ["fork", "old"], [])
+    assert ids("--since", "1999-01-01", "--before", "2020-01-01") == []
     assert ids("--forks-of", "ol") == ["fork"]
     assert "fork of old" in oao("runs").stdout
     assert "No run is like that." in oao("runs", "--agent", "nobody").stdout
@@ -142,28 +141,40 @@ def test_a_wrong_filter_is_one_line(oao: Oao, journal: Journal, arguments: list[
     assert result.stdout == ""
 
 
-def fill(folder: Path, count: int) -> None:
-    """As many runs as an agent in production makes in weeks, three records each."""
-    store = SQLiteStore(folder / ".oao" / "oao.db")
-    store._db.execute("pragma synchronous=off")  # pyright: ignore[reportPrivateUsage]
-    for n in range(count):
-        name = f"{n * 2654435761 % 2**32:08x}-{n}"
-        forked = {"forked": {"run": "0", "at": 1}} if n % 1000 == 7 else {}
-        started = {"v": 1, "seq": 1, "type": "run.started", "at": 1000.0 + n, "agent": f"agent-{n % 7}", "task": "x", **forked}
-        status = "FAILED" if n % 10 == 3 else "SUCCESS"
-        end = {"v": 1, "seq": 2, "at": 1000.5 + n, **finished(status)}
-        epoch = store.claim(name)
-        store.append(name, epoch, started, end)  # type: ignore[arg-type]
-    store.close()
+MANY = """
+with recursive n(i) as (select 1 union all select i + 1 from n where i < 100000)
+insert into runs (execution_id, epoch, last_seq, agent_name, status, started_at, finished_at, totals, forked_from)
+select printf('%08x-%d', i * 2654435761 % 4294967296, i), 1, 2, 'agent-' || (i % 7),
+       case i % 10 when 3 then 'FAILED' else 'SUCCESS' end, 1000.0 + i, 1000.5 + i, totals,
+       case i % 1000 when 7 then 'first' end
+from n, runs where execution_id = 'first'
+"""
 
 
-@pytest.mark.slow
-def test_a_hundred_thousand_runs_are_listed_without_reading_them(oao: Oao, folder: Path) -> None:
-    """Each list is there within a second, whatever is asked for."""
-    fill(folder, 100_000)
-    for options in ([], ["--status", "failed"], ["--forks-of", "0000"], ["--status", "running"], ["--agent", "agent-3"]):
-        began = time.perf_counter()
-        result = oao("runs", *options)
-        took = time.perf_counter() - began
-        assert took < 1.0, (options, took)
-        assert result.exit_code == 0 or "start of" in result.stderr
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [
+        ([], 20),
+        (["--status", "failed"], 20),
+        (["--status", "running"], 0),
+        (["--forks-of", "first", "--limit", "1000"], 100),
+        (["--agent", "agent-3"], 20),
+        (["--before", "1970-01-03"], 20),
+    ],
+)
+def test_a_hundred_thousand_runs_are_listed_in_no_time(
+    oao: Oao, journal: Journal, folder: Path, options: list[str], count: int
+) -> None:
+    """No journal is read, and no row that is not asked for: there are none of 100,000 of these runs."""
+    journal("first", finished("SUCCESS"), at=900)
+    db = sqlite3.connect(folder / ".oao" / "oao.db")
+    db.execute(MANY)
+    db.commit()
+    db.close()
+    began = time.perf_counter()
+
+    result = oao("runs", "--json", *options)
+
+    # Seen: 0.05 s and less; a list that read all rows would take more than a second.
+    assert time.perf_counter() - began < 1.0
+    assert len(json.loads(result.stdout)) == count
