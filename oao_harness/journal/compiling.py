@@ -51,6 +51,9 @@ class _Builder:
         if type_ in {"http", "http.ended"}:
             self._add_http(run, record)
             return
+        if type_ == "resolved" and record["landed"]:
+            # A person says how it ended, because nobody else knows.
+            record, type_ = {**record, "duration_s": 0.0}, "outcome"
         if type_ not in {"call", "outcome"}:
             if type_ == "run.started":
                 self._start(run, record)

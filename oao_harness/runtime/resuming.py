@@ -28,7 +28,8 @@ def resumable(store: Store, execution_id: str) -> list[Record]:
     over = next((record for record in records if record["type"] == "run.finished"), None)
     if over is not None:
         raise UsageError(
-            f"run {execution_id!r} is over ({over['status']}); only a suspended or interrupted run goes on"
+            f"run {execution_id!r} is over ({over['status']}); only a suspended or interrupted run goes on; to try "
+            f"again from where it ended: oao fork {execution_id}"
         )
     parent = records[0].get("parent")
     if parent is not None:
@@ -107,6 +108,7 @@ def reopen(run: Run, records: Sequence[Record]) -> None:
     """
     resumption = Resumption(records, lambda nested: list(run.store.read(nested)))
     run.resumption = run.replay = run.must_play = resumption
+    run.doubts = resumption.doubts
     run.questions = Questions(records)
     run.continue_after(resumption.last_number)
     run.muted = resumption.is_over
