@@ -20,7 +20,7 @@ COMMANDS: Final = {
     "approvals": "List the calls that wait for a person.",
     "approve": "Let a held call happen, once.",
     "demo": "See in ten seconds what oao does; needs no key and no server.",
-    "diff": "Show what a pending recording changes, or how two differ.",
+    "diff": "Show how two runs or recordings differ.",
     "export": "Make a stored run a recording file.",
     "fork": "Run an agent again from the middle of a run.",
     "hooks": "Print every hook that a plugin can implement.",
@@ -28,14 +28,16 @@ COMMANDS: Final = {
     "pending": "List the recordings that wait for a person.",
     "policy": "Check a policy file; see what runs exercised of it.",
     "prune": "Delete recordings whose test is gone.",
+    "redact": "Take a text or a content out of a stored run, for good.",
     "reject": "Refuse a held call, or delete pending recordings.",
     "replay": "Play a recording or a stored run again, offline.",
     "resolve": "Say what became of a call in doubt.",
     "resume": "Go on with a run that was suspended or interrupted.",
     "review": "Walk through the pending recordings: accept, reject, skip.",
     "run": "Run an agent under governance and report.",
-    "runs": "List the journaled runs, newest first.",
+    "runs": "List the journaled runs, newest first; delete old ones.",
     "show": "Show what happened in one run, call by call.",
+    "verify": "Check that the journal of a run is what was written.",
 }
 
 

@@ -76,8 +76,10 @@ def print_columns(
             shrunk = min(widths[i], max(_LEAST_NAME, widths[i] - excess))
             excess -= widths[i] - shrunk
             widths[i] = shrunk
-    if excess > 0:
-        used = [i for i in used if not columns[i].optional]
+    for i in [i for i in used if columns[i].optional]:
+        if excess > 0:
+            excess -= widths[i] + _GAP
+            used.remove(i)
     titles = [Text(column.title, style="dim") for column in columns]
     indent = " " * (1 + sum(widths[i] + _GAP for i in used if i < under))
     for row in [titles, *rows] if used else rows:

@@ -211,6 +211,20 @@ class SQLiteStore:
             self._execute("delete from runs where execution_id = ?", (id_,))
             self._erased = True
 
+    def compact(self) -> bool:
+        """Write the file anew, so that nothing of what was deleted or replaced is left in it or in its log.
+
+        Free pages, and pages that were split, hold old content until then. Takes as long as copying the file.
+
+        Returns:
+            False where another connection reads an older state of the file: then that state is still in the log.
+        """
+        with self._lock:
+            self._file.require_usable()
+            self._execute("vacuum")
+            busy_, _, _ = self._execute("pragma wal_checkpoint(truncate)").fetchone()
+        return not busy_
+
     def _require_held(self, execution_id: str, epoch: int) -> None:
         found = self._run(to_text(execution_id))
         if found is None or found.epoch != epoch:
