@@ -90,8 +90,12 @@ class Budget:
             for limit in (limits.max_tokens, limits.max_input_tokens, limits.max_output_tokens, limits.max_cost_usd)
         )
 
-    def reserve(self, call: Call) -> Hold | Deny:
+    def reserve(self, call: Call, sent: int | None = None) -> Hold | Deny:
         """Take what the call will cost at worst, as far as its request says so.
+
+        Args:
+            call: About to be made.
+            sent: About how many tokens its request has, where somebody has counted them already.
 
         Returns:
             What was reserved, for `settle` or `release`; or the denial, and nothing was taken.
@@ -99,7 +103,7 @@ class Budget:
         totals = self.totals
         hold = _NOTHING
         if self._tracks and isinstance(call, ModelCall):
-            priced = self._worst(call)
+            priced = self._worst(call, sent)
             if isinstance(priced, Deny):
                 return priced
             hold = priced
@@ -107,18 +111,41 @@ class Budget:
             denial = self._refuse(call, hold)
             if denial is not None:
                 return denial
-            totals.calls += 1
-            if isinstance(call, ModelCall):
-                totals.model_calls += 1
-                self._hold(hold, 1)
-            else:
-                totals.tool_calls += 1
-                totals.tool_usage[call.name] = totals.tool_usage.get(call.name, 0) + 1
+            self._take(call, hold)
         return hold
 
-    def _worst(self, call: ModelCall) -> Hold | Deny:
+    def force(self, call: Call, sent: int | None = None) -> Hold:
+        """Take what a call will cost, whatever the limits say: for who counts on after a refusal.
+
+        Args:
+            call: Refused by `reserve`.
+            sent: See `reserve`.
+        """
+        hold = self._worst(call, sent) if self._tracks and isinstance(call, ModelCall) else _NOTHING
+        if isinstance(hold, Deny):  # its price is not known
+            hold = _NOTHING
+        with self._lock:
+            self._take(call, hold)
+        return hold
+
+    @property
+    def tracks_tokens(self) -> bool:
+        """True where tokens or money are limited, and so the tokens of a request matter."""
+        return self._tracks
+
+    def _take(self, call: Call, hold: Hold) -> None:
+        totals = self.totals
+        totals.calls += 1
+        if isinstance(call, ModelCall):
+            totals.model_calls += 1
+            self._hold(hold, 1)
+        else:
+            totals.tool_calls += 1
+            totals.tool_usage[call.name] = totals.tool_usage.get(call.name, 0) + 1
+
+    def _worst(self, call: ModelCall, sent: int | None) -> Hold | Deny:
         limits = self.limits
-        sent, received = worst_case_tokens(call, limits.assumed_output_tokens)
+        sent, received = worst_case_tokens(call, limits.assumed_output_tokens, sent)
         if limits.max_cost_usd is None:
             return Hold(sent, received)
         price = self._price_of(call) or limits.unknown_price

@@ -22,18 +22,19 @@ from oao_harness.journal.writer import Writer
 from oao_harness.plugins.manager import hook_names, make_manager, undecided
 from oao_harness.runtime import context, phases
 from oao_harness.runtime.approvals import Approver, CallbackApprover
-from oao_harness.runtime.budget import Budget, not_a_number
+from oao_harness.runtime.budget import Budget
 from oao_harness.runtime.catalog import Catalog
 from oao_harness.runtime.clock import SystemClock
 from oao_harness.runtime.dispatch import Hooks, Steps, drive, drive_async
 from oao_harness.runtime.execute import Ending, execute, execute_async
 from oao_harness.runtime.leaves import install_when_imported
+from oao_harness.runtime.limits import named_limits, tightest
 from oao_harness.runtime.plain import as_json
 from oao_harness.runtime.report import ExecutionReport
 from oao_harness.runtime.resuming import decode_task, reopen, reopen_nested, require_same_code, resumable
 from oao_harness.runtime.run import Run
 from oao_harness.runtime.shared_budget import SharedBudget
-from oao_hookspecs import Adapter, ApprovalRequest, Approve, Clock, Json, Limits, Principal, Reject, Store
+from oao_hookspecs import Adapter, ApprovalRequest, Approve, Clock, Json, Principal, Reject, Store
 
 __all__ = ["Orchestrator"]
 
@@ -394,7 +395,7 @@ class Orchestrator:
         )
         run.catalog = self._catalog
         run.shared = self._budget
-        run.budget = Budget(self._limits(run), self._catalog.price)
+        run.budget = Budget(tightest(named_limits(self._manager, run)), self._catalog.price)
         return run
 
     def _resumed_run(
@@ -414,23 +415,6 @@ class Orchestrator:
         # Read again: who answered or wrote until now has been heard, and who comes later is refused.
         reopen(run, resumable(self.store, execution_id))
         return run
-
-    def _limits(self, run: Run) -> Limits:
-        limits = Limits()
-        for impl in self._manager.hook.oao_limits.get_hookimpls():
-            try:
-                found: object = impl.function(*[run for _ in impl.argnames])
-            except Exception as error:
-                raise ConfigError(f"plugin {impl.plugin_name!r} failed in oao_limits: {error}") from error
-            if isinstance(found, Limits):
-                if field := not_a_number(found):
-                    raise ConfigError(f"plugin {impl.plugin_name!r}: oao_limits returned {field} = nan; give a number")
-                limits = limits.tightened(found)
-            elif found is not None:
-                raise ConfigError(
-                    f"plugin {impl.plugin_name!r}: oao_limits returned {found!r:.100}, which is no Limits"
-                )
-        return limits
 
     def _adapter_for(self, agent: object, framework: str | None) -> Adapter:
         names = [adapter.name for adapter in self._adapters]
