@@ -285,17 +285,11 @@ def _write(run: RunBuilder, calls: Sequence[_Call], began: int) -> None:
                 span=place, parent=parent, at=at, took_s=took,
             )  # fmt: skip
         else:
-            call.n = _write_model(run, call, error, place, parent, at, took)
+            call.n = _write_model(run, call, error, parent, (at, took))
 
 
 def _write_model(
-    run: RunBuilder,
-    call: _Call,
-    error: ErrorInfo | None,
-    place: tuple[int, int],
-    parent: int | None,
-    at: float | None,
-    took: float | None,
+    run: RunBuilder, call: _Call, error: ErrorInfo | None, parent: int | None, ended: tuple[float | None, float | None]
 ) -> int:
     span, said = call.span, call.said or Said()
     get = span.attributes.get
@@ -315,13 +309,12 @@ def _write_model(
         run.note("the tools offered to the model are not recorded, or there are none")
     if run.task is None:
         run.task = said.task
-    params: dict[str, Json] = {
-        key: value for key in _PARAMS if (value := get(f"{_PREFIX}request.{key}")) is not None
-    }
+    params: dict[str, Json] = {key: value for key in _PARAMS if (value := get(f"{_PREFIX}request.{key}")) is not None}
     answer: Json = said.answer if said.answer is not None else {"role": "assistant", "content": None}
     return run.model(
         str(name or "unknown"), said.messages, answer, agent=call.agent, tools=said.tools, params=params, usage=usage,
-        error=error, finished=span.end is not None, span=place, parent=parent, at=at, took_s=took,
+        error=error, finished=span.end is not None, span=(call.start, call.end), parent=parent, at=ended[0],
+        took_s=ended[1],
     )  # fmt: skip
 
 
@@ -351,6 +344,8 @@ def _error(call: _Call) -> ErrorInfo | None:
     kind = span.attributes.get("error.type")
     if call.is_told or (span.failed is None and not kind):
         return None
-    said = next((str(one.attributes.get("exception.message") or "") for one in span.events if one.name == "exception"), "")
+    said = next(
+        (str(one.attributes.get("exception.message") or "") for one in span.events if one.name == "exception"), ""
+    )
     message = said or (span.failed if span.failed != "failed" else None) or str(kind or "failed")
     return ErrorInfo(type=f"otlp:{kind or 'Error'}", message=message)

@@ -53,7 +53,9 @@ def read_documents(path: Path) -> list[Json]:
         try:
             found.append(_loads(line))
         except json.JSONDecodeError as error:
-            raise RecordingError(f"line {number} is truncated or no JSON: {error.msg} (column {error.colno})") from error
+            raise RecordingError(
+                f"line {number} is truncated or no JSON: {error.msg} (column {error.colno})"
+            ) from error
     return found
 
 

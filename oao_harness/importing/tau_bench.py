@@ -214,7 +214,7 @@ def _simulation(row: Node, info: Node, where: str, source: str, names: _Names) -
     else:
         run.note("the system prompt is not recorded")
     for index, message in _flat(row.get("messages"), f"{where}.messages"):
-        _add_tau2(run, agent, user, message, index, f"{where}.messages[{index}]")
+        _add_tau2(agent, user, message, index, f"{where}.messages[{index}]")
     agent.end()
     user.end()
     reason = row.get("termination_reason")
@@ -234,7 +234,8 @@ def _flat(value: Json, where: str) -> Iterator[tuple[int, Node]]:
             yield index, node
 
 
-def _add_tau2(run: RunBuilder, agent: Conversation, user: Conversation, message: Node, index: int, where: str) -> None:
+def _add_tau2(agent: Conversation, user: Conversation, message: Node, index: int, where: str) -> None:
+    run = agent.builder
     role, content = message.get("role"), text_of(message.get("content"))
     calls = list(_tau2_calls(message, where))
     if role == "system":
@@ -276,9 +277,7 @@ def _usage(message: Node, where: str) -> Usage | None:
     if found is None:
         return None
     node = node_at(found, f"{where}.usage")
-    sent, received = (
-        _tokens(node.get(key), f"{where}.usage.{key}") for key in ("prompt_tokens", "completion_tokens")
-    )
+    sent, received = (_tokens(node.get(key), f"{where}.usage.{key}") for key in ("prompt_tokens", "completion_tokens"))
     return None if sent is None and received is None else Usage(input_tokens=sent or 0, output_tokens=received or 0)
 
 

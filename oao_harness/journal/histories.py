@@ -14,7 +14,7 @@ from oao_harness.journal.events import HTTP, RecordedEvent
 from oao_harness.journal.questions import principal_from_json
 from oao_harness.journal.recording import Recording
 from oao_harness.journal.records import error_from_json, usage_from_json
-from oao_hookspecs import Call, Json, ModelCall, Outcome, Principal, ProposedCall, Record, ToolCall
+from oao_hookspecs import Call, Json, ModelCall, Outcome, Principal, ProposedCall, Record, ToolCall, Usage
 
 __all__ = ["HistoricCall", "History", "Moment", "histories_of_recording", "history_of_records"]
 
@@ -38,6 +38,11 @@ class HistoricCall:
     """None where nobody knows how it ended, or it never happened. `proposed` is set for two and more calls."""
     abandoned: bool = False
     """True where it was allowed and then not made."""
+
+    @property
+    def usage(self) -> Usage | None:
+        """Tokens; None where they are not recorded, or it never ended."""
+        return self.outcome.usage if self.outcome is not None else None
 
 
 @dataclass(slots=True, kw_only=True)

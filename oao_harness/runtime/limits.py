@@ -11,34 +11,52 @@ from oao_harness.errors import ConfigError
 from oao_harness.runtime.budget import not_a_number
 from oao_hookspecs import Limits, RunView
 
-__all__ = ["named_limits", "tightest"]
+__all__ = ["NamedLimits"]
 
 
-def named_limits(manager: pluggy.PluginManager, run: RunView) -> list[Limits]:
-    """Return the limits that plugins name for a run, in the order they are asked.
+class NamedLimits:
+    """Asks the plugins `oao_limits` for each run; what they name together is kept until they name something else.
 
     Args:
         manager: Checked.
-        run: The run.
-
-    Raises:
-        ConfigError: A plugin failed, or answered something that is no limits.
     """
-    named: list[Limits] = []
-    for impl in manager.hook.oao_limits.get_hookimpls():
-        try:
-            found: object = impl.function(*[run for _ in impl.argnames])
-        except Exception as error:
-            raise ConfigError(f"plugin {impl.plugin_name!r} failed in oao_limits: {error}") from error
-        if isinstance(found, Limits):
-            if field := not_a_number(found):
-                raise ConfigError(f"plugin {impl.plugin_name!r}: oao_limits returned {field} = nan; give a number")
-            named.append(found)
-        elif found is not None:
-            raise ConfigError(f"plugin {impl.plugin_name!r}: oao_limits returned {found!r:.100}, which is no Limits")
-    return named
 
+    __slots__ = ("_impls", "_known")
 
-def tightest(named: Sequence[Limits]) -> Limits:
-    """Return the strictest of all, field by field."""
-    return reduce(Limits.tightened, named, Limits())
+    def __init__(self, manager: pluggy.PluginManager) -> None:
+        self._impls = tuple(
+            (impl.plugin_name, impl.function, len(impl.argnames)) for impl in manager.hook.oao_limits.get_hookimpls()
+        )
+        self._known: tuple[list[object], Limits] = [], Limits()
+
+    def of(self, run: RunView) -> Limits:
+        """Return the strictest of what plugins name for a run, field by field.
+
+        Args:
+            run: The run; it is what plugins are handed.
+
+        Raises:
+            ConfigError: A plugin failed, or answered something that is no limits.
+        """
+        named: list[object] = []
+        for plugin, function, arguments in self._impls:
+            try:
+                named.append(function(*[run] * arguments))
+            except Exception as error:
+                raise ConfigError(f"plugin {plugin!r} failed in oao_limits: {error}") from error
+        known, limits = self._known
+        if named != known:
+            limits = reduce(Limits.tightened, self._checked(named), Limits())
+            self._known = named, limits
+        return limits
+
+    def _checked(self, named: Sequence[object]) -> list[Limits]:
+        found: list[Limits] = []
+        for (plugin, _, _), one in zip(self._impls, named, strict=True):
+            if isinstance(one, Limits):
+                if field := not_a_number(one):
+                    raise ConfigError(f"plugin {plugin!r}: oao_limits returned {field} = nan; give a number")
+                found.append(one)
+            elif one is not None:
+                raise ConfigError(f"plugin {plugin!r}: oao_limits returned {one!r:.100}, which is no Limits")
+        return found

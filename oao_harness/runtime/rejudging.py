@@ -11,24 +11,24 @@ Not judged is what recorded calls do not tell: time limits, what happens beside 
 from __future__ import annotations
 
 import inspect
+import threading
 from asyncio import CancelledError
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any, Final, Literal, TypeAlias, cast
 
-from oao_harness.errors import ConfigError
+from oao_harness.errors import RunHalted
 from oao_harness.journal.codec import error_line
 from oao_harness.journal.histories import History
 from oao_harness.plugins.manager import hook_names, make_manager, undecided
 from oao_harness.runtime.budget import Budget, Hold
 from oao_harness.runtime.catalog import Catalog
-from oao_harness.runtime.clock import SystemClock
 from oao_harness.runtime.context import in_plugin
 from oao_harness.runtime.dispatch import ALLOWED, HookImpl, Hooks, checked, decide, denial_for, drive, too_slow
 from oao_harness.runtime.frozen import freeze, freeze_call, freeze_outcome
 from oao_harness.runtime.judging import as_denial, judge_batch, judge_call, judge_outcome, redacted
-from oao_harness.runtime.limits import named_limits, tightest
+from oao_harness.runtime.limits import NamedLimits
 from oao_harness.runtime.run import Run
 from oao_harness.runtime.usage import count_characters, tokens_of_characters
 from oao_hookspecs import (
@@ -42,7 +42,6 @@ from oao_hookspecs import (
     ModelCall,
     Modify,
     Outcome,
-    Store,
     ToolCall,
 )
 
@@ -59,14 +58,21 @@ _MODEL: Final = "oao_decide_model_call"
 _TOOL: Final = "oao_decide_tool_call"
 _OUTCOME: Final = "oao_decide_outcome"
 _BATCH: Final = "oao_decide_batch"
-_IN_ORDER: Final = ("call", "run")
-_ENDED_IN_ORDER: Final = ("call", "outcome", "run")
+_ORDERS: Final[Mapping[str, tuple[str, ...]]] = {
+    _MODEL: ("call", "run"),
+    _TOOL: ("call", "run"),
+    _OUTCOME: ("call", "outcome", "run"),
+    _BATCH: ("calls", "run"),
+}
+"""What each hook is handed, in the order of its specification."""
 _DECISIONS: Final = (Allow, Deny, Ask, Modify)
-_BEGIN, _END, _STEP = 0, 1, 2
-_OPERATIONS: Final = {"begin": _BEGIN, "end": _END, "step": _STEP}
+_BEGIN_MODEL, _BEGIN_TOOL, _END_MODEL, _END_TOOL, _ABANDON, _STEP = range(6)
+_UNLIMITED: Final = Budget(Limits())
+# One run is judged in one thread; memories of different runs may be made one after the other.
+_LOCK: Final = threading.Lock()
 
-_Impl: TypeAlias = tuple[Any, bool, HookImpl]
-"""The function, whether it takes everything in the usual order, and whose it is."""
+_Impl: TypeAlias = tuple[Any, tuple[int, ...] | None, HookImpl]
+"""The function, the places of its arguments where it does not take all of them in order, and whose it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,15 +110,27 @@ class Prepared:
     calls: list[list[Call]]
     """For each judge the calls, with what is declared about their tools."""
     outcomes: list[Outcome | None]
+    proposed: dict[int, list[list[Call]]]
+    """By index of a model call, where its answer asks for several tool calls: for each judge those calls."""
     sent: list[int | None]
     """About how many tokens each request has, where somebody limits that."""
 
 
-class _NoStore:
-    """Stands where a run keeps its journal: what is judged again is not journaled."""
+class _JudgedRun(Run):
+    """What policies are shown of a recorded run. Only that: it has no journal, no clock, no latch."""
 
-    def __getattr__(self, name: str) -> Any:
-        raise ConfigError(f"a run that is only judged has no journal ({name})")
+    def __init__(self, history: History, hooks: Hooks, catalog: Catalog) -> None:
+        # Not the initializer of a run that is driven: its parts would cost more than the judging of ten calls.
+        self.execution_id = history.name
+        self.agent_name = history.agent
+        self.task = history.task
+        self.principal = history.principal
+        self.hooks = hooks
+        self.catalog = catalog
+        self.parent = None
+        self.lineage = (self,)
+        self._memories = {}
+        self._lock = _LOCK
 
 
 class Rejudge:
@@ -137,20 +155,17 @@ class Rejudge:
         )
         self._timeout_s = policy_timeout_s
         self.catalog = Catalog(self._manager)
-        self._clock = SystemClock()
-        self._store = cast("Store", _NoStore())
-        self._impls = {
-            _MODEL: self._plain(_MODEL, _IN_ORDER),
-            _TOOL: self._plain(_TOOL, _IN_ORDER),
-            _OUTCOME: self._plain(_OUTCOME, _ENDED_IN_ORDER),
-        }
+        self._limits = NamedLimits(self._manager)
+        self._impls = {hook: self._plain(hook, order) for hook, order in _ORDERS.items()}
         self._slow = {
             hook for hook in self._impls if any(inspect.iscoroutinefunction(one[0]) for one in self._impls[hook])
         }
-        self._named: tuple[list[Limits], Limits] | None = None
 
     def _plain(self, hook: str, order: tuple[str, ...]) -> tuple[_Impl, ...]:
-        return tuple((impl.function, impl.argnames == order, impl) for impl in self._hooks.get(hook))
+        return tuple(
+            (impl.function, None if impl.argnames == order else tuple(map(order.index, impl.argnames)), impl)
+            for impl in self._hooks.get(hook)
+        )
 
     def hears(self, hook: str) -> bool:
         """Return True where a policy implements a hook."""
@@ -158,26 +173,14 @@ class Rejudge:
 
     @property
     def limits(self) -> Limits:
-        """The limits that hold for the last run that was judged, or for a run of nobody where none was."""
-        if self._named is None:
-            self._open(History(name="", agent=""))
-        return self._named[1] if self._named is not None else Limits()
+        """The limits that hold for a run that nothing is known of."""
+        return self._open(History(name="", agent="")).limits
 
-    def _open(self, history: History) -> Run:
-        run = Run(
-            execution_id=history.name,
-            agent_name=history.agent,
-            task=history.task,
-            hooks=self._hooks,
-            clock=self._clock,
-            store=self._store,
-            principal=history.principal,
-        )
-        run.catalog = self.catalog
-        named = named_limits(self._manager, run)
-        if self._named is None or self._named[0] != named:
-            self._named = named, tightest(named)
-        run.budget = Budget(self._named[1], self.catalog.price)
+    def _open(self, history: History) -> _JudgedRun:
+        run = _JudgedRun(history, self._hooks, self.catalog)
+        # Plugins that name limits may look at what the run may spend.
+        run.budget = _UNLIMITED
+        run.budget = Budget(self._limits.of(run), self.catalog.price)
         return run
 
     def judge(self, prepared: Prepared, judge: int = 0) -> Judged:
@@ -191,7 +194,7 @@ class Rejudge:
             ConfigError: A policy names limits that are none.
         """
         run = self._open(prepared.history)
-        judging = _Judging(self, run, prepared, prepared.calls[judge])
+        judging = _Judging(self, run, prepared, judge)
         token = in_plugin.set(True)
         try:
             return judging.judge()
@@ -200,137 +203,165 @@ class Rejudge:
 
     def decide_call(self, run: Run, call: Call) -> tuple[Decision, Call]:
         """Return what the policies say to one call, and the call as they left it."""
-        hook = _MODEL if call.kind == "model" else _TOOL
-        if hook not in self._slow:
-            strictest: Decision = ALLOWED
-            for function, in_order, impl in self._impls[hook]:
-                began = perf_counter()
-                try:
-                    answer = (
-                        function(call, run)
-                        if in_order
-                        else function(*[{"call": call, "run": run}[name] for name in impl.argnames])
-                    )
-                except Exception as error:  # noqa: BLE001 - fail closed
-                    return denial_for(impl, hook, error, self._timeout_s), call
-                except (CancelledError, GeneratorExit) as error:
-                    return denial_for(impl, hook, RuntimeError(error_line(error)), self._timeout_s), call
-                if perf_counter() - began > self._timeout_s:
-                    return too_slow(impl, self._timeout_s), call
-                if answer is None or type(answer) is Allow:
-                    continue
-                if isinstance(answer, Modify) or _awaits(answer):
-                    # The gate asks again after a change as well: a policy counts a call once, by its id.
-                    self._slow.add(hook)
-                    break
-                answer = checked(impl, answer, {"call": call})
-                if isinstance(answer, Deny):
-                    return answer, call
-                if strictest is ALLOWED:
-                    strictest = answer
-            else:
-                return strictest, call
+        found = self._ask(_MODEL if call.kind == "model" else _TOOL, (call, run))
+        if found is not None:
+            return found, call
         judged = drive(judge_call(run, call, call.id), self._timeout_s)
         return judged.asks[0][0] if judged.asks else judged.decision, judged.call
 
     def decide_outcome(self, run: Run, call: Call, outcome: Outcome) -> Deny | None:
         """Return the denial of what a call returned, if there is one."""
-        if _OUTCOME not in self._slow:
-            for function, in_order, impl in self._impls[_OUTCOME]:
-                began = perf_counter()
-                try:
-                    answer = (
-                        function(call, outcome, run)
-                        if in_order
-                        else function(*[{"call": call, "outcome": outcome, "run": run}[name] for name in impl.argnames])
-                    )
-                except Exception as error:  # noqa: BLE001 - fail closed
-                    return denial_for(impl, _OUTCOME, error, self._timeout_s)
-                except (CancelledError, GeneratorExit) as error:
-                    return denial_for(impl, _OUTCOME, RuntimeError(error_line(error)), self._timeout_s)
-                if perf_counter() - began > self._timeout_s:
-                    return too_slow(impl, self._timeout_s)
-                if answer is None or type(answer) is Allow:
-                    continue
-                if _awaits(answer):
-                    self._slow.add(_OUTCOME)
-                    break
-                return as_denial(checked(impl, answer, {"call": call}), "an outcome can only be allowed or denied")
-            else:
+        found = self._ask(_OUTCOME, (call, outcome, run))
+        if found is ALLOWED:
+            return None
+        if found is None:
+            refusal = drive(judge_outcome(run, call, outcome), self._timeout_s)
+            return None if refusal is None else refusal[0]
+        return as_denial(found, "an outcome can only be allowed or denied")
+
+    def decide_batch(self, run: Run, outcome: Outcome, calls: Sequence[Call], scope: str) -> Deny | Ask | None:
+        """Return what stops the calls that one answer asks for together, if anything does.
+
+        Args:
+            run: The run.
+            outcome: The answer.
+            calls: What it asks for, as the policies are handed it.
+            scope: Where in the agent the answer was asked for.
+        """
+        denial = run.budget.refuse_batch(outcome.proposed)
+        if denial is not None:
+            return denial
+        held: Decision = ALLOWED
+        asked: list[tuple[str, tuple[object, ...]]] = (
+            [(_TOOL, (call, run)) for call in calls] if self._impls[_TOOL] else []
+        )
+        if self._impls[_BATCH]:
+            asked.append((_BATCH, (tuple(calls), run)))
+        for hook, values in asked:
+            found = self._ask(hook, values)
+            if found is None:
+                judged = drive(judge_batch(run, outcome.proposed, scope, spends=False), self._timeout_s)
+                if judged.denial is not None:
+                    return judged.denial[0]
+                return judged.held[0][1][0][0] if judged.held else None
+            if isinstance(found, Deny):
+                return found
+            held = found if held is ALLOWED else held
+        return held if isinstance(held, Ask) else None
+
+    def _ask(self, hook: str, values: tuple[object, ...]) -> Decision | None:
+        """Return the strictest of what plain policies say; None where the gate's own code must ask.
+
+        Args:
+            hook: Name of the hook.
+            values: What it is handed, in the order of its specification.
+        """
+        if hook in self._slow:
+            return None
+        strictest: Decision = ALLOWED
+        for function, places, impl in self._impls[hook]:
+            began = perf_counter()
+            try:
+                answer = function(*values) if places is None else function(*[values[place] for place in places])
+            except Exception as error:  # noqa: BLE001 - fail closed
+                return denial_for(impl, hook, error, self._timeout_s)
+            except (CancelledError, GeneratorExit, RunHalted) as error:
+                own = error if isinstance(error, RunHalted) else RuntimeError(error_line(error))
+                return denial_for(impl, hook, own, self._timeout_s)
+            if perf_counter() - began > self._timeout_s:
+                return too_slow(impl, self._timeout_s)
+            if answer is None or answer.__class__ is Allow:
+                continue
+            if isinstance(answer, Modify) or _awaits(answer):
+                # The gate asks again after a change as well: a policy counts a call once, by its id.
+                self._slow.add(hook)
                 return None
-        refusal = drive(judge_outcome(run, call, outcome), self._timeout_s)
-        return None if refusal is None else refusal[0]
+            call = values[0]
+            answer = checked(impl, answer, {"call": call} if isinstance(call, ModelCall | ToolCall) else {})
+            if isinstance(answer, Deny):
+                return answer
+            if strictest is ALLOWED:
+                strictest = answer
+        return strictest
 
 
 class _Judging:
     """The judging of one run."""
 
-    __slots__ = ("_calls", "_holds", "_judge", "_prepared", "_run", "_timeout_s", "found")
-
-    def __init__(self, judge: Rejudge, run: Run, prepared: Prepared, calls: list[Call]) -> None:
+    def __init__(self, judge: Rejudge, run: _JudgedRun, prepared: Prepared, which: int) -> None:
         self._judge = judge
         self._run = run
         self._prepared = prepared
-        self._calls = calls
+        self._which = which
+        self._calls = prepared.calls[which]
+        self._sent = prepared.sent
+        self._budget = run.budget
         self._holds: dict[int, Hold] = {}
         self._timeout_s = run.hooks.timeout_s
-        self.found = Judged([ALLOWED] * len(calls))
+        self._redacts = judge.hears("oao_redact_result")
+        limits = run.budget.limits
+        self._judges_batches = (
+            judge.hears(_TOOL)
+            or judge.hears(_BATCH)
+            or bool(limits.tool_limits)
+            or limits.max_tool_calls is not None
+            or limits.max_steps is not None
+        )
+        self.found = Judged([ALLOWED] * len(self._calls))
 
     def judge(self) -> Judged:
-        run, judge, found = self._run, self._judge, self.found
-        calls, decisions, holds, budget = self._calls, found.decisions, self._holds, run.budget
-        sent, outcomes = self._prepared.sent, self._prepared.outcomes
-        history = self._prepared.history
-        asks_model, asks_tool = judge.hears(_MODEL), judge.hears(_TOOL)
-        asks_outcome, redacts = judge.hears(_OUTCOME), judge.hears("oao_redact_result")
+        run, judge, history = self._run, self._judge, self._prepared.history
+        asks_model, asks_tool, asks_outcome = judge.hears(_MODEL), judge.hears(_TOOL), judge.hears(_OUTCOME)
         if judge.hears("oao_decide_run"):
             self._judge_whole("task", "oao_decide_run", {"run": run})
         for operation, i in self._prepared.operations:
-            if operation == _BEGIN:
-                call = calls[i]
-                decision: Decision = ALLOWED
-                if asks_model if call.kind == "model" else asks_tool:
-                    decision, left = judge.decide_call(run, call)
-                    if left is not call:
-                        calls = self._replaced(i, left)
-                        call = left
-                hold = budget.reserve(call, sent[i])
-                if isinstance(hold, Deny):
-                    # A limit that is passed refuses also what a person has approved.
-                    decision = decision if isinstance(decision, Deny) else hold
-                    hold = budget.force(call, sent[i])
-                holds[i] = hold
-                if decision is not ALLOWED:
-                    decisions[i] = decision
-                    if isinstance(decision, Deny | Ask):
-                        self._stop(Stop("call", i, decision))
-            elif operation == _END:
-                outcome = outcomes[i]
-                if outcome is None:
-                    continue
-                abandoned = history.calls[i].abandoned
-                overspent = budget.settle(holds[i], None if abandoned else outcome.usage)
-                if abandoned:
-                    continue
-                if overspent is not None:
-                    self._stop(Stop("outcome", i, overspent), extra=True)
-                call = calls[i]
-                if redacts and call.kind == "tool":
-                    outcome = self._redacted(i, outcome)
-                if asks_outcome:
-                    refusal = judge.decide_outcome(run, call, outcome)
-                    if refusal is not None:
-                        self._stop(Stop("outcome", i, refusal), extra=True)
-                if len(outcome.proposed) > 1:
-                    self._judge_batch(i, outcome)
+            if operation <= _BEGIN_TOOL:
+                self._begin(i, asks=asks_model if operation == _BEGIN_MODEL else asks_tool)
+            elif operation <= _END_TOOL:
+                self._end(i, asks=asks_outcome, is_tool=operation == _END_TOOL)
+            elif operation == _ABANDON:
+                self._budget.settle(self._holds[i], None)
             else:
-                denial = budget.step()
+                denial = self._budget.step()
                 if isinstance(denial, Deny):
-                    budget.totals.framework_steps += 1
+                    self._budget.totals.framework_steps += 1
                     self._stop(Stop("step", -1, denial), extra=True)
         if history.has_output and judge.hears("oao_decide_output"):
             self._judge_whole("output", "oao_decide_output", {"output": freeze(history.output), "run": run})
-        return found
+        return self.found
+
+    def _begin(self, i: int, *, asks: bool) -> None:
+        call, sent = self._calls[i], self._sent[i]
+        decision: Decision = ALLOWED
+        if asks:
+            decision, left = self._judge.decide_call(self._run, call)
+            if left is not call:
+                self._replace(i, left)
+                call = left
+        hold = self._budget.reserve(call, sent)
+        if isinstance(hold, Deny):
+            # A limit that is passed refuses also what a person has approved.
+            decision = decision if isinstance(decision, Deny) else hold
+            hold = self._budget.force(call, sent)
+        self._holds[i] = hold
+        if decision is not ALLOWED:
+            self.found.decisions[i] = decision
+            if isinstance(decision, Deny | Ask):
+                self._stop(Stop("call", i, decision))
+
+    def _end(self, i: int, *, asks: bool, is_tool: bool) -> None:
+        outcome = cast("Outcome", self._prepared.outcomes[i])
+        overspent = self._budget.settle(self._holds[i], outcome.usage)
+        if overspent is not None:
+            self._stop(Stop("outcome", i, overspent), extra=True)
+        if is_tool and self._redacts:
+            outcome = self._redacted(i, outcome)
+        if asks:
+            refusal = self._judge.decide_outcome(self._run, self._calls[i], outcome)
+            if refusal is not None:
+                self._stop(Stop("outcome", i, refusal), extra=True)
+        if outcome.proposed and self._judges_batches:
+            self._judge_batch(i, outcome)
 
     def _stop(self, stop: Stop, *, extra: bool = False) -> None:
         found = self.found
@@ -341,12 +372,11 @@ class _Judging:
         elif found.held is None and found.halt is None:
             found.held = stop
 
-    def _replaced(self, i: int, call: Call) -> list[Call]:
+    def _replace(self, i: int, call: Call) -> None:
         """Keep a call as the policies left it; the prepared list is for all who judge."""
         self.found.modified[i] = call
         self._calls = list(self._calls)
         self._calls[i] = call
-        return self._calls
 
     def _judge_whole(self, stage: Stage, hook: str, arguments: dict[str, object]) -> None:
         decision = drive(decide(self._run.hooks, hook, arguments), self._timeout_s)
@@ -366,17 +396,10 @@ class _Judging:
         return replace(outcome, error=replace(error, message=str(left.get("message")), data=left.get("data") or {}))
 
     def _judge_batch(self, i: int, outcome: Outcome) -> None:
-        run, hooks = self._run, self._run.hooks
-        limits = run.limits
-        if not (hooks.heard(_TOOL) or hooks.heard(_BATCH) or limits.tool_limits) and (
-            limits.max_tool_calls is None and limits.max_steps is None
-        ):
-            return
-        judged = drive(judge_batch(run, outcome.proposed, self._calls[i].scope, spends=False), self._timeout_s)
-        if judged.denial is not None:
-            self._stop(Stop("batch", i, judged.denial[0]), extra=True)
-        elif judged.held:
-            self._stop(Stop("batch", i, judged.held[0][1][0][0]), extra=True)
+        calls = self._prepared.proposed[i][self._which]
+        found = self._judge.decide_batch(self._run, outcome, calls, self._calls[i].scope)
+        if found is not None:
+            self._stop(Stop("batch", i, found), extra=True)
 
 
 def _awaits(answer: object) -> bool:
@@ -412,11 +435,37 @@ def prepare(history: History, judges: Sequence[Rejudge]) -> Prepared:
             calls.append(freeze_call(_undeclared(call, describing), unique=unique))
         ended = told.outcome
         outcomes.append(freeze_outcome(ended) if ended is not None and shows_outcomes else ended)
-    described = [
-        [_described(call, judge) for call in calls] if judge.catalog.describes else calls for judge in judges
+    described = [[_described(call, judge) for call in calls] if judge.catalog.describes else calls for judge in judges]
+    proposed = {
+        index: _proposed(told.outcome, told.call.scope, judges)
+        for index, told in enumerate(history.calls)
+        if told.outcome is not None and len(told.outcome.proposed) > 1
+    }
+    operations = [(_operation(history, *moment), moment[1]) for moment in history.moments]
+    return Prepared(
+        history=history, operations=operations, calls=described, outcomes=outcomes, proposed=proposed, sent=sent
+    )
+
+
+def _operation(history: History, what: str, index: int) -> int:
+    if what == "step":
+        return _STEP
+    told = history.calls[index]
+    is_tool = told.call.kind == "tool"
+    if what == "begin":
+        return _BEGIN_TOOL if is_tool else _BEGIN_MODEL
+    if told.abandoned:
+        return _ABANDON
+    return _END_TOOL if is_tool else _END_MODEL
+
+
+def _proposed(outcome: Outcome, scope: str, judges: Sequence[Rejudge]) -> list[list[Call]]:
+    """Return for each judge the calls that an answer asks for, as the gate hands them to policies."""
+    calls = [
+        freeze_call(ToolCall(name=one.name, arguments=one.arguments, call_id=one.call_id, proposed=True, scope=scope))
+        for one in outcome.proposed
     ]
-    operations = [(_OPERATIONS[what], index) for what, index in history.moments]
-    return Prepared(history=history, operations=operations, calls=described, outcomes=outcomes, sent=sent)
+    return [[_described(call, judge) for call in calls] if judge.catalog.describes else calls for judge in judges]
 
 
 def _undeclared(call: ToolCall, judges: Sequence[Rejudge]) -> ToolCall:

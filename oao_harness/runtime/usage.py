@@ -121,9 +121,7 @@ def usage_or_estimate(call: ModelCall, reported: Usage | None, said: Sequence[Js
     return reported
 
 
-def worst_case_tokens(
-    call: ModelCall, assumed_output_tokens: int | None, sent: int | None = None
-) -> tuple[int, int]:
+def worst_case_tokens(call: ModelCall, assumed_output_tokens: int | None, sent: int | None = None) -> tuple[int, int]:
     """Return about how many tokens a call sends, and how many its answer may have at most as far as anybody says.
 
     Args:
@@ -132,7 +130,9 @@ def worst_case_tokens(
         sent: What it sends, where somebody has counted it already.
     """
     received = declared_output_tokens(call)
-    return estimate_input_tokens(call) if sent is None else sent, (assumed_output_tokens or 0) if received is None else received
+    return estimate_input_tokens(call) if sent is None else sent, (
+        assumed_output_tokens or 0
+    ) if received is None else received
 
 
 def count_characters(value: Json) -> int:
