@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -25,7 +25,8 @@ from oao_harness.errors import RecordingError, StoreError, UsageError
 from oao_harness.importing.forms import UnknownFormError
 from oao_harness.journal.histories import History
 from oao_harness.policy.diff import CHANGES, JudgedRun, PolicyDiff, Row
-from oao_harness.runtime.rejudging import NOT_JUDGED, Rejudge, prepare
+from oao_harness.runtime.preparing import prepare
+from oao_harness.runtime.rejudging import NOT_JUDGED, Rejudge
 from oao_hookspecs import Decision, Json
 
 __all__ = ["command"]
@@ -136,7 +137,7 @@ def command(
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None]:
     """Keep the log of policies that fail out of the output: their errors are counted and shown."""
     log = logging.getLogger("oao")
 
@@ -183,7 +184,12 @@ def _judge(history: History, judges: Sequence[Rejudge], diff: PolicyDiff, read: 
         read.errors.append((history.name, "it is nested too deep"))
         return
     read.notes.update(history.notes)
-    diff.add(JudgedRun(name=history.name, agent=history.agent, calls=history.calls, before=before, after=after))
+    diff.add(
+        JudgedRun(
+            name=history.name, agent=history.agent, calls=history.calls, before=before, after=after,
+            recording=history.recording,
+        )
+    )  # fmt: skip
 
 
 def _not_judged(judges: Sequence[Rejudge]) -> list[str]:
@@ -231,6 +237,7 @@ def _print_table(on: Console, title: str, table: Mapping[str, Row], arrow: str) 
     changed = sorted((item for item in table.items() if item[1].changes.total()), key=lambda item: item[0])
     if not changed:
         return
+    verdicts = {"rule": ("deny", "ask")}.get(title, ())
     columns = (
         Column(title=title, shrinks=True),
         Column(title="calls", right=True),
@@ -238,15 +245,14 @@ def _print_table(on: Console, title: str, table: Mapping[str, Row], arrow: str) 
             Column(title=_TITLES[what].replace("to approve", "asked").replace(" otherwise", ""), right=True)
             for what in CHANGES
         ),
-        Column(title="denies", right=True, optional=True),
-        Column(title="asks", right=True, optional=True),
+        *(Column(title={"deny": "denies", "ask": "asks"}[verdict], right=True) for verdict in verdicts),
     )
     rows = [
         [
             Text(one_line(name) or "(unnamed)"),
             Text(count(row.calls)),
             *(_number(row.changes[what], _STYLES[what]) for what in CHANGES),
-            *(_from_to(row, verdict, arrow) for verdict in ("deny", "ask")),
+            *(_from_to(row, verdict, arrow) for verdict in verdicts),
         ]
         for name, row in changed
     ]
@@ -266,7 +272,7 @@ def _print_calls(on: Console, diff: PolicyDiff, most: int, arrow: str) -> None:
         return
     rows = [
         [
-            Text(one_line(one.run)),
+            Text(one_line(one.run.rpartition("/")[2])),
             Text(one_line(one.place or one.stage)),
             Text(
                 _cut(one_line(one.name)) if one.stage == "call" else f"{_cut(one_line(one.name))} ({one.stage})".strip()
@@ -296,16 +302,15 @@ def _verdict(decision: Decision | None) -> Text:
 
 def _print_runs(on: Console, diff: PolicyDiff, arrow: str) -> None:
     """Print what real runs would have done."""
-    newly, freed = diff.newly_halted, diff.no_longer_halted
-    elsewhere = len(diff.run_changes) - newly - freed
-    halted = f"{count(diff.halted_before)} {arrow} {count(diff.halted_after)}"
+    newly, freed, elsewhere = diff.newly_halted, diff.no_longer_halted, diff.halted_elsewhere
+    halted, held = ((len(one[0]), len(one[1])) for one in (diff.halted, diff.held))
     said = [f"{count(newly)} newly"] if newly else []
     said += [f"{count(freed)} no longer"] if freed else []
     said += [f"{count(elsewhere)} elsewhere"] if elsewhere else []
     apart = f" ({', '.join(said)})" if said else ""
-    on.print(f" runs halted   {halted}{apart}", soft_wrap=True)
-    if diff.held_before or diff.held_after:
-        on.print(f" runs held     {count(diff.held_before)} {arrow} {count(diff.held_after)}")
+    on.print(f" runs halted   {count(halted[0])} {arrow} {count(halted[1])}{apart}", soft_wrap=True)
+    if any(held):
+        on.print(f" runs held     {count(held[0])} {arrow} {count(held[1])}")
     if diff.run_changes:
         known = len(diff.run_changes) - diff.tokens_unknown
         tokens = f"{count(diff.tokens_more)} in {plural(known, 'run')}" if known else ""

@@ -58,7 +58,7 @@ def runs_of_agentdojo(document: Json, source: str) -> list[ImportedRun]:
 
 
 def _add(run: RunBuilder, conversation: Conversation, message: Node, where: str) -> None:
-    role = message.get("role")
+    role = required(message.get("role"), str, f"{where}.role")
     content = text_of(message.get("content"))
     if role in {"system", "user"}:
         if role == "user" and run.task is None:

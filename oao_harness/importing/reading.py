@@ -16,7 +16,13 @@ Node: TypeAlias = dict[str, Json]
 _T = TypeVar("_T")
 
 _GZIP_MAGIC: Final = b"\x1f\x8b"
-_KINDS: Final = {dict: "an object", list: "a list", str: "a text", int: "a whole number", bool: "true or false"}
+_KINDS: Final[dict[type, str]] = {
+    dict: "an object",
+    list: "a list",
+    str: "a text",
+    int: "a whole number",
+    bool: "true or false",
+}
 
 
 def read_documents(path: Path) -> list[Json]:
@@ -144,9 +150,8 @@ def text_of(content: Json) -> str:
     if isinstance(content, str):
         return content
     if isinstance(content, list):
-        return "\n".join(text_of(cast("Json", part)) for part in content)
+        return "\n".join(text_of(part) for part in content)
     if isinstance(content, dict):
-        part = cast("Node", content)
-        inner = part.get("content", part.get("text"))
-        return text_of(inner) if isinstance(inner, str | list) else json.dumps(part, ensure_ascii=False)
+        inner = content.get("content", content.get("text"))
+        return text_of(inner) if isinstance(inner, str | list) else json.dumps(content, ensure_ascii=False)
     return "" if content is None else json.dumps(content)

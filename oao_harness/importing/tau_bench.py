@@ -67,7 +67,7 @@ def runs_of_tau_bench(document: Json, source: str) -> list[ImportedRun]:
     """
     items = document if isinstance(document, list) else [document]
     names = _Names()
-    return [_tau_run(cast("Json", item), f"[{index}]", source, names) for index, item in enumerate(items)]
+    return [_tau_run(item, f"[{index}]", source, names) for index, item in enumerate(items)]
 
 
 def _tau_run(item: Json, where: str, source: str, names: _Names) -> ImportedRun:
@@ -128,7 +128,7 @@ def _require(is_known: bool, where: str) -> None:
 
 def _blocks(content: Json, kind: str) -> list[Node]:
     """Return the parts of one type of a content in Anthropic's form."""
-    parts = cast("list[Json]", content) if isinstance(content, list) else []
+    parts = content if isinstance(content, list) else []
     return [part for part in parts if isinstance(part, dict) and part.get("type") == kind]
 
 

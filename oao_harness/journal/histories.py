@@ -52,6 +52,8 @@ class History:
     name: str
     """What people call it: an id, or a file and what is in it."""
     agent: str
+    recording: str = ""
+    """Name of the whole recording that this is a party of, where there are several; else empty."""
     task: Json = None
     principal: Principal | None = None
     has_output: bool = False
@@ -233,6 +235,8 @@ def histories_of_recording(recording: Recording, name: str) -> list[History]:
         for lane, events in (lanes or {str(agent or ""): []}).items()
     ]
     for history in found:
+        if len(found) > 1:
+            history.recording = name
         history.name = name if len(found) == 1 else f"{name} ({history.agent})"
         history.notes = tuple(notes)
         if history.agent != agent and isinstance(agent, str):

@@ -110,6 +110,8 @@ class JudgedRun:
     calls: Sequence[RecordedCall]
     before: Side
     after: Side
+    recording: str = ""
+    """Name of the recorded run that it is a part of, where that has several parties; by default its own name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,8 +224,8 @@ class PolicyDiff:
 
     def __init__(self, before: str, after: str) -> None:
         self.before, self.after = before, after
-        self.runs = 0
         self.calls = 0
+        self._runs: set[str] = set()
         self.changes: Counter[str] = Counter()
         """Of single calls, by what changes."""
         self.stops: Counter[tuple[str, str]] = Counter()
@@ -236,16 +238,21 @@ class PolicyDiff:
         self.left_out = 0
         """Changes that are counted and not listed."""
         self.run_changes: list[RunChange] = []
-        self.halted_before = 0
-        self.halted_after = 0
-        self.held_before = 0
-        self.held_after = 0
+        self.halted: tuple[set[str], set[str]] = set(), set()
+        """Names of the recorded runs that the first and the second policy halt."""
+        self.held: tuple[set[str], set[str]] = set(), set()
+        """Names of those that wait for a person first."""
         self.errors: Counter[tuple[str, str]] = Counter()
         """Errors of policies, which are denials: by side (`from`, `to`) and reason."""
         self.tokens_more = 0
         """Tokens that the second policy saves over the first, as far as they are known; may be below 0."""
         self.tokens_unknown = 0
         """Runs whose halt changes, and of whose model calls the tokens are not recorded."""
+
+    @property
+    def runs(self) -> int:
+        """Recorded runs so far; one with several parties counts once."""
+        return len(self._runs)
 
     @property
     def same(self) -> int:
@@ -264,7 +271,7 @@ class PolicyDiff:
         """Count a run."""
         before, after = run.before, run.after
         first, second = before.decisions, after.decisions
-        self.runs += 1
+        self._runs.add(run.recording or run.name)
         self.calls += len(run.calls)
         for i, told in enumerate(run.calls):
             call = told.call
@@ -354,10 +361,11 @@ class PolicyDiff:
 
     def _count_halt(self, run: JudgedRun) -> None:
         before, after = run.before.halt, run.after.halt
-        self.halted_before += before is not None
-        self.halted_after += after is not None
-        self.held_before += run.before.held is not None
-        self.held_after += run.after.held is not None
+        for which, side in enumerate((run.before, run.after)):
+            if side.halt is not None:
+                self.halted[which].add(run.recording or run.name)
+            if side.held is not None:
+                self.held[which].add(run.recording or run.name)
         if before is None and after is None:
             return
         found = RunChange(
@@ -381,12 +389,17 @@ class PolicyDiff:
     @property
     def newly_halted(self) -> int:
         """Runs that only the second policy halts."""
-        return sum(one.before is None for one in self.run_changes)
+        return len(self.halted[1] - self.halted[0])
 
     @property
     def no_longer_halted(self) -> int:
         """Runs that only the first policy halts."""
-        return sum(one.after is None for one in self.run_changes)
+        return len(self.halted[0] - self.halted[1])
+
+    @property
+    def halted_elsewhere(self) -> int:
+        """Parties of runs that both policies halt, and not at the same place."""
+        return sum(one.before is not None and one.after is not None for one in self.run_changes)
 
     def to_json(self) -> dict[str, Json]:
         """Return the whole diff as JSON, without what the command adds: its files and their errors."""
@@ -405,11 +418,10 @@ class PolicyDiff:
             "changes": {**{what: self.changes[what] for what in CHANGES}, "same": self.same},
             "beside_calls": stops,
             "halted": {
-                "from": self.halted_before, "to": self.halted_after, "newly": self.newly_halted,
-                "no_longer": self.no_longer_halted, "elsewhere": len(self.run_changes) - self.newly_halted
-                - self.no_longer_halted,
+                "from": len(self.halted[0]), "to": len(self.halted[1]), "newly": self.newly_halted,
+                "no_longer": self.no_longer_halted, "elsewhere": self.halted_elsewhere,
             },
-            "held": {"from": self.held_before, "to": self.held_after},
+            "held": {"from": len(self.held[0]), "to": len(self.held[1])},
             "tokens_saved": {"known": self.tokens_more, "runs_unknown": self.tokens_unknown},
             "rules": _table(self.rules),
             "tools": _table(self.tools),

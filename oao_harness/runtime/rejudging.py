@@ -26,11 +26,11 @@ from oao_harness.runtime.budget import Budget, Hold
 from oao_harness.runtime.catalog import Catalog
 from oao_harness.runtime.context import in_plugin
 from oao_harness.runtime.dispatch import ALLOWED, HookImpl, Hooks, checked, decide, denial_for, drive, too_slow
-from oao_harness.runtime.frozen import freeze, freeze_call, freeze_outcome
+from oao_harness.runtime.frozen import freeze
 from oao_harness.runtime.judging import as_denial, judge_batch, judge_call, judge_outcome, redacted
 from oao_harness.runtime.limits import NamedLimits
+from oao_harness.runtime.preparing import ABANDON, BEGIN_MODEL, BEGIN_TOOL, END_TOOL, Prepared
 from oao_harness.runtime.run import Run
-from oao_harness.runtime.usage import count_characters, tokens_of_characters
 from oao_hookspecs import (
     Allow,
     Ask,
@@ -45,7 +45,7 @@ from oao_hookspecs import (
     ToolCall,
 )
 
-__all__ = ["NOT_JUDGED", "Judged", "Prepared", "Rejudge", "Stage", "Stop", "prepare"]
+__all__ = ["NOT_JUDGED", "Judged", "Rejudge", "Stage", "Stop"]
 
 Stage: TypeAlias = Literal["task", "call", "outcome", "batch", "step", "output"]
 """Where in a run something is refused or held: the task as a whole, a call before it is made, what it returned, the
@@ -66,7 +66,6 @@ _ORDERS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """What each hook is handed, in the order of its specification."""
 _DECISIONS: Final = (Allow, Deny, Ask, Modify)
-_BEGIN_MODEL, _BEGIN_TOOL, _END_MODEL, _END_TOOL, _ABANDON, _STEP = range(6)
 _UNLIMITED: Final = Budget(Limits())
 # One run is judged in one thread; memories of different runs may be made one after the other.
 _LOCK: Final = threading.Lock()
@@ -99,21 +98,6 @@ class Judged:
     """Where a real run would have been halted: at its first denial."""
     held: Stop | None = None
     """Where a person would have been asked first, if that is before the halt."""
-
-
-@dataclass(slots=True)
-class Prepared:
-    """A history in the form that policies are handed: frozen, once for all who judge it."""
-
-    history: History
-    operations: list[tuple[int, int]]
-    calls: list[list[Call]]
-    """For each judge the calls, with what is declared about their tools."""
-    outcomes: list[Outcome | None]
-    proposed: dict[int, list[list[Call]]]
-    """By index of a model call, where its answer asks for several tool calls: for each judge those calls."""
-    sent: list[int | None]
-    """About how many tokens each request has, where somebody limits that."""
 
 
 class _JudgedRun(Run):
@@ -297,6 +281,7 @@ class _Judging:
         self._sent = prepared.sent
         self._budget = run.budget
         self._holds: dict[int, Hold] = {}
+        self._is_overspent = False
         self._timeout_s = run.hooks.timeout_s
         self._redacts = judge.hears("oao_redact_result")
         limits = run.budget.limits
@@ -315,11 +300,11 @@ class _Judging:
         if judge.hears("oao_decide_run"):
             self._judge_whole("task", "oao_decide_run", {"run": run})
         for operation, i in self._prepared.operations:
-            if operation <= _BEGIN_TOOL:
-                self._begin(i, asks=asks_model if operation == _BEGIN_MODEL else asks_tool)
-            elif operation <= _END_TOOL:
-                self._end(i, asks=asks_outcome, is_tool=operation == _END_TOOL)
-            elif operation == _ABANDON:
+            if operation <= BEGIN_TOOL:
+                self._begin(i, asks=asks_model if operation == BEGIN_MODEL else asks_tool)
+            elif operation <= END_TOOL:
+                self._end(i, asks=asks_outcome, is_tool=operation == END_TOOL)
+            elif operation == ABANDON:
                 self._budget.settle(self._holds[i], None)
             else:
                 denial = self._budget.step()
@@ -352,7 +337,9 @@ class _Judging:
     def _end(self, i: int, *, asks: bool, is_tool: bool) -> None:
         outcome = cast("Outcome", self._prepared.outcomes[i])
         overspent = self._budget.settle(self._holds[i], outcome.usage)
-        if overspent is not None:
+        if overspent is not None and not self._is_overspent:
+            # Every call after it spends more than nothing: said once.
+            self._is_overspent = True
             self._stop(Stop("outcome", i, overspent), extra=True)
         if is_tool and self._redacts:
             outcome = self._redacted(i, outcome)
@@ -409,118 +396,3 @@ def _awaits(answer: object) -> bool:
     if inspect.iscoroutine(answer):
         answer.close()
     return True
-
-
-def prepare(history: History, judges: Sequence[Rejudge]) -> Prepared:
-    """Return a history as the judges are handed it.
-
-    Args:
-        history: A recorded run.
-        judges: Who will judge it, in this order.
-    """
-    shows_models = any(judge.hears(_MODEL) or judge.hears(_OUTCOME) for judge in judges)
-    shows_outcomes = any(judge.hears(_OUTCOME) or judge.hears("oao_redact_result") for judge in judges)
-    counts = any(Budget(judge.limits).tracks_tokens for judge in judges)
-    describing = [judge for judge in judges if judge.catalog.describes]
-    messages = _Messages()
-    calls: list[Call] = []
-    sent: list[int | None] = []
-    outcomes: list[Outcome | None] = []
-    for n, told in enumerate(history.calls, start=1):
-        call, unique = told.call, f"{history.name}#{n}"
-        sent.append(messages.tokens(call) if counts and isinstance(call, ModelCall) else None)
-        if isinstance(call, ModelCall):
-            calls.append(messages.frozen(call, unique) if shows_models else call)
-        else:
-            calls.append(freeze_call(_undeclared(call, describing), unique=unique))
-        ended = told.outcome
-        outcomes.append(freeze_outcome(ended) if ended is not None and shows_outcomes else ended)
-    described = [[_described(call, judge) for call in calls] if judge.catalog.describes else calls for judge in judges]
-    proposed = {
-        index: _proposed(told.outcome, told.call.scope, judges)
-        for index, told in enumerate(history.calls)
-        if told.outcome is not None and len(told.outcome.proposed) > 1
-    }
-    operations = [(_operation(history, *moment), moment[1]) for moment in history.moments]
-    return Prepared(
-        history=history, operations=operations, calls=described, outcomes=outcomes, proposed=proposed, sent=sent
-    )
-
-
-def _operation(history: History, what: str, index: int) -> int:
-    if what == "step":
-        return _STEP
-    told = history.calls[index]
-    is_tool = told.call.kind == "tool"
-    if what == "begin":
-        return _BEGIN_TOOL if is_tool else _BEGIN_MODEL
-    if told.abandoned:
-        return _ABANDON
-    return _END_TOOL if is_tool else _END_MODEL
-
-
-def _proposed(outcome: Outcome, scope: str, judges: Sequence[Rejudge]) -> list[list[Call]]:
-    """Return for each judge the calls that an answer asks for, as the gate hands them to policies."""
-    calls = [
-        freeze_call(ToolCall(name=one.name, arguments=one.arguments, call_id=one.call_id, proposed=True, scope=scope))
-        for one in outcome.proposed
-    ]
-    return [[_described(call, judge) for call in calls] if judge.catalog.describes else calls for judge in judges]
-
-
-def _undeclared(call: ToolCall, judges: Sequence[Rejudge]) -> ToolCall:
-    """Return a call without the traits that a policy had declared for it: each judge's own declaration counts.
-
-    A journal does not tell who declared them. What the tool's author said is stronger than any policy; that it was
-    the author is taken as known only where no judge says the same.
-    """
-    if call.access is None and call.effect is None:
-        return call
-    for judge in judges:
-        traits = judge.catalog.traits(call.name)
-        if traits is not None:
-            if traits.access == call.access:
-                call = replace(call, access=None)
-            if traits.effect == call.effect:
-                call = replace(call, effect=None)
-    return call
-
-
-def _described(call: Call, judge: Rejudge) -> Call:
-    if not isinstance(call, ToolCall):
-        return call
-    traits = judge.catalog.traits(call.name)
-    if traits is None or (call.effect is not None and call.access is not None):
-        return call
-    return replace(call, effect=call.effect or traits.effect, access=call.access or traits.access)
-
-
-class _Messages:
-    """Freezes and counts each message once, however many requests repeat it."""
-
-    def __init__(self) -> None:
-        self._frozen: dict[int, tuple[Json, Json]] = {}
-        self._characters: dict[int, tuple[Json, int]] = {}
-
-    def frozen(self, call: ModelCall, unique: str) -> ModelCall:
-        shown = replace(call, messages=self._all(call.messages), tools=self._all(call.tools))
-        return cast("ModelCall", freeze_call(shown, unique=unique))
-
-    def _all(self, values: Sequence[Any]) -> list[Any]:
-        found: list[Any] = []
-        for value in values:
-            known = self._frozen.get(id(value))
-            if known is None:
-                # Kept with the value: an id is good only as long as its object lives.
-                known = self._frozen[id(value)] = value, freeze(value)
-            found.append(known[1])
-        return found
-
-    def tokens(self, call: ModelCall) -> int:
-        total = 0
-        for value in (*call.messages, *call.tools):
-            known = self._characters.get(id(value))
-            if known is None:
-                known = self._characters[id(value)] = value, count_characters(cast("Json", value))
-            total += known[1]
-        return tokens_of_characters(total)
