@@ -26,12 +26,13 @@ from oao_harness.runtime.budget import Budget
 from oao_harness.runtime.catalog import Catalog
 from oao_harness.runtime.clock import SystemClock
 from oao_harness.runtime.dispatch import Hooks, Steps, drive, drive_async
+from oao_harness.runtime.drivers import adapter_for
 from oao_harness.runtime.execute import Ending, execute, execute_async
 from oao_harness.runtime.fingerprint import version_of_policies
 from oao_harness.runtime.inbox import Inbox
 from oao_harness.runtime.leaves import install_when_imported
+from oao_harness.runtime.limits import NamedLimits
 from oao_harness.runtime.plain import as_json
-from oao_harness.runtime.providers import adapter_for, limits_of
 from oao_harness.runtime.report import ExecutionReport
 from oao_harness.runtime.resuming import decode_task, reopen, reopen_nested, require_same_code, resumable
 from oao_harness.runtime.run import Run
@@ -97,6 +98,7 @@ class Orchestrator(Inbox):
         self._clock: Clock = clock or SystemClock()
         install_when_imported(leaf for found in self._manager.hook.oao_leaves() for leaf in found)
         self._catalog = Catalog(self._manager)
+        self._limits = NamedLimits(self._manager)
         self._budget = budget
         self._has_store = store is not None
         self.store: Store = self._open_store(store) if store is None or isinstance(store, str) else store
@@ -431,7 +433,7 @@ class Orchestrator(Inbox):
         )
         run.catalog = self._catalog
         run.shared = self._budget
-        run.budget = Budget(limits_of(self._manager, run), self._catalog.price)
+        run.budget = Budget(self._limits.of(run), self._catalog.price)
         return run
 
     def _resumed_run(

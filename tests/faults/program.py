@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 import oao_harness as oao
-from oao_harness import Orchestrator, OaoError
+from oao_harness import OaoError, Orchestrator
 
 __all__ = ["CALLS", "EXPECTED", "agent", "main"]
 
