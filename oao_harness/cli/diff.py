@@ -17,7 +17,7 @@ from oao_harness.journal.recording import Recording
 __all__ = ["command"]
 
 
-@click.command("diff", short_help="Show what a pending recording changes, or how two differ.")
+@click.command("diff", short_help="Show how two runs or recordings differ.")
 @click.argument("path", metavar="[PATH]", required=False)
 @click.argument("other", metavar="[PATH2]", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
