@@ -131,4 +131,7 @@ def main(job: Job, is_ready: Event) -> None:
     except OaoError as error:
         said = {"status": type(error).__name__, "output": None, "error": str(error)}
     is_ready.set()
-    Path(job.folder, f"report.{os.getpid()}").write_text(json.dumps(said), encoding="utf-8")
+    # Whole or not at all: this process may be killed here too.
+    written = Path(job.folder, f"writing.{os.getpid()}")
+    written.write_text(json.dumps(said), encoding="utf-8")
+    written.rename(Path(job.folder, f"report.{os.getpid()}"))
