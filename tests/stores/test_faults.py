@@ -157,7 +157,7 @@ def test_a_lock_that_another_process_holds_is_waited_for_and_then_an_error(tmp_p
         assert process.stdout is not None
         assert process.stdout.readline() == "locked\n"
         before = time.monotonic()
-        with pytest.raises(StoreError, match="locked.*another process") as caught:
+        with pytest.raises(StoreError, match=r"locked.*another process") as caught:
             store.append("run", epoch, record(2))
         assert 0.2 < time.monotonic() - before < 10
         assert str(path) in str(caught.value)
