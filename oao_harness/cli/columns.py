@@ -39,8 +39,8 @@ def print_columns(
     Args:
         on: Where to.
         columns: From left to right.
-        rows: Cells; where a row has fewer than there are columns, its last one goes on over the rest of the line.
-            Columns in which no row has anything are left out.
+        rows: Cells; where a row has fewer than there are columns, its last one has the rest of the line, and more
+            lines where that is too short. Columns in which no row has anything are left out.
         under: Index of the column at which a single text begins.
     """
     widths = widths_of(columns, rows)
@@ -64,7 +64,9 @@ def print_columns(
             before = [i for i in used if i < len(row) - 1]
             gap = 1 + sum(widths[i] + GAP for i in before)
             start = _joined(row, before, widths, columns)
-            lines = [start + " " * (gap - start.cell_len) + row[-1]]
+            first, *rest = row[-1].wrap(on, max(_LEAST, on.width - gap)) or [Text()]
+            first.rstrip()
+            lines = [start + " " * (gap - start.cell_len) + first, *(Text(" " * gap) + line for line in rest)]
         else:
             lines = [_joined(one, used, widths, columns) for one in _wrapped(on, row, used, widths, columns)]
         for line in lines:

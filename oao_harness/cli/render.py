@@ -121,6 +121,7 @@ def print_timeline(on: Console, timeline: Timeline, *, details: bool) -> None:
     calls = timeline.calls
     moments = timeline.moments if details else calls
     rows: list[Sequence[Text] | Text] = []
+    told: set[str] = set()
     # Which row is which moment's, for its bar.
     of: list[int] = []
     for position, moment in enumerate(moments):
@@ -132,7 +133,7 @@ def print_timeline(on: Console, timeline: Timeline, *, details: bool) -> None:
         if moment.record["type"] in {"call", "http"}:
             of.append(len(rows))
             rows.append([at, *_call_cells(on, moment, timeline)])
-            rows.extend(_detail_lines(on, moment, timeline) if details else ())
+            rows.extend(_detail_lines(on, moment, timeline, told) if details else ())
         else:
             rows.append([at, Text(), landmark_text(on, moment, timeline)])
     columns: tuple[Column, ...] = _CALL_COLUMNS
@@ -198,7 +199,7 @@ def _is_in_doubt(moment: Moment, timeline: Timeline) -> bool:
     return any((doubt.execution_id, doubt.n) == (moment.run, moment.record.get("n")) for doubt in timeline.doubts)
 
 
-def _detail_lines(on: Console, moment: Moment, timeline: Timeline) -> list[Text]:
+def _detail_lines(on: Console, moment: Moment, timeline: Timeline, told: set[str]) -> list[Text]:
     record, outcome = moment.record, moment.outcome
     given = mapping(record, "given")
     asked = Text.assemble((f"{symbol(on, '→')} ", "dim"), preview.request(record))
@@ -206,7 +207,7 @@ def _detail_lines(on: Console, moment: Moment, timeline: Timeline) -> list[Text]
     if given:
         before = preview.request({**record, "req": given})
         lines.append(Text(f"  modified; the agent asked for {before}", style="yellow"))
-    lines += _judged(moment, timeline)
+    lines += _judged(moment, timeline, told)
     for retry in moment.retries:
         wait = duration(number(retry, "delay_s"))
         attempt = f"  try {text(retry, 'attempt')} failed, next after {wait}: {one_line(text(retry, 'error'))}"
@@ -223,12 +224,14 @@ def _detail_lines(on: Console, moment: Moment, timeline: Timeline) -> list[Text]
     return lines
 
 
-def _judged(moment: Moment, timeline: Timeline) -> list[Text]:
-    """Return where the rule that decided is written, and what people said about the call."""
+def _judged(moment: Moment, timeline: Timeline, told: set[str]) -> list[Text]:
+    """Return where the rule that decided is written, once for each rule, and what people said about the call."""
     record = moment.record
     decision = mapping(record, "decision")
     rule, source = one_line(text(decision, "rule")), one_line(text(decision, "source"))
-    lines = [Text(f"  {rule}: {source}", style="dim")] if source and rule else []
+    where = f"  {rule}: {source}"
+    lines = [Text(where, style="dim")] if source and rule and where not in told else []
+    told.add(where)
     ids = record.get("approvals")
     for id_ in ids if isinstance(ids, Sequence) and not isinstance(ids, str) else ():
         lines += [Text("  ") + answer_text(answer) for answer in timeline.answers.get(str(id_), ())]

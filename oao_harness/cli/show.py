@@ -12,7 +12,7 @@ from oao_harness.cli.console import compact, console, one_line, print_json
 from oao_harness.cli.decisions import print_decisions
 from oao_harness.cli.recorded import is_file_name, records_of, shown
 from oao_harness.cli.render import print_run, print_timeline
-from oao_harness.cli.stores import find_run, kept, open_store, store_option
+from oao_harness.cli.stores import find_outer_run, kept, open_store, store_option
 from oao_harness.cli.timeline import Kin, Timeline, mapping, text
 from oao_harness.cli.trees import forks_of
 from oao_harness.cli.units import count, plural
@@ -49,7 +49,7 @@ def command(id: str, as_json: bool, decisions: bool, store: str) -> None:
     if not kept(store):
         raise UsageError("no run is journaled here yet; make one with: oao run module:agent TASK")
     with open_store(store) as opened:
-        records = find_run(opened, id)
+        records = find_outer_run(opened, id)
         timeline = Timeline.of(records, lambda nested: list(opened.read(nested)))
         timeline.kin = _kin(opened, records)
     if as_json:

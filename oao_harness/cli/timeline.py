@@ -179,6 +179,8 @@ class Timeline:
             "is_fork": is_fork,
             "policy_changed": self.plan.get("policy") != record.get("policy") and not is_fork,
         }
+        if self.suspended is not None:
+            self.moments[-1].after_s = max(0.0, number(record, "at") - number(self.suspended, "at"))
         self.suspended, self._resumed = None, True
         self.plan = record
 
