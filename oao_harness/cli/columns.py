@@ -28,7 +28,7 @@ class Column:
     wraps: bool = False
     """What does not fit into it goes on in the next line, for what must be read whole."""
     optional: bool = False
-    """Left out where the console is too narrow even so."""
+    """Left out where the console is too narrow even so, the last such column first."""
 
 
 def print_columns(
@@ -51,7 +51,7 @@ def print_columns(
             shrunk = min(widths[i], max(_LEAST, widths[i] - excess))
             excess -= widths[i] - shrunk
             widths[i] = shrunk
-    for i in [i for i in used if columns[i].optional]:
+    for i in [i for i in reversed(used) if columns[i].optional]:
         if excess > 0:
             excess -= widths[i] + GAP
             used.remove(i)

@@ -8,7 +8,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from oao_harness.cli.console import clean, console, print_json
+from oao_harness.cli.console import clean, console, print_json, print_paragraph
 from oao_harness.cli.recorded import changes_as_json, is_file_name, print_changes, shown
 from oao_harness.cli.stores import find_outer_run, kept, open_store, store_option
 from oao_harness.cli.timeline import Timeline, text
@@ -111,7 +111,7 @@ def _print(on: Console, old: Side, new: Side, found: Changes) -> None:
 def _print_changes(on: Console, found: Changes) -> None:
     equal = len(found.steps) - len(found.behaviour)
     more = f"; {plural(equal, 'step')} equal" if found.behaviour else ""
-    on.print(Text.assemble((f" {clean(found.headline)}", "bold"), (more, "dim")), soft_wrap=True)
+    print_paragraph(on, Text.assemble((clean(found.headline), "bold"), (more, "dim")))
     print_changes(on, found, most=len(found.steps))
 
 

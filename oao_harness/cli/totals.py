@@ -101,19 +101,17 @@ def print_sides(on: Console, old: Side, new: Side) -> None:
         if any(values):
             changed = values[0] != values[1]
             cells = [Text(value, style="bold" if changed else "") for value in values]
-            rows.append([Text(title, style="dim"), *cells, Text(delta, style="yellow")])
+            cells[1].append(delta, style="yellow")
+            rows.append([Text(title, style="dim"), *cells])
 
     add("status", [side.status for side in sides])
     for key in _COUNTED:
         one, other = (int(number(side.totals, key)) for side in sides)
-        add(key.replace("_", " "), [count(one), count(other)], f"{other - one:+,}" if one != other else "")
+        add(key.replace("_", " "), [count(one), count(other)], f" ({other - one:+,})" if one != other else "")
     add("cost", [_known(side.cost_usd, dollars) for side in sides])
     add("at work", [_known(side.duration_s, duration) for side in sides])
     add("output", [_output(side) for side in sides])
-    columns = (
-        Column(title=""), Column(title=one_line(names[0]), wraps=True, shrinks=True),
-        Column(title=one_line(names[1]), wraps=True, shrinks=True), Column(title=""),
-    )  # fmt: skip
+    columns = [Column(title=""), *(Column(title=one_line(name), wraps=True, shrinks=True) for name in names)]
     print_columns(on, columns, rows)
 
 
