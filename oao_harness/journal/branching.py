@@ -19,7 +19,7 @@ from oao_hookspecs import Clock, Json, Record, Store, without_hash
 
 __all__ = ["Edit", "branch", "new_id", "where_it_ended"]
 
-_OF_CALLS: Final = frozenset({"call", "outcome", "resolved", "again", "retry", "child", "http", "http.ended"})
+_OF_CALLS: Final = frozenset({"call", "outcome", "resolved", "again", "retry", "child"})
 _LEFT_BEHIND: Final = frozenset({"run.finished", "run.suspended", "violation", "redaction"})
 
 
@@ -65,9 +65,10 @@ def branch(
     if at not in calls and (at != len(calls) + 1 or edit is not None):
         raise UsageError(f"run {execution_id!r} has no call #{at}; it has {len(calls)}: `oao show {execution_id[:8]}`")
     until = cast("float", calls[at]["at"]) if at in calls else float("inf")
+    before = cast("int", calls[at]["seq"]) if at in calls else len(records) + 1
     kept = {n for n in calls if n < at or (n == at and edit is not None)}
     copy, new = _Copy(store), new_id()
-    beginning = copy.of(records, until, kept, new)
+    beginning = copy.of(records, kept, new, until=until, before=before)
     if edit is not None:
         beginning = _with_result(beginning, records, at, edit.result)
     forked: dict[str, Json] = {"run": execution_id, "at": at}
@@ -101,14 +102,15 @@ class _Copy:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def of(self, records: Sequence[Record], until: float, kept: set[int], new: str) -> list[Record]:
+    def of(self, records: Sequence[Record], kept: set[int], new: str, *, until: float, before: int) -> list[Record]:
         """Return the records of a run that tell of some of its calls, and copy the runs nested in those.
 
         Args:
             records: Its journal.
-            until: Unix seconds; what the agent itself wrote after that is left behind.
             kept: Numbers of the calls.
             new: Id of the copy.
+            until: Unix seconds; what nested runs that go on after that began later is left behind.
+            before: Number of the first record that is left behind where it is of no call.
         """
         ended = {cast("int", record["n"]) for record in records if _is_end(record)}
         used = {
@@ -119,7 +121,7 @@ class _Copy:
         }
         found: list[Record] = []
         for record in records:
-            if not self._belongs(record, until, kept, used):
+            if not self._belongs(record, before, kept, used):
                 continue
             fields: dict[str, Json] = {}
             if record["type"] == "child":
@@ -131,15 +133,15 @@ class _Copy:
             found.append({**without_hash(record), **fields})
         return found
 
-    def _belongs(self, record: Record, until: float, kept: set[int], used: set[str]) -> bool:
+    def _belongs(self, record: Record, before: int, kept: set[int], used: set[str]) -> bool:
         type_ = str(record["type"])
         if type_ in _LEFT_BEHIND:
             return False
         if type_.startswith("approval."):
             return record["id"] in used
-        if type_ in {"http", "http.ended"} or (type_ in _OF_CALLS and record.get("n") is None):
-            return cast("float", record["at"]) < until
-        return record["n"] in kept if type_ in _OF_CALLS else cast("float", record["at"]) < until
+        if type_ in _OF_CALLS and record.get("n") is not None:
+            return record["n"] in kept
+        return cast("int", record["seq"]) < before
 
     def _nested(self, execution_id: str, until: float, outer: str) -> str | None:
         """Copy a nested run, as far as it had come; return its new id, or None where nothing is to be copied."""
@@ -153,7 +155,12 @@ class _Copy:
             for record in records
             if record["type"] == "call" and (is_over or cast("float", record["at"]) < until)
         }
-        copied = self.of(records, float("inf") if is_over else until, began, new)
+        later = (
+            cast("int", record["seq"]) for record in records if not is_over and cast("float", record["at"]) >= until
+        )
+        copied = self.of(
+            records, began, new, until=float("inf") if is_over else until, before=min(later, default=len(records))
+        )
         self.write(new, [{**copied[0], "parent": outer}, *copied[1:], *([without_hash(last)] if is_over else [])])
         return new
 

@@ -27,7 +27,7 @@ __all__ = ["LEASE_S", "Lease", "claim", "take"]
 _log: Final = logging.getLogger(__name__)
 
 LEASE_S: Final = 30.0
-"""Seconds that a lease lives where nobody renews it; it is renewed four times in them."""
+"""Seconds that a lease lives where nobody renews it, by default; it is renewed four times in them."""
 
 _OWNER: Final = re.compile(r"pid (?P<pid>\d+) on (?P<host>.+) \[(?P<boot>[^-]*)-(?P<start>\d+)\]")
 
@@ -54,25 +54,28 @@ def claim(store: Store, execution_id: str, *, ttl_s: float = 0.0) -> int:
         return store.claim(execution_id, owner=_me(), ttl_s=ttl_s, over=busy.epoch)
 
 
-def take(store: Store, execution_id: str, on_lost: Callable[[str], None], *, by_force: bool = False) -> Lease:
+def take(
+    store: Store, execution_id: str, on_lost: Callable[[str], None], *, ttl_s: float = LEASE_S, by_force: bool = False
+) -> Lease:
     """Claim a run and keep it until the lease is let go.
 
     Args:
         store: Where the run is.
         execution_id: The run.
         on_lost: Told why, from another thread, when the run has another writer or cannot be kept any longer.
+        ttl_s: Seconds that the lease lives where nobody renews it.
         by_force: True where whoever else holds it may hold it no more.
 
     Raises:
         BusyError: Somebody is at work on it.
     """
     try:
-        epoch = claim(store, execution_id, ttl_s=LEASE_S)
+        epoch = claim(store, execution_id, ttl_s=ttl_s)
     except BusyError as busy:
         if not by_force:
             raise
-        epoch = store.claim(execution_id, owner=_me(), ttl_s=LEASE_S, over=busy.epoch)
-    lease = Lease(store, execution_id, epoch, on_lost)
+        epoch = store.claim(execution_id, owner=_me(), ttl_s=ttl_s, over=busy.epoch)
+    lease = Lease(store, execution_id, epoch, on_lost, ttl_s)
     _keeper.put(lease)
     return lease
 
@@ -85,12 +88,16 @@ class Lease:
         execution_id: The run.
         epoch: Of the claim.
         on_lost: See `take`.
+        ttl_s: See `take`.
     """
 
-    __slots__ = ("_gone", "_lock", "_on_lost", "_store", "epoch", "execution_id", "renewed")
+    __slots__ = ("_gone", "_lock", "_on_lost", "_store", "epoch", "execution_id", "renewed", "ttl_s")
 
-    def __init__(self, store: Store, execution_id: str, epoch: int, on_lost: Callable[[str], None]) -> None:
+    def __init__(
+        self, store: Store, execution_id: str, epoch: int, on_lost: Callable[[str], None], ttl_s: float
+    ) -> None:
         self._store = store
+        self.ttl_s = ttl_s
         self.execution_id = execution_id
         self.epoch = epoch
         self.renewed = time.monotonic()
@@ -106,13 +113,13 @@ class Lease:
             if self._gone:
                 return False
             try:
-                self._store.renew(self.execution_id, self.epoch, LEASE_S)
+                self._store.renew(self.execution_id, self.epoch, self.ttl_s)
                 self.renewed = time.monotonic()
             except FencedError as error:
                 lost = f"another process has taken the run over: {error}"
             except Exception as error:  # noqa: BLE001 - a store that is away may be back in time
                 _log.warning("run %s: its lease could not be renewed: %s", self.execution_id, error)
-                if time.monotonic() - self.renewed > LEASE_S:
+                if time.monotonic() - self.renewed > self.ttl_s:
                     lost = f"its lease lapsed, and the store cannot be reached: {error}"
         if lost:
             self._on_lost(lost)
@@ -135,6 +142,8 @@ class _Keeper:
         """In a forked child: the runs are the parent's."""
         self._some = threading.Condition()
         self._leases: dict[int, Lease] = {}
+        self._rest_s = LEASE_S
+        """Seconds that the thread sleeps at most."""
         self._thread: threading.Thread | None = None
 
     def put(self, lease: Lease) -> None:
@@ -144,7 +153,7 @@ class _Keeper:
                 self._thread = threading.Thread(target=self._work, name="oao-leases", daemon=True)
                 # In an empty context: else the thread would belong to the run that starts.
                 contextvars.Context().run(self._thread.start)
-            elif len(self._leases) == 1:
+            elif lease.ttl_s / 8 < self._rest_s:
                 self._some.notify()
 
     def take(self, lease: Lease) -> None:
@@ -154,14 +163,13 @@ class _Keeper:
     def _work(self) -> None:
         while True:
             with self._some:
-                while not self._leases:
-                    self._some.wait()
-                due = time.monotonic() - LEASE_S / 4
-                old = [lease for lease in self._leases.values() if lease.renewed <= due]
-            for lease in old:
-                if not lease.renew():
+                self._rest_s = min((lease.ttl_s / 8 for lease in self._leases.values()), default=LEASE_S)
+                self._some.wait(self._rest_s)
+                leases = list(self._leases.values())
+            now = time.monotonic()
+            for lease in leases:
+                if now - lease.renewed >= lease.ttl_s / 4 and not lease.renew():
                     self.take(lease)
-            time.sleep(LEASE_S / 16)
 
 
 _keeper: Final = _Keeper()

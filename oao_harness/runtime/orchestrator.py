@@ -13,7 +13,7 @@ from typing import Any, cast
 from oao_harness.errors import ConfigError, RunHalted
 from oao_harness.journal.branching import Edit, branch, new_id
 from oao_harness.journal.doubts import doubts_of, is_said
-from oao_harness.journal.leases import take
+from oao_harness.journal.leases import LEASE_S, take
 from oao_harness.journal.playback import Playback
 from oao_harness.journal.questions import Questions, principal_from_json
 from oao_harness.journal.recording import Recording
@@ -26,11 +26,13 @@ from oao_harness.runtime.budget import Budget
 from oao_harness.runtime.catalog import Catalog
 from oao_harness.runtime.clock import SystemClock
 from oao_harness.runtime.dispatch import Hooks, Steps, drive, drive_async
+from oao_harness.runtime.drivers import adapter_for
 from oao_harness.runtime.execute import Ending, execute, execute_async
+from oao_harness.runtime.fingerprint import version_of_policies
 from oao_harness.runtime.inbox import Inbox
 from oao_harness.runtime.leaves import install_when_imported
+from oao_harness.runtime.limits import NamedLimits
 from oao_harness.runtime.plain import as_json
-from oao_harness.runtime.providers import adapter_for, limits_of
 from oao_harness.runtime.report import ExecutionReport
 from oao_harness.runtime.resuming import decode_task, reopen, reopen_nested, require_same_code, resumable
 from oao_harness.runtime.run import Run
@@ -52,6 +54,8 @@ class Orchestrator(Inbox):
         clock: Where time is read; the system's clocks by default.
         approver: Answers held calls at once: is given the question and returns `Approve`, `Reject` or None, which
             leaves it to a person and suspends the run. It may take its time, and may be async.
+        lease_s: Seconds for which nobody else may resume a run after this process was last heard of, > 0. A process of
+            this machine that is dead is noticed at once.
         budget: What the runs may spend together with all others, in any process, that name the same budget.
         waivers: Denials of policies that do not count, for tests: `rule` or `rule:tool` and why. The call passes, the
             journal and the report say what would have been denied. Limits and errors of policies cannot be waived.
@@ -72,7 +76,11 @@ class Orchestrator(Inbox):
         approver: Approver | None = None,
         budget: SharedBudget | None = None,
         waivers: Mapping[str, str] | None = None,
+        lease_s: float = LEASE_S,
     ) -> None:
+        if not lease_s > 0:
+            raise ConfigError(f"lease_s={lease_s!r} must be more than 0 seconds")
+        self._lease_s = lease_s
         policies = _as_list(policy)
         asked = [] if approver is None else [CallbackApprover(approver)]
         self._manager, self._policies = make_manager(policies, [*plugins, *asked])
@@ -90,6 +98,7 @@ class Orchestrator(Inbox):
         self._clock: Clock = clock or SystemClock()
         install_when_imported(leaf for found in self._manager.hook.oao_leaves() for leaf in found)
         self._catalog = Catalog(self._manager)
+        self._limits = NamedLimits(self._manager)
         self._budget = budget
         self._has_store = store is not None
         self.store: Store = self._open_store(store) if store is None or isinstance(store, str) else store
@@ -244,7 +253,7 @@ class Orchestrator(Inbox):
             tools: See `run`.
             framework: See `run`.
             task: The task, where it is no plain JSON and so is not in the journal.
-            allow_changes: True goes on although the agent's or a tool's code is not the one that was interrupted.
+            allow_changes: True goes on although the agent's or a tool's code, or the policy, is another one now.
 
         Raises:
             UsageError: The run is unknown or over, or its code has changed.
@@ -280,7 +289,9 @@ class Orchestrator(Inbox):
         *,
         edit: Edit | None = None,
         model: str | None = None,
-        **resume: Any,
+        tools: Sequence[object] = (),
+        framework: str | None = None,
+        task: object = None,
     ) -> ExecutionReport:
         """Run an agent again from the middle of a run, as a new run; nothing before that call fires again.
 
@@ -290,12 +301,15 @@ class Orchestrator(Inbox):
             at: Number of the first call that is made anew, from 1; with `edit` that call is served, edited.
             edit: What call `at` returns instead.
             model: Name of the model that is asked from here on.
-            resume: See `resume`.
+            tools: See `run`.
+            framework: See `run`.
+            task: See `resume`.
 
         Raises:
             UsageError: There is no such run or call, or the run is nested in another.
         """
-        return self.resume(branch(self.store, execution_id, at, self._clock, edit=edit, model=model), agent, **resume)
+        new = branch(self.store, execution_id, at, self._clock, edit=edit, model=model)
+        return self.resume(new, agent, tools=tools, framework=framework, task=task, allow_changes=True)
 
     async def fork_async(
         self,
@@ -305,11 +319,13 @@ class Orchestrator(Inbox):
         *,
         edit: Edit | None = None,
         model: str | None = None,
-        **resume: Any,
+        tools: Sequence[object] = (),
+        framework: str | None = None,
+        task: object = None,
     ) -> ExecutionReport:
         """Run an agent again from the middle of a run; see `fork`."""
         new = branch(self.store, execution_id, at, self._clock, edit=edit, model=model)
-        return await self.resume_async(new, agent, **resume)
+        return await self.resume_async(new, agent, tools=tools, framework=framework, task=task, allow_changes=True)
 
     def open_run(
         self,
@@ -397,7 +413,7 @@ class Orchestrator(Inbox):
         """Become the one who writes a run's journal, until the run is closed."""
         # Whoever has the outer run has those nested in it: another lease on one of them is what a dead process left.
         is_ours = run.parent is not None and run.parent.resumption is not None
-        run.lease = take(run.store, run.execution_id, run.lose, by_force=is_ours)
+        run.lease = take(run.store, run.execution_id, run.lose, ttl_s=self._lease_s, by_force=is_ours)
         run.writer = Writer(run.store, run.execution_id, self._clock, tap, epoch=run.lease.epoch)
 
     def _bare_run(
@@ -417,7 +433,7 @@ class Orchestrator(Inbox):
         )
         run.catalog = self._catalog
         run.shared = self._budget
-        run.budget = Budget(limits_of(self._manager, run), self._catalog.price)
+        run.budget = Budget(self._limits.of(run), self._catalog.price)
         return run
 
     def _resumed_run(
@@ -432,7 +448,7 @@ class Orchestrator(Inbox):
         if run.questions.pending(self._clock.time()) or is_said(records, run.doubts):
             return run
         if not allow_changes:
-            require_same_code(records, agent, tools)
+            require_same_code(records, agent, tools, policy=version_of_policies(self._policies))
         self._claim(run)
         # Read again: who answered or wrote until now has been heard, and who comes later is refused.
         reopen(run, resumable(self.store, execution_id))

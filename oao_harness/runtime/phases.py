@@ -57,7 +57,7 @@ def plan(
         "adapter": adapter,
         "policy": described,
         "limits": _limits_to_json(run.limits),
-        "fingerprints": fingerprints(agent, tools),
+        "fingerprints": fingerprints(agent, tools, policy=run.policy_version),
         "oao": _version(),
     }
     run.fingerprint = digest([str(made_of), str(task)])
