@@ -17,7 +17,7 @@ from rich.text import Text
 from oao_harness.cli.console import console, one_line
 from oao_harness.cli.erasing import compact_store
 from oao_harness.cli.principals import as_user
-from oao_harness.cli.stores import find_run, kept, open_store, store_option
+from oao_harness.cli.stores import find_outer_run, kept, open_store, store_option
 from oao_harness.cli.timeline import text
 from oao_harness.cli.trees import forks_of, nested_in
 from oao_harness.cli.units import plural
@@ -147,7 +147,7 @@ def command(
     who = as_user(by, (), "").id
     on = console()
     with open_store(store) as opened, ExitStack() as leases:
-        records = find_run(opened, id)
+        records = find_outer_run(opened, id)
         execution_id = text(records[0], "execution_id")
         _require_calls(records, wanted, execution_id)
         ids = _family(opened, execution_id, records, forks=forks)

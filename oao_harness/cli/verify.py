@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from oao_harness.cli.console import console, one_line, print_json, print_paragraph, symbol
-from oao_harness.cli.stores import find_run, kept, open_store, store_option
+from oao_harness.cli.stores import find_outer_run, kept, open_store, store_option
 from oao_harness.cli.timeline import text
 from oao_harness.cli.trees import nested_in, progress_bar, summary_of
 from oao_harness.cli.units import local_time, plural
@@ -86,7 +86,7 @@ def command(ctx: click.Context, id: str, *, head: str, every: bool, as_json: boo
 
 def _found(store: Store, wanted: str) -> str:
     try:
-        return text(find_run(store, wanted)[0], "execution_id")
+        return text(find_outer_run(store, wanted)[0], "execution_id")
     except DamagedError:
         # It cannot be read whole; which run is meant is known all the same.
         rows = [one for one in store.runs(limit=None) if wanted == "last" or one.execution_id.startswith(wanted)]

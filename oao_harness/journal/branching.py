@@ -21,7 +21,7 @@ from oao_hookspecs import Clock, Json, Record, Store, without_hash
 __all__ = ["Edit", "branch", "new_id", "where_it_ended"]
 
 _OF_CALLS: Final = frozenset({"call", "outcome", "resolved", "again", "retry", "child"})
-_LEFT_BEHIND: Final = frozenset({"run.finished", "run.suspended", "violation"})
+_LEFT_BEHIND: Final = frozenset({"run.finished", "run.suspended", "violation", "redaction"})
 
 
 def new_id() -> str:

@@ -6,14 +6,14 @@ difference, see `Chain.place_of`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
 from oao_harness.errors import DamagedError
 from oao_hookspecs import Json, Record, digest_of, link
 
-__all__ = ["Chain", "Damage", "Redacted", "intact", "verify"]
+__all__ = ["Chain", "Damage", "Redacted", "intact", "is_original", "verify"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +76,7 @@ def verify(records: Iterable[Record], execution_id: str = "") -> Chain:
         execution_id: The run that they are said to be of; empty where nobody says.
     """
     found: list[Record] = []
+    replaced: set[int] = set()
     damage: Damage | None = None
     previous = ""
     walk = iter(records)
@@ -93,11 +94,13 @@ def verify(records: Iterable[Record], execution_id: str = "") -> Chain:
             # What is missing is said once.
             break
         found.append(record)
+        if "redacted" in record and not is_original(record, previous):
+            replaced.add(len(found))
         previous = str(record.get("hash", ""))
     if damage is None and found and execution_id and found[0].get("execution_id", execution_id) != execution_id:
         damage = Damage(seq=1, why=f"it began another run, {found[0]['execution_id']!r}")
-    declared = _declared(found)
-    problems = [*_undeclared(found, declared), *([damage] if damage is not None else [])]
+    declared = _declared(found, replaced)
+    problems = [*_undeclared(found, replaced, declared), *([damage] if damage is not None else [])]
     return Chain(
         hashes=tuple(str(one.get("hash", "")) for one in found),
         complete=any(one.get("type") == "run.finished" for one in found),
@@ -112,7 +115,7 @@ def verify(records: Iterable[Record], execution_id: str = "") -> Chain:
                 declared_in=cast("int", told["seq"]),
             )
             for seq, (_, told) in sorted(declared.items())
-            if "redacted" in found[seq - 1]
+            if seq in replaced
         ),
     )
 
@@ -141,13 +144,22 @@ def _why_damaged(record: Record, expected: int, previous: str) -> Damage | None:
     hashed = record.get("hash")
     if not isinstance(hashed, str):
         return Damage(seq=seq, why="it has no hash: it was changed, or written by an oao that knew no hashes")
-    redacted = record.get("redacted")
-    if link(previous, str(redacted) if redacted is not None else digest_of(record)) != hashed:
-        return Damage(seq=seq, why="its hash does not follow from the one before it: it was changed")
-    return None
+    if is_original(record, previous) or link(previous, str(record.get("redacted"))) == hashed:
+        return None
+    return Damage(seq=seq, why="its hash does not follow from the one before it: it was changed")
 
 
-def _declared(records: Sequence[Record]) -> Mapping[int, tuple[str, Record]]:
+def is_original(record: Record, previous: str) -> bool:
+    """Return True for a record as it was written: also for the copy that a fork has of one that was redacted.
+
+    Args:
+        record: With its hash.
+        previous: Hash of the one before it; empty for the first one.
+    """
+    return link(previous, digest_of(record)) == record.get("hash")
+
+
+def _declared(records: Sequence[Record], replaced: Container[int]) -> Mapping[int, tuple[str, Record]]:
     """Return what redactions put in place of which record: its digest, and the record that says so, the last one."""
     declared: dict[int, tuple[str, Record]] = {}
     # From the end: a redaction that was redacted itself counts where a later one vouches for it.
@@ -155,7 +167,7 @@ def _declared(records: Sequence[Record]) -> Mapping[int, tuple[str, Record]]:
         if record.get("type") != "redaction" or not isinstance(record.get("seq"), int):
             continue
         own = cast("int", record["seq"])
-        if "redacted" in record and declared.get(own, ("",))[0] != digest_of(record):
+        if own in replaced and declared.get(own, ("",))[0] != digest_of(record):
             continue
         for seq, digest in _listed(record):
             if 0 < seq < own:
@@ -170,10 +182,12 @@ def _listed(record: Record) -> Iterator[tuple[int, str]]:
             yield cast("int", one["seq"]), str(one.get("digest"))
 
 
-def _undeclared(records: Sequence[Record], declared: Mapping[int, tuple[str, Record]]) -> Iterator[Damage]:
+def _undeclared(
+    records: Sequence[Record], replaced: Container[int], declared: Mapping[int, tuple[str, Record]]
+) -> Iterator[Damage]:
     for seq, record in enumerate(records, start=1):
         told = declared.get(seq)
-        if "redacted" in record and told is None:
+        if seq in replaced and told is None:
             yield Damage(seq=seq, why="something was put in its place, and no redaction says so")
         elif told is not None and digest_of(record) != told[0]:
             by: Json = told[1]["seq"]

@@ -19,6 +19,7 @@ http.ended     h, res | error, duration_s
 violation      rule, plugin, reason [, source, n]
 ungoverned     what
 run.finished   status, error, output, totals
+redaction      by, note, records
 ```
 
 `http` is a request that an agent's or a tool's own code sends: number `h`, inside the body of call `parent`; nobody
@@ -30,7 +31,9 @@ number of the recorded event that a replay served; `at` and `duration_s` are the
 calls whose bodies wait for a person. `given` is the request as the agent made it, present where a policy modified it;
 `approvals` are the questions whose approval let the call pass. `in_doubt` are the calls of which a person must say in a
 `resolved` whether they landed, and with what. `batch` holds the ids of the tool calls that one answer of a model asks
-for together. `usage` is `{"in": ..., "out": ..., "estimated": ...}` in tokens. Every record also has `v`, `seq`, `type`
+for together. `usage` is `{"in": ..., "out": ..., "estimated": ...}` in tokens. `redaction` says which records somebody
+replaced, `[{"seq": ..., "digest": ...}]` with the digest of what stands there now; it may follow the end of a run. Each
+of these has as `redacted` the digest of what stood there when it was written. Every record also has `v`, `seq`, `type`
 and `at` (Unix seconds), and in its store a `hash`.
 """
 

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, cast
 
+from oao_harness.journal.chain import is_original
 from oao_harness.journal.secrets import REDACTED, Scrubber
 from oao_hookspecs import Json, Record, digest_of, without_hash
 
@@ -64,17 +65,20 @@ class Redactor:
         """Return what is to be put in place of which record, by `seq`; empty where nothing is found.
 
         Args:
-            records: The whole journal, as it is now.
+            records: The whole journal, as it is now, in order.
         """
         calls = {cast("int", one["n"]): one for one in records if one["type"] == "call"}
         going = _going(records, self.wanted)
         found: dict[int, Record] = {}
+        previous = ""
         for record in records:
             old = without_hash(record)
             new = self._redacted(old, calls, going)
             if new != old:
-                kept = old.get("redacted", digest_of(old))
+                # Of one that was redacted before: what the chain was made over.
+                kept = digest_of(old) if is_original(record, previous) else old.get("redacted", digest_of(old))
                 found[cast("int", old["seq"])] = {**new, "redacted": kept}
+            previous = str(record["hash"])
         return found
 
     def kept_back(self, records: Iterable[Record]) -> list[tuple[int, str]]:

@@ -100,6 +100,11 @@ class Resumption(Matcher):
             if self._may_be_made_again(event):
                 return Served(outcome=Outcome(), decision=event.decision, n=event.call_n, event=event.n, again=True)
             return _in_doubt(event)
+        if "result" in event.redacted and not self.is_over:
+            # What the agent does next would be done with what is not there.
+            what = f"step {event.n} {event.kind} {event.name}"
+            text = f"{what}: its result was redacted, so that nobody can go on with it; run the agent anew"
+            return Divergence(kind="unreadable", text=text, step=event.n, name=event.name)
         children = list(self._descendants(event))
         for child in children:
             self._mark_served(child)

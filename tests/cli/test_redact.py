@@ -292,3 +292,59 @@ def test_a_head_that_no_record_has_is_damage(oao: Oao, journal: Journal) -> None
     assert "no record has the hash" in result.stdout
     wrong = oao("verify", "run-1", "--head", "HEAD")
     assert (wrong.exit_code, wrong.stderr.count("\n")) == (2, 1)
+
+
+AGENT = """
+    import oao_harness
+
+    @oao_harness.tool(effect="once")
+    def look(who):
+        return {"mail": who + "@example.com"}
+
+    @oao_harness.tool(effect="once")
+    def pay(amount):
+        return "paid"
+
+    def agent(task):
+        found = look(task)
+        return pay(900)
+"""
+POLICY = '[[rule]]\nname = "sums"\ntools = ["pay"]\nthen = "ask"\nreason = "money"\n[tools]\nallow = ["*"]\n'
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        (["--field", "tool.look.req.who"], "step 1 was redacted after it was recorded"),
+        (["--field", "tool.look.res.mail"], "its result was redacted, so that nobody can go on with it"),
+    ],
+)
+def test_a_redacted_run_that_is_resumed_stops_and_says_why(
+    oao: Oao, folder: Path, write: Any, option: list[str], said: str
+) -> None:
+    """Neither a crash nor an agent that goes on with `<redacted>`."""
+    write("desk", AGENT)
+    (folder / "policy.toml").write_text(POLICY, encoding="utf-8")
+    assert oao("run", "desk:agent", "alice", "--policy", "policy.toml").exit_code == 3
+    assert oao("redact", "last", *option, "--yes").exit_code == 0
+    assert oao("verify", "last").exit_code == 0
+    assert oao("approve", "last").exit_code == 0
+
+    result = oao("resume", "last")
+
+    assert result.exit_code == 1
+    assert said in " ".join(result.stdout.split())
+
+
+def test_a_fork_of_a_redacted_run_is_in_order_and_can_be_redacted_too(oao: Oao, folder: Path, write: Any) -> None:
+    """It has copies of redacted records, written as they are: no replacement in its own journal."""
+    write("desk", AGENT)
+    assert oao("run", "desk:agent", "alice").exit_code == 0
+    assert oao("redact", "last", "--field", "tool.pay.req.amount", "--yes").exit_code == 0
+    assert oao("fork", "last", "--at", "2").exit_code == 0
+    fork = json.loads(oao("runs", "--json").stdout)[0]["execution_id"]
+
+    assert oao("verify", fork).exit_code == 0
+    assert oao("redact", fork, "--text", "alice", "--yes").exit_code == 0
+    assert oao("verify", fork).exit_code == 0
+    assert oao("verify", "--all").exit_code == 0

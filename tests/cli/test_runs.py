@@ -92,8 +92,8 @@ def test_runs_are_filtered(oao: Oao, journal: Journal) -> None:
     """By agent, status, start, and lineage; nested runs only with --all."""
     journal("old", finished("FAILED"), at=1000)
     journal("new", finished("SUCCESS"), at=time.time() - 3600, agent="refund")
-    journal("inner", {"type": "run.started", "agent": "inner", "parent": "new"}, at=time.time() - 3500)
-    journal("fork", {"type": "run.started", "agent": "support", "forked": {"run": "old", "at": 2}}, at=2000)
+    journal("inner", agent="inner", parent="new", at=time.time() - 3500)
+    journal("fork", forked={"run": "old", "at": 2}, at=2000)
 
     def ids(*options: str) -> list[str]:
         return [one["execution_id"] for one in json.loads(oao("runs", *options, "--json").stdout)]

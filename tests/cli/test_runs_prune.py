@@ -30,12 +30,12 @@ def runs(journal: Journal) -> None:
         END,
         at=old,
     )
-    journal("in-1", {"type": "run.started", "agent": "inner", "parent": "old-1"}, at=old)
+    journal("in-1", agent="inner", parent="old-1", at=old)
     journal("old-2", {**END, "status": "FAILED"}, at=old + 10)
     journal("held", HELD, at=old + 20)
     journal("dead", at=old + 30)
     journal("new", END, at=now)
-    journal("fork", {"type": "run.started", "agent": "support", "forked": {"run": "old-1", "at": 2}}, END, at=now + 1)
+    journal("fork", END, forked={"run": "old-1", "at": 2}, at=now + 1)
 
 
 def left(oao: Oao) -> set[str]:
