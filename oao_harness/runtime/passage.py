@@ -34,7 +34,7 @@ from oao_harness.runtime.judging import (
     reserve,
     settle,
 )
-from oao_harness.runtime.retry import delay_before_retry
+from oao_harness.runtime.revisits import Visit
 from oao_harness.runtime.run import Run
 from oao_harness.runtime.shapes import Answer
 from oao_harness.runtime.watchdog import Watch, watch_call
@@ -43,7 +43,6 @@ from oao_hookspecs import (
     Call,
     CallDecided,
     CallFinished,
-    CallRetried,
     Decision,
     Deny,
     Json,
@@ -62,7 +61,6 @@ __all__ = [
     "must_redact",
     "redacting",
     "redacting_error",
-    "retrying",
 ]
 
 # Each approval may give other arguments, and each is judged again: one that is undone would be given for ever.
@@ -99,6 +97,8 @@ class Ticket:
     """The call whose body made this one, of this run or of one that it is nested in."""
     waits: bool = False
     """True where its body waits for a person."""
+    visit: Visit | None = None
+    """Its place in the history of the agent's framework, where that can go back."""
     changed: bool = False
     """True where a policy or an approval put other arguments in place of the agent's."""
 
@@ -143,15 +143,18 @@ def begin(run: Run, request: Call, *, patient: bool = False) -> Steps[Ticket]:
     outer = frame.get()
     parent = outer.n if outer is not None and outer.run is run else None
     call, served = (request, None) if run.is_plain else (yield from _match(run, request, patient=patient))
+    visit = run.revisits.visit(request, parent) if run.revisits is not None else None
+    if served is None and visit is not None:
+        served = visit.served
     n = run.next_number(served)
-    ticket = Ticket(run=run, n=n, request=request, call=call, parent=parent, served=served, outer=outer)
+    ticket = Ticket(run=run, n=n, request=request, call=call, parent=parent, served=served, outer=outer, visit=visit)
     try:
         decision, by = (ALLOWED, run) if is_unjudged(run, call) else (yield from _judge(ticket))
         if not isinstance(decision, Deny):
             ticket.reserved, denial, by = reserve(run, ticket.call, spends=served is None or served.again)
             decision = denial or decision
         recorded = served.decision if served is not None else decision.verdict
-        if not isinstance(decision, Deny) and recorded.partition(" ")[0] != decision.verdict:
+        if recorded and not isinstance(decision, Deny) and recorded.partition(" ")[0] != decision.verdict:
             text = f"{call.kind} {call.name}: {recorded} when recorded, {decision.verdict} now (replay diverged)"
             step = served.event if served is not None else None
             yield from diverging(run, Divergence(kind="verdict", text=text, step=step, name=call.name), n)
@@ -348,6 +351,8 @@ def finish(ticket: Ticket, answer: Answer | None, error: BaseException | None) -
             attempts=ticket.attempts,
             duration_s=run.clock.monotonic() - ticket.started,
         )
+    if ticket.visit is not None and run.revisits is not None:
+        run.revisits.ended(ticket.visit, outcome)
     overspent = _settle(ticket, outcome.usage)
     interrupted = isinstance(error, asyncio.CancelledError) and isinstance(run.halted, RunSuspended)
     if ticket.waits or interrupted:
@@ -472,25 +477,3 @@ def _withholding(ticket: Ticket, value: object, refusal: tuple[Deny, Run]) -> St
 def must_redact(ticket: Ticket) -> bool:
     """Return True where somebody must see a tool's result before the agent does."""
     return ticket.run.redacts and ticket.call.kind == "tool"
-
-
-def retrying(ticket: Ticket, error: BaseException, *, began: bool = False) -> Steps[float | None]:
-    """Return the seconds to wait before another try, written and observed, or None where there is none."""
-    run = ticket.run
-    if began or ticket.served is not None or not isinstance(error, Exception) or run.halted is not None or run.closed:
-        return None
-    if ticket.call.kind == "model" and run.replay is not None and run.replay.plays_wire:
-        # Its requests come from the recording, and that holds every try that was made.
-        return None
-    left_s = None if run.deadline is None else run.deadline - run.clock.monotonic()
-    delay_s = delay_before_retry(run.limits.retry, ticket.call, error, ticket.attempts, left_s)
-    if delay_s is None:
-        return None
-    text = error_line(error)
-    run.write("retry", {"n": ticket.n, "attempt": ticket.attempts, "delay_s": delay_s, "error": text})
-    if run.hooks.heard("oao_call_retried"):
-        event = CallRetried(
-            execution_id=run.execution_id, n=ticket.n, attempt=ticket.attempts, delay_s=delay_s, error=text
-        )
-        yield from observe(run.hooks, "oao_call_retried", {"event": event, "run": run})
-    return delay_s
