@@ -152,10 +152,7 @@ class GraphRevisits:
 
 def _edits(given: object) -> bool:
     """Return True for an input that changes the state that a graph goes back to."""
-    if not isinstance(given, Command):
-        return False
-    command: Any = given
-    return bool(command.update) or bool(command.goto)
+    return isinstance(given, Command) and any(getattr(cast("Any", given), name) for name in ("update", "goto"))
 
 
 def _path(path: tuple[Any, ...]) -> str:

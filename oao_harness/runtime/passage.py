@@ -34,6 +34,7 @@ from oao_harness.runtime.judging import (
     reserve,
     settle,
 )
+from oao_harness.runtime.overrides import overridden
 from oao_harness.runtime.revisits import Visit
 from oao_harness.runtime.run import Run
 from oao_harness.runtime.shapes import Answer
@@ -110,7 +111,12 @@ class Ticket:
     @property
     def acting(self) -> Call:
         """What the body is given: the agent's own request, or what the policies made of it."""
-        return self.call if self.changed else self.request
+        return self.call if self.changed or self.is_swapped else self.request
+
+    @property
+    def is_swapped(self) -> bool:
+        """True where another model is asked than the one that the agent names."""
+        return self.call.kind == "model" and self.call.name != self.request.name
 
     @property
     def event(self) -> int | None:
@@ -144,8 +150,8 @@ def begin(run: Run, request: Call, *, patient: bool = False) -> Steps[Ticket]:
     parent = outer.n if outer is not None and outer.run is run else None
     call, served = (request, None) if run.is_plain else (yield from _match(run, request, patient=patient))
     visit = run.revisits.visit(request, parent) if run.revisits is not None else None
-    if served is None and visit is not None:
-        served = visit.served
+    served = visit.served if served is None and visit is not None else served
+    call = overridden(run, call) if served is None or served.again else call
     n = run.next_number(served)
     ticket = Ticket(run=run, n=n, request=request, call=call, parent=parent, served=served, outer=outer, visit=visit)
     try:
@@ -227,10 +233,12 @@ def _write_call(ticket: Ticket, decision: Decision) -> None:
     if isinstance(decision, Allow) and decision.would:
         run.note_observed(ticket.call, decision)
     if served is not None and served.again and not isinstance(decision, Deny):
-        run.write("again", {"n": ticket.n})
+        run.write("again", {"n": ticket.n, **({"name": ticket.call.name} if ticket.is_swapped else {})})
     else:
         given = ticket.request if ticket.changed else None
         fields = call_fields(ticket.call, decision, n=ticket.n, parent=ticket.parent, given=given)
+        if ticket.is_swapped:
+            fields["given_name"] = ticket.request.name
         if ticket.granted:
             fields["approvals"] = [question.request.id for question in ticket.granted]
         if ticket.event is not None:
@@ -296,6 +304,11 @@ def _match(run: Run, request: Call, *, patient: bool) -> Steps[tuple[Call, Serve
     try:
         call = run.described(request)
         served = run.replay.serve(call, run.label) if run.replay is not None else None
+        if run.resumption is not None and not isinstance(served, Served):
+            other = overridden(run, call)
+            again = run.resumption.serve(other, run.label) if other is not call else None
+            if isinstance(again, Served):
+                call, served = other, again
     except Exception as error:
         reason = f"the gate failed: {error_line(error)}"
         yield from run.halting(PolicyViolation(reason, rule="gate", plugin="oao"))

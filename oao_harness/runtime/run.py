@@ -91,6 +91,8 @@ class Run:
     """What the run did before it was interrupted; None where it began in this process."""
     revisits: Revisits | None = None
     """The calls made so far, where the agent's framework can go back and make them again."""
+    model_override: str | None = None
+    """The model that live calls of this run, and of those nested in it, are made with; None is what the agent asks."""
     muted: bool = False
     """True where the journal is complete already, or another process has it: nothing is written to it again."""
 
