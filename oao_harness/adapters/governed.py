@@ -12,6 +12,7 @@ from oao_harness.journal.codec import decode, encode
 from oao_harness.runtime import gate
 from oao_harness.runtime.context import current
 from oao_harness.runtime.judging import require_unchanged
+from oao_harness.runtime.overrides import is_swap, refuse_swap
 from oao_harness.runtime.reach import TOOL_MARK
 from oao_harness.runtime.usage import estimate_input_tokens, estimate_tokens, read_usage
 from oao_hookspecs import Call, Effect, Json, ModelCall, ProposedCall, ToolCall, Usage
@@ -21,6 +22,10 @@ __all__ = ["governed", "is_governed", "mark_governed", "model", "tool"]
 F = TypeVar("F", bound=Callable[..., Any])
 
 _MARK: Final = "__oao_governed__"
+_NO_NAME: Final = (
+    "it is a function of this program, and its name is no choice of a model; change the agent's code, or leave the "
+    "model as it is"
+)
 _VALUES: Final = gate.ValueShape()
 
 
@@ -169,6 +174,8 @@ def governed(function: F, describe: Callable[[Mapping[str, Json]], Call], shape_
             if judged is call:
                 require_unchanged(call, lambda: describe(cast("Mapping[str, Json]", encode(bind(args, kwargs)))))
                 return function(*args, **kwargs)
+            if is_swap(judged, call):
+                refuse_swap(judged, call.name, _NO_NAME)
             if not isinstance(judged, ToolCall):
                 raise ConfigError(f"model {judged.name!r}: a policy modified the request; only tool arguments can be")
             return function(**cast("dict[str, Any]", decode(judged.arguments)))

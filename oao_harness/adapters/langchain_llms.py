@@ -10,6 +10,7 @@ from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 
 from oao_harness.adapters.langchain_params import model_name, params_of, refuse_modified, usage_or_estimate
 from oao_harness.adapters.langchain_scope import guard_cache, scope
+from oao_harness.adapters.langchain_swapping import swapping
 from oao_harness.adapters.langchain_usual import marked_partial, refuse_partial
 from oao_harness.adapters.patching import (
     Arguments,
@@ -58,12 +59,12 @@ def install() -> None:
 
 def _prepare(model: BaseLLM, _function: Callable[..., Any], arguments: Arguments, _call_id: str | None) -> Request:
     call = _describe(model, arguments)
-    return Request(call=call, shape=_CompletionShape(call), arguments=refuse_modified)
+    return swapping(Request(call=call, shape=_CompletionShape(call), arguments=refuse_modified), model, arguments)
 
 
 def _prepare_call(model: BaseLLM, _function: Callable[..., Any], arguments: Arguments, _call_id: str | None) -> Request:
     call = _describe(model, arguments)
-    return Request(call=call, shape=_TextShape(call), arguments=refuse_modified)
+    return swapping(Request(call=call, shape=_TextShape(call), arguments=refuse_modified), model, arguments)
 
 
 def _describe(model: BaseLLM, arguments: Arguments) -> ModelCall:

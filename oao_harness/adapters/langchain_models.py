@@ -12,6 +12,7 @@ from oao_harness.adapters.langchain_answers import ChatShape, EventShape
 from oao_harness.adapters.langchain_messages import canonical_message, register_values, tool_schema
 from oao_harness.adapters.langchain_params import model_name, params_of, refuse_modified
 from oao_harness.adapters.langchain_scope import guard_cache, scope
+from oao_harness.adapters.langchain_swapping import swapping
 from oao_harness.adapters.patching import (
     Arguments,
     Leaf,
@@ -72,14 +73,14 @@ def _prepare(
     model: BaseChatModel, _function: Callable[..., Any], arguments: Arguments, _call_id: str | None
 ) -> Request:
     call = _describe(model, arguments)
-    return Request(call=call, shape=ChatShape(call), arguments=refuse_modified)
+    return swapping(Request(call=call, shape=ChatShape(call), arguments=refuse_modified), model, arguments)
 
 
 def _prepare_events(
     model: BaseChatModel, _function: Callable[..., Any], arguments: Arguments, _call_id: str | None
 ) -> Request:
     call = _describe(model, arguments)
-    return Request(call=call, shape=EventShape(call), arguments=refuse_modified)
+    return swapping(Request(call=call, shape=EventShape(call), arguments=refuse_modified), model, arguments)
 
 
 def _describe(model: BaseChatModel, arguments: Arguments) -> ModelCall:

@@ -13,15 +13,15 @@ import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import aclosing, closing
 from contextvars import ContextVar
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, Protocol, cast
 from weakref import WeakSet
 
-from oao_harness.errors import FrameworkError
+from oao_harness.adapters.requiring import require
 from oao_harness.runtime import gate
 from oao_harness.runtime.context import current, is_possible
 from oao_harness.runtime.judging import require_unchanged
+from oao_harness.runtime.overrides import is_swap
 from oao_harness.runtime.within import each_within, each_within_async
 from oao_hookspecs import Call, Json
 
@@ -77,6 +77,8 @@ class Request:
     """A `StreamShape` where the leaf streams."""
     arguments: Callable[[Call], Arguments]
     """The method's arguments for a call that a policy modified."""
+    swap: Callable[[Call], tuple[Any, Arguments]] | None = None
+    """The instance and the arguments that ask another model the same."""
 
 
 class Prepare(Protocol):
@@ -120,6 +122,10 @@ class Mark:
         """Return True where a method belongs to the call that is being made; False for a recursion."""
         return self.instance is instance and bool(self.entered) and function not in self.entered
 
+    def of(self, instance: object) -> Mark:
+        """Return the mark for another instance that is to be run in place of this one."""
+        return self if instance is self.instance else replace(self, instance=instance)
+
     def entering(self, function: object, is_entry: bool = False) -> Mark:
         """Return the mark for inside of one more method of the same call."""
         return Mark(self.instance, (*self.entered, function), self.is_entry and is_entry)
@@ -161,10 +167,10 @@ def _govern_sync(function: Callable[..., Any], prepare: Prepare, is_entry: bool)
         inner = Mark(self, (function,), is_entry)
 
         def act(judged: Call) -> Any:
-            positional, named = _judged_arguments(
-                request, judged, lambda: prepare(self, function, (args, kwargs), None), (args, kwargs)
+            one, (positional, named) = _judged(
+                request, judged, lambda: prepare(self, function, (args, kwargs), None), (self, (args, kwargs))
             )
-            return _marked(inner, function, self, positional, named)
+            return _marked(inner.of(one), function, one, positional, named)
 
         return gate.call(run, request.call, act, request.shape)
 
@@ -183,10 +189,10 @@ def _govern_async(function: Callable[..., Any], prepare: Prepare, is_entry: bool
         inner = Mark(self, (function,), is_entry)
 
         async def act(judged: Call) -> Any:
-            positional, named = _judged_arguments(
-                request, judged, lambda: prepare(self, function, (args, kwargs), None), (args, kwargs)
+            one, (positional, named) = _judged(
+                request, judged, lambda: prepare(self, function, (args, kwargs), None), (self, (args, kwargs))
             )
-            return await _marked_async(inner, function, self, positional, named)
+            return await _marked_async(inner.of(one), function, one, positional, named)
 
         return await gate.acall(run, request.call, act, request.shape)
 
@@ -209,10 +215,10 @@ def _govern_stream(function: Callable[..., Any], prepare: Prepare, _is_entry: bo
         inner = Mark(self, (function,))
 
         def act(judged: Call) -> Iterator[_Piece]:
-            positional, named = _judged_arguments(
-                request, judged, lambda: prepare(self, function, (args, kwargs), None), (args, kwargs)
+            one, (positional, named) = _judged(
+                request, judged, lambda: prepare(self, function, (args, kwargs), None), (self, (args, kwargs))
             )
-            for chunk in each_within(mark, inner, lambda: function(self, *positional, **named)):
+            for chunk in each_within(mark, inner.of(one), lambda: function(one, *positional, **named)):
                 yield _Piece(chunk, shape.snapshot(chunk))
             joined.is_whole = True
 
@@ -249,10 +255,12 @@ def _govern_astream(function: Callable[..., Any], prepare: Prepare, _is_entry: b
         inner = Mark(self, (function,))
 
         async def act(judged: Call) -> AsyncIterator[_Piece]:
-            positional, named = _judged_arguments(
-                request, judged, lambda: prepare(self, function, (args, kwargs), None), (args, kwargs)
+            one, (positional, named) = _judged(
+                request, judged, lambda: prepare(self, function, (args, kwargs), None), (self, (args, kwargs))
             )
-            async with aclosing(each_within_async(mark, inner, lambda: function(self, *positional, **named))) as chunks:
+            async with aclosing(
+                each_within_async(mark, inner.of(one), lambda: function(one, *positional, **named))
+            ) as chunks:
                 async for chunk in chunks:
                     yield _Piece(chunk, shape.snapshot(chunk))
             joined.is_whole = True
@@ -269,9 +277,12 @@ def _govern_astream(function: Callable[..., Any], prepare: Prepare, _is_entry: b
     return wrapper
 
 
-def _judged_arguments(request: Request, judged: Call, again: Callable[[], Request], given: Arguments) -> Arguments:
+def _judged(
+    request: Request, judged: Call, again: Callable[[], Request], given: tuple[Any, Arguments]
+) -> tuple[Any, Arguments]:
     if judged is not request.call:
-        return request.arguments(judged)
+        swaps = request.swap is not None and is_swap(judged, request.call)
+        return request.swap(judged) if request.swap is not None and swaps else (given[0], request.arguments(judged))
     if judged.kind == "tool":
         # Not for models: to describe a conversation a second time costs as much as all the rest of the gate.
         require_unchanged(judged, lambda: again().call)
@@ -469,29 +480,3 @@ def _descendants(cls: type[Any]) -> Iterator[type[Any]]:
     for child in children:
         yield child
         yield from _descendants(child)
-
-
-def require(cls: type, names: Iterable[str], distribution: str) -> None:
-    """Refuse a framework whose class lacks what is patched: what cannot be governed must not run unnoticed.
-
-    Args:
-        cls: The class.
-        names: Its methods and attributes that the adapter relies on.
-        distribution: The package that the class comes from.
-
-    Raises:
-        FrameworkError: One is missing.
-    """
-    annotated = {name for base in cls.__mro__ for name in vars(base).get("__annotations__", {})}
-    missing = [name for name in names if not hasattr(cls, name) and name not in annotated]
-    if not missing:
-        return
-    try:
-        installed = version(distribution)
-    except PackageNotFoundError:
-        installed = "of unknown version"
-    raise FrameworkError(
-        f"{cls.__module__}.{cls.__qualname__} has no {', '.join(missing)}, which oao governs; "
-        f"installed is {distribution} {installed}; "
-        f"install a version that oao-harness supports (see its extras), or a newer oao-harness"
-    )

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from oao_harness.adapters.patching import require, set_method
+from oao_harness.adapters.sdk_models import swapped
 from oao_harness.adapters.sdk_responses import (
     Recorded,
     decoded,
@@ -36,6 +37,7 @@ from oao_harness.runtime import gate
 from oao_harness.runtime.context import Frame, current, frame
 from oao_harness.runtime.dispatch import drive
 from oao_harness.runtime.outside import governed_model_call, is_watched
+from oao_harness.runtime.overrides import is_swap
 from oao_harness.runtime.passage import Ticket, diverging
 from oao_harness.runtime.run import Run
 from oao_hookspecs import Call, Json, ModelCall
@@ -180,13 +182,15 @@ class _Request:
         raise error
 
     def check(self, judged: Call) -> None:
-        """Refuse to send a request that a policy modified.
+        """Send to another model where that alone was changed; refuse what a policy modified.
 
         Raises:
-            ConfigError: One did.
+            ConfigError: A policy did.
         """
         self.acted = True
-        if judged is not self.call:
+        if is_swap(judged, self.call):
+            self._options = swapped(self._options, judged, self.call.name)
+        elif judged is not self.call:
             raise ConfigError(
                 f"model {judged.name!r}: a policy modified the request, and only the arguments of tools can be "
                 "modified; let the policy deny the call, or change the prompt in the agent"

@@ -444,6 +444,8 @@ class Orchestrator(Inbox):
         started = records[0]
         principal = principal_from_json(started.get("principal"))
         run = self._bare_run(execution_id, str(started["agent"]), decode_task(started, task), None, principal)
+        forked = cast("Mapping[str, Json]", started.get("forked") or {})
+        run.model_override = cast("str | None", forked.get("model"))
         run.questions, run.doubts = Questions(records), doubts_of(records)
         if run.questions.pending(self._clock.time()) or is_said(records, run.doubts):
             return run

@@ -33,6 +33,8 @@ from oao_harness.runtime.judging import (
     reserve,
     settle,
 )
+from oao_harness.runtime.overrides import overridden
+from oao_harness.runtime.revisits import Visit
 from oao_harness.runtime.run import Run, interruption
 from oao_harness.runtime.shapes import Answer
 from oao_harness.runtime.watchdog import Watch, watch_call
@@ -94,6 +96,8 @@ class Ticket:
     """The call whose body made this one, of this run or of one that it is nested in."""
     waits: bool = False
     """True where its body waits for a person."""
+    visit: Visit | None = None
+    """Its place in the history of the agent's framework, where that can go back."""
     changed: bool = False
     """True where a policy or an approval put other arguments in place of the agent's."""
 
@@ -105,7 +109,12 @@ class Ticket:
     @property
     def acting(self) -> Call:
         """What the body is given: the agent's own request, or what the policies made of it."""
-        return self.call if self.changed else self.request
+        return self.call if self.changed or self.is_swapped else self.request
+
+    @property
+    def is_swapped(self) -> bool:
+        """True where another model is asked than the one that the agent names."""
+        return self.call.kind == "model" and self.call.name != self.request.name
 
     @property
     def event(self) -> int | None:
@@ -138,15 +147,18 @@ def begin(run: Run, request: Call, *, patient: bool = False) -> Steps[Ticket]:
     outer = frame.get()
     parent = outer.n if outer is not None and outer.run is run else None
     call, served = (request, None) if run.is_plain else (yield from _match(run, request, patient=patient))
+    visit = run.revisits.visit(request, parent) if run.revisits is not None else None
+    served = visit.served if served is None and visit is not None else served
+    call = overridden(run, call) if served is None or served.again else call
     n = run.next_number(served)
-    ticket = Ticket(run=run, n=n, request=request, call=call, parent=parent, served=served, outer=outer)
+    ticket = Ticket(run=run, n=n, request=request, call=call, parent=parent, served=served, outer=outer, visit=visit)
     try:
         decision, by = (ALLOWED, run) if is_unjudged(run, call) else (yield from _judge(ticket))
         if not isinstance(decision, Deny):
             ticket.reserved, denial, by = reserve(run, ticket.call, spends=served is None or served.again)
             decision = denial or decision
         recorded = served.decision if served is not None else decision.verdict
-        if not isinstance(decision, Deny) and recorded.partition(" ")[0] != decision.verdict:
+        if recorded and not isinstance(decision, Deny) and recorded.partition(" ")[0] != decision.verdict:
             text = f"{call.kind} {call.name}: {recorded} when recorded, {decision.verdict} now (replay diverged)"
             step = served.event if served is not None else None
             yield from diverging(run, Divergence(kind="verdict", text=text, step=step, name=call.name), n)
@@ -219,10 +231,12 @@ def _write_call(ticket: Ticket, decision: Decision) -> None:
     if isinstance(decision, Allow) and decision.would:
         run.note_observed(ticket.call, decision)
     if served is not None and served.again and not isinstance(decision, Deny):
-        run.write("again", {"n": ticket.n})
+        run.write("again", {"n": ticket.n, **({"name": ticket.call.name} if ticket.is_swapped else {})})
     else:
         given = ticket.request if ticket.changed else None
         fields = call_fields(ticket.call, decision, n=ticket.n, parent=ticket.parent, given=given)
+        if ticket.is_swapped:
+            fields["given_name"] = ticket.request.name
         if ticket.granted:
             fields["approvals"] = [question.request.id for question in ticket.granted]
         if ticket.event is not None:
@@ -288,6 +302,11 @@ def _match(run: Run, request: Call, *, patient: bool) -> Steps[tuple[Call, Serve
     try:
         call = run.described(request)
         served = run.replay.serve(call, run.label) if run.replay is not None else None
+        if run.resumption is not None and not isinstance(served, Served):
+            other = overridden(run, call)
+            again = run.resumption.serve(other, run.label) if other is not call else None
+            if isinstance(again, Served):
+                call, served = other, again
     except Exception as error:
         reason = f"the gate failed: {error_line(error)}"
         yield from run.halting(PolicyViolation(reason, rule="gate", plugin="oao"))
@@ -343,6 +362,8 @@ def finish(ticket: Ticket, answer: Answer | None, error: BaseException | None) -
             attempts=ticket.attempts,
             duration_s=run.clock.monotonic() - ticket.started,
         )
+    if ticket.visit is not None and run.revisits is not None:
+        run.revisits.ended(ticket.visit, outcome)
     overspent = _settle(ticket, outcome.usage)
     if isinstance(error, KeyboardInterrupt):
         run.latch(interruption())

@@ -1,4 +1,4 @@
-"""Between a call's effect and its end: what redactors leave of its result, and whether it is tried again."""
+"""Between a call's effect and its end: what redactors leave of its result or error."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from dataclasses import replace
 from typing import TypeVar
 
 from oao_harness.journal.codec import alike, decode_error, encode_error, error_line, opaque
-from oao_harness.runtime.dispatch import Steps, observe
+from oao_harness.runtime.dispatch import Steps
 from oao_harness.runtime.judging import redacted
 from oao_harness.runtime.passage import Ticket, finish
-from oao_harness.runtime.retry import delay_before_retry
 from oao_harness.runtime.run import Run
 from oao_harness.runtime.shapes import Answer
-from oao_hookspecs import CallRetried, Deny, Json
+from oao_hookspecs import Deny, Json
 
-__all__ = ["must_redact", "redacting", "redacting_error", "retrying"]
+__all__ = ["must_redact", "redacting", "redacting_error"]
 
 T = TypeVar("T")
 
@@ -86,25 +85,3 @@ def _withholding(ticket: Ticket, value: object, refusal: tuple[Deny, Run]) -> St
 def must_redact(ticket: Ticket) -> bool:
     """Return True where somebody must see a tool's result before the agent does."""
     return ticket.run.redacts and ticket.call.kind == "tool"
-
-
-def retrying(ticket: Ticket, error: BaseException, *, began: bool = False) -> Steps[float | None]:
-    """Return the seconds to wait before another try, written and observed, or None where there is none."""
-    run = ticket.run
-    if began or ticket.served is not None or not isinstance(error, Exception) or run.halted is not None or run.closed:
-        return None
-    if ticket.call.kind == "model" and run.replay is not None and run.replay.plays_wire:
-        # Its requests come from the recording, and that holds every try that was made.
-        return None
-    left_s = None if run.deadline is None else run.deadline - run.clock.monotonic()
-    delay_s = delay_before_retry(run.limits.retry, ticket.call, error, ticket.attempts, left_s)
-    if delay_s is None:
-        return None
-    text = error_line(error)
-    run.write("retry", {"n": ticket.n, "attempt": ticket.attempts, "delay_s": delay_s, "error": text})
-    if run.hooks.heard("oao_call_retried"):
-        event = CallRetried(
-            execution_id=run.execution_id, n=ticket.n, attempt=ticket.attempts, delay_s=delay_s, error=text
-        )
-        yield from observe(run.hooks, "oao_call_retried", {"event": event, "run": run})
-    return delay_s

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from oao_harness.journal.resumption import Resumption
     from oao_harness.journal.writer import Writer
     from oao_harness.runtime.catalog import Catalog
+    from oao_harness.runtime.revisits import Revisits
     from oao_harness.runtime.shared_budget import SharedBudget
 
 __all__ = ["Run", "interruption"]
@@ -99,6 +100,10 @@ class Run:
     """Calls that a person must decide about before it can go on."""
     resumption: Resumption | None = None
     """What the run did before it was interrupted; None where it began in this process."""
+    revisits: Revisits | None = None
+    """The calls made so far, where the agent's framework can go back and make them again."""
+    model_override: str | None = None
+    """The model that live calls of this run, and of those nested in it, are made with; None is what the agent asks."""
     muted: bool = False
     """True where the journal is complete already, or another process has it: nothing is written to it again."""
 
@@ -229,7 +234,7 @@ class Run:
     @property
     def is_plain(self) -> bool:
         """True where a call is what the agent made it: nothing is played, nothing is declared about its tool."""
-        return self.replay is None and not self._has_traits
+        return self.replay is None and self.revisits is None and not self._has_traits
 
     @functools.cached_property
     def _has_traits(self) -> bool:
