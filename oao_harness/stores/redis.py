@@ -140,9 +140,10 @@ class RedisStore:
         for record in records:
             line, hashed = chained(hashed, record)
             lines.append(line)
+        keys, start, rest = list[Value](), list[Value](), list[Value]()
         if says is None and not replaced and lines:
             script, keys = "append", [self._run(execution_id), self._log(execution_id)]
-            start, rest = list[Value](), [first, *lines]
+            rest = [first, *lines]
         else:
             script, keys, start = "write", self._keys(execution_id), [_bytes(execution_id)]
             rest = [self._keep_ms, *_told(says), len(replaced)]
