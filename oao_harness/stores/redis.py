@@ -26,7 +26,7 @@ from oao_hookspecs import Record, RunQuery, RunSummary, chained, line_of, withou
 
 __all__ = ["RedisStore"]
 
-_SCRIPTS: Final = ("claim", "lease", "append", "delete", "runs")
+_SCRIPTS: Final = ("claim", "lease", "append", "write", "delete", "runs")
 _CONNECTIONS: Final = 250  # twice a worker's 100 runs, and 50
 _PAGE: Final = 1000
 _SCANNED: Final = 5000
@@ -140,17 +140,22 @@ class RedisStore:
         for record in records:
             line, hashed = chained(hashed, record)
             lines.append(line)
-        others = list[Value]()
-        for seq, record in replaced.items():
-            others += [seq, line_of(without_hash(record))[:-1]]
+        keys, start, rest = list[Value](), list[Value](), list[Value]()
+        if says is None and not replaced and lines:
+            script, keys = "append", [self._run(execution_id), self._log(execution_id)]
+            rest = [first, *lines]
+        else:
+            script, keys, start = "write", self._keys(execution_id), [_bytes(execution_id)]
+            rest = [self._keep_ms, *_told(says), len(replaced)]
+            for seq, record in replaced.items():
+                rest += [seq, line_of(without_hash(record))[:-1]]
+            rest += [first, *lines]
 
         def args(*, lost: bool) -> Sequence[Value]:
-            start: list[Value] = [_bytes(execution_id), epoch, "1" if lost else "", previous, hashed, self._keep_ms]
-            return [*start, *_told(says), len(replaced), *others, first, *lines]
+            return [*start, epoch, "1" if lost else "", previous, hashed, *rest]
 
-        keys = self._keys(execution_id)
         try:
-            answer = self._client.run("append", keys, args(lost=again), lost=lambda: args(lost=True))
+            answer = self._client.run(script, keys, args(lost=again), lost=lambda: args(lost=True))
         except BaseException:
             if records:
                 self._doubts[execution_id] = _Doubt(epoch, first, previous)

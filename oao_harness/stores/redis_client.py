@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias, cast
 
 import redis
 from redis.backoff import ExponentialBackoff, NoBackoff
-from redis.exceptions import NoPermissionError
+from redis.exceptions import NoPermissionError, NoScriptError
 from redis.retry import Retry
 
 from oao_harness.errors import ConfigError, StoreError
@@ -141,7 +141,16 @@ class RedisClient:
             nonlocal tried
             tried = lost() if lost is not None else args
 
-        return self.ask(lambda: self._scripts[script](keys=keys, args=tried), failed)
+        found = self._scripts[script]
+
+        def ask() -> Any:
+            try:
+                return self.redis.execute_command("EVALSHA", found.sha, len(keys), *keys, *tried)
+            except NoScriptError:
+                # The server is new, or has forgotten it.
+                return found(keys=keys, args=tried)
+
+        return self.ask(ask, failed)
 
     def ask(self, question: Callable[[], Any], failed: Callable[[Exception], None] | None = None) -> Any:
         """Return what the server answers, asked again where the connection broke.

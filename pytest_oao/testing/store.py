@@ -74,7 +74,7 @@ class StoreConformance(StoreTogether):
     moved: else the tests wait, about 2 seconds in all. The runs that these tests write need not be the only ones.
     """
 
-    TTL_S = 0.3
+    TTL_S = 0.2
     """Seconds that a short lease lives in these tests."""
 
     @pytest.fixture

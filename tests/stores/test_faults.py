@@ -95,7 +95,7 @@ def open_store(place: str) -> Store:
 def test_a_writer_that_is_killed_leaves_a_beginning(place: str) -> None:
     """`kill -9` at random moments, each time another process goes on: whole batches, chained; nothing kept is lost."""
     rng, expected = random.Random(7), 0
-    for _ in range(8):
+    for _ in range(5):
         process = start(WRITER, place, "run")
         assert process.stdout is not None
         assert process.stdout.readline().split() == ["ready", str(expected)]
@@ -113,7 +113,7 @@ def test_a_writer_that_is_killed_leaves_a_beginning(place: str) -> None:
         while count < expected:
             count += 1 + count % 5
         assert count == expected
-    assert expected > 50
+    assert expected > 20
 
 
 def test_an_upgrade_that_is_killed_begins_anew(tmp_path: Path) -> None:
