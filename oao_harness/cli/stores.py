@@ -12,6 +12,7 @@ import click
 
 from oao_harness.errors import UsageError
 from oao_harness.runtime.orchestrator import Orchestrator
+from oao_harness.stores.registry import split_sqlite
 from oao_hookspecs import Record, RunQuery, RunSummary, Store
 
 __all__ = ["DEFAULT_STORE", "find_outer_run", "find_run", "kept", "open_store", "store_option", "store_url"]
@@ -32,7 +33,7 @@ def store_option(function: F) -> F:
         default=DEFAULT_STORE,
         show_default=True,
         metavar="URL|PATH",
-        help="Where the journals are: a URL such as sqlite:PATH, or the path of a SQLite file.",
+        help="Where the journals are: a URL such as sqlite:PATH or redis://HOST:PORT/DB, or the path of a SQLite file.",
     )(function)
 
 
@@ -48,7 +49,7 @@ def kept(given: str) -> bool:
         UsageError: The user names a SQLite file that does not exist; reading must not make one.
     """
     scheme, _, rest = store_url(given).partition(":")
-    if scheme != "sqlite" or Path(rest.removeprefix("//")).exists():
+    if scheme != "sqlite" or Path(split_sqlite(rest)[0]).exists():
         return True
     if given == DEFAULT_STORE:
         return False

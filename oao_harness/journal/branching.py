@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final, cast
 
 from oao_harness.errors import UsageError
+from oao_harness.journal.chain import intact
 from oao_harness.journal.edits import edited
 from oao_harness.journal.leases import claim
 from oao_hookspecs import Clock, Json, Record, Store, without_hash
@@ -53,8 +54,9 @@ def branch(
 
     Raises:
         UsageError: There is no such run or call, the run is nested in another, or the result cannot be put there.
+        DamagedError: The journal is not what was written.
     """
-    records = list(store.read(execution_id))
+    records = intact(list(store.read(execution_id)), execution_id)
     if not records:
         raise UsageError(f"there is no run {execution_id!r} in this store; `oao runs` lists them")
     if records[0].get("parent") is not None:
@@ -145,7 +147,7 @@ class _Copy:
 
     def _nested(self, execution_id: str, until: float, outer: str) -> str | None:
         """Copy a nested run, as far as it had come; return its new id, or None where nothing is to be copied."""
-        records = list(self._store.read(execution_id))
+        records = intact(list(self._store.read(execution_id)), execution_id)
         if not records or cast("float", records[0]["at"]) >= until:
             return None
         new, last = new_id(), records[-1]

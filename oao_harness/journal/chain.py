@@ -13,7 +13,7 @@ from typing import cast
 from oao_harness.errors import DamagedError
 from oao_hookspecs import Json, Record, digest_of, link
 
-__all__ = ["Chain", "Damage", "Redacted", "is_original", "verify"]
+__all__ = ["Chain", "Damage", "Redacted", "intact", "is_original", "verify"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +118,21 @@ def verify(records: Iterable[Record], execution_id: str = "") -> Chain:
             if seq in replaced
         ),
     )
+
+
+def intact(records: Sequence[Record], execution_id: str) -> Sequence[Record]:
+    """Return a journal that is what was written: for who is about to build on it.
+
+    Raises:
+        DamagedError: It is not; the message names the first record that is wrong.
+    """
+    damage = verify(records, execution_id).damage
+    if damage is not None:
+        raise DamagedError(
+            f"run {execution_id!r}: record {damage.seq} is damaged: {damage.why}; nothing is done on it: restore the "
+            f"store from a copy, or see what is left with `oao verify {execution_id}`"
+        )
+    return records
 
 
 def _why_damaged(record: Record, expected: int, previous: str) -> Damage | None:

@@ -100,8 +100,8 @@ class Lease:
         self.ttl_s = ttl_s
         self.execution_id = execution_id
         self.epoch = epoch
-        self.renewed = time.monotonic()
-        """When it was renewed last, on the monotonic scale."""
+        self.renewed = time.perf_counter()
+        """When it was renewed last; by a clock that no test moves."""
         self._on_lost = on_lost
         self._lock = threading.Lock()
         self._gone = False
@@ -114,16 +114,21 @@ class Lease:
                 return False
             try:
                 self._store.renew(self.execution_id, self.epoch, self.ttl_s)
-                self.renewed = time.monotonic()
+                self.renewed = time.perf_counter()
             except FencedError as error:
                 lost = f"another process has taken the run over: {error}"
             except Exception as error:  # noqa: BLE001 - a store that is away may be back in time
                 _log.warning("run %s: its lease could not be renewed: %s", self.execution_id, error)
-                if time.monotonic() - self.renewed > self.ttl_s:
+                if self.is_late:
                     lost = f"its lease lapsed, and the store cannot be reached: {error}"
         if lost:
             self._on_lost(lost)
         return not lost
+
+    @property
+    def is_late(self) -> bool:
+        """True where this process was not heard of for so long that another one may have the run."""
+        return time.perf_counter() - self.renewed > self.ttl_s
 
     def let_go(self) -> None:
         """Keep it no more; the record of the run's end ends it in the store."""
@@ -166,7 +171,7 @@ class _Keeper:
                 self._rest_s = min((lease.ttl_s / 8 for lease in self._leases.values()), default=LEASE_S)
                 self._some.wait(self._rest_s)
                 leases = list(self._leases.values())
-            now = time.monotonic()
+            now = time.perf_counter()
             for lease in leases:
                 if now - lease.renewed >= lease.ttl_s / 4 and not lease.renew():
                     self.take(lease)

@@ -36,6 +36,7 @@ _MOVED: Final = (
 )
 _END_LEASE: Final = "update runs set leased_until = 0 where execution_id = ?"
 _MOST: Final = 256
+_PATIENCE_S: Final = 0.5
 
 
 class Append:
@@ -102,44 +103,64 @@ class Commits:
         try:
             with self._order:
                 if self._led:
-                    entry.turn = threading.Lock()
-                    entry.turn.acquire()
+                    turn = threading.Lock()
+                    turn.acquire()
                     self._waiting.append(entry)
+                    entry.turn = turn
                 else:
                     entry.leads = self._led = True
-            if entry.turn is not None:
-                entry.turn.acquire()
+            self._wait(entry)
             if entry.leads:
                 self._lead(entry)
-        finally:
-            self._leave(entry)
+                self._leave(entry)
+        except BaseException:
+            # Interrupted, at whatever line. Where another thread is writing it, that is waited for: what is not kept
+            # when this call ends is never kept.
+            if not self._leave(entry):
+                self._wait(entry)
+                self._leave(entry)
+            raise
         if entry.error is not None:
             raise entry.error
         return entry.kept
 
-    def _leave(self, entry: Append) -> None:
-        """Let somebody else lead; also where this thread was interrupted, at whatever line."""
+    def _wait(self, entry: Append) -> None:
+        """Return when an entry is done or leads."""
+        while entry.turn is not None and not entry.done and not entry.leads:
+            if not entry.turn.acquire(timeout=_PATIENCE_S):
+                # Somebody is slow; or was interrupted at the one line where the lead is lost. To have two who lead
+                # does no harm: they write one after the other.
+                entry.again = entry.leads = True
+
+    def _leave(self, entry: Append) -> bool:
+        """Take an entry out of the queue and let somebody else lead; return True where nobody else will write it."""
         with self._order:
-            with suppress(ValueError):
-                # Interrupted while it waited: nobody shall write it later.
-                self._waiting.remove(entry)
             if not entry.leads:
-                return
-            entry.leads = False
+                try:
+                    self._waiting.remove(entry)
+                except ValueError:
+                    return False
+                return True
+            while self._waiting and self._waiting[0].done:
+                self._waiting.popleft()
             if self._waiting:
                 heir = self._waiting.popleft()
                 heir.leads = True
                 _wake(heir)
             else:
                 self._led = False
+            entry.leads = False
+            return True
 
     def _lead(self, entry: Append) -> None:
-        group = [entry]
+        group = list[Append]()
         try:
             with self._lock:
                 with self._order:
+                    group += [entry]
                     while self._waiting and len(group) < _MOST:
                         group.append(self._waiting.popleft())
+                group = [member for member in dict.fromkeys(group) if not member.done]
                 self._file.require_usable()
                 self._write_group(group)
         except Exception as error:  # noqa: BLE001 - everybody in the group is told
@@ -149,8 +170,8 @@ class Commits:
         except BaseException:
             # This thread was interrupted, the others were not: the next of them takes the lead.
             with self._order:
-                for member in reversed(group[1:]):
-                    if not member.done:
+                for member in reversed(group):
+                    if not member.done and member is not entry:
                         member.again = True
                         self._waiting.appendleft(member)
             raise
@@ -240,4 +261,5 @@ class Commits:
 
 def _wake(entry: Append) -> None:
     if entry.turn is not None:
-        entry.turn.release()
+        with suppress(RuntimeError):  # it is awake already
+            entry.turn.release()

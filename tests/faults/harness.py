@@ -16,7 +16,7 @@ from typing import Any, Final, cast
 
 from oao_harness import Orchestrator
 from oao_hookspecs import Principal, Record
-from tests.faults.program import CALLS, EXPECTED, main
+from tests.faults.program import CALLS, EXPECTED, Job, main
 
 __all__ = ["PERSON", "Bench", "Tally", "kill_and_resume"]
 
@@ -60,18 +60,20 @@ class Bench:
         self.id = id_
         self.is_ready = _CONTEXT.Event()
         """Set when the process that was started last is about to run or resume."""
+        self._events: list[object] = []
 
-    def start(self, what: str, task: str = "t", lease_s: float = 30.0) -> ForkServerProcess:
-        """Start `run` or `resume` in a process."""
+    def start(self, what: str, **more: Any) -> ForkServerProcess:
+        """Start `run` or `resume` in a process; see `Job` for more."""
         self.is_ready = _CONTEXT.Event()
-        arguments = (what, self.store, self.id, str(self.folder), task, lease_s, self.is_ready)
-        process = _CONTEXT.Process(target=main, args=arguments, daemon=True)
+        self._events.append(self.is_ready)  # kept until the process has it too
+        job = Job(what=what, store=self.store, id_=self.id, folder=str(self.folder), **more)
+        process = _CONTEXT.Process(target=main, args=(job, self.is_ready), daemon=True)
         process.start()
         return process
 
-    def finish(self, what: str, task: str = "t") -> dict[str, Any]:
+    def finish(self, what: str, **more: Any) -> dict[str, Any]:
         """Do `run` or `resume` to its end, and return what the process said."""
-        return self.said(self.start(what, task))
+        return self.said(self.start(what, **more))
 
     def said(self, process: ForkServerProcess) -> dict[str, Any]:
         """Wait for a process, and return what it said; nothing where it was killed."""
@@ -119,10 +121,10 @@ class Bench:
         records = self.journal()
         return "run" if not records else "over" if records[-1]["type"] == "run.finished" else "resume"
 
-    def go_on(self, tally: Tally) -> dict[str, Any]:
+    def go_on(self, tally: Tally, **more: Any) -> dict[str, Any]:
         """Resume until the run is over; a person answers what is asked."""
         while (step := self.next_step()) != "over":
-            said = self.finish(step)
+            said = self.finish(step, **more)
             if said.get("status") == "SUSPENDED":
                 tally.in_doubt += self.resolve()
             elif said.get("status") != "SUCCESS":
@@ -145,7 +147,13 @@ class Bench:
 
 
 def kill_and_resume(
-    folder: Path, faults: int, *, how: signal.Signals = signal.SIGKILL, seed: int = 0, store: str = ""
+    folder: Path,
+    faults: int,
+    *,
+    how: signal.Signals = signal.SIGKILL,
+    seed: int = 0,
+    store: str = "",
+    **more: Any,
 ) -> Tally:
     """Kill runs at random moments, resume each time until done, and count.
 
@@ -155,6 +163,7 @@ def kill_and_resume(
         how: The signal.
         seed: Of the moments.
         store: URL; a SQLite file for each run by default.
+        more: See `Job`.
     """
     moments = random.Random(seed)
     tally = Tally()
@@ -169,14 +178,14 @@ def kill_and_resume(
     while tally.faults < faults:
         bench = Bench(folder / f"run-{tally.runs}", store, f"run-{seed}-{tally.runs}")
         while tally.faults < faults and (step := bench.next_step()) != "over":
-            process = bench.start(step)
+            process = bench.start(step, **more)
             bench.is_ready.wait(_LONGEST_S)
-            left = max(0.15, 1 - len(bench.effects()) / CALLS)
+            left = max(0.35, 1 - len(bench.effects()) / CALLS)
             time.sleep(moments.uniform(0, takes_s * left))
             if process.is_alive():
                 os.kill(cast("int", process.pid), how)
                 tally.faults += 1
             if bench.said(process).get("status") == "SUSPENDED":
                 tally.in_doubt += bench.resolve()
-        bench.count(tally, bench.go_on(tally))
+        bench.count(tally, bench.go_on(tally, **more))
     return tally
