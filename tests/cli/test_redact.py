@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sqlite3
+import subprocess
+import sys
+import time
 from base64 import b64encode
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import redis
 
 from oao_harness import SQLiteStore
+from pytest_oao.testing import RedisServer
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Journal, Oao
@@ -23,6 +30,7 @@ END = {
     "output": "sent to alice@example.com",
     "totals": {"steps": 2, "model_calls": 1, "tool_calls": 1, "tokens": 10},
 }
+ROOT = Path(__file__).parents[2]
 SECRET = "alice@example.com"
 
 
@@ -348,3 +356,77 @@ def test_a_fork_of_a_redacted_run_is_in_order_and_can_be_redacted_too(oao: Oao, 
     assert oao("redact", fork, "--text", "alice", "--yes").exit_code == 0
     assert oao("verify", fork).exit_code == 0
     assert oao("verify", "--all").exit_code == 0
+
+
+SLOW = """
+    import time
+    from pathlib import Path
+
+    import oao_harness
+
+    @oao_harness.tool
+    def wait(who):
+        Path("began").touch()
+        while not Path("go").exists():
+            time.sleep(0.01)
+        return "done"
+
+    def agent(task):
+        return wait(task)
+"""
+
+
+def test_a_run_that_another_process_is_at_work_on_is_refused_until_it_is_over(
+    oao: Oao, folder: Path, write: Any
+) -> None:
+    """A real process with its lease: neither redacted nor pruned, whatever is said; afterwards both can be done."""
+    write("slow", SLOW)
+    python = os.pathsep.join([str(ROOT), str(ROOT / "hookspecs")])
+    command = [sys.executable, "-m", "oao_harness", "run", "slow:agent", SECRET]
+    worker = subprocess.Popen(command, cwd=folder, env={**os.environ, "PYTHONPATH": python}, stdout=subprocess.DEVNULL)
+    try:
+        give_up = time.monotonic() + 60
+        while not (folder / "began").exists():
+            assert time.monotonic() < give_up
+            time.sleep(0.01)
+        refused = oao("redact", "last", "--text", SECRET, "--yes")
+        pruned = oao("runs", "prune", "--keep", "0", "--include-interrupted", "--yes")
+    finally:
+        (folder / "go").touch()
+        assert worker.wait(timeout=60) == 0
+
+    assert (refused.exit_code, refused.stderr.count("\n")) == (2, 1)
+    assert "is held by" in refused.stderr
+    assert "stays: somebody went on with it" in pruned.stdout
+    assert oao("verify", "last").exit_code == 0
+    assert oao("redact", "last", "--text", SECRET, "--yes").exit_code == 0
+    assert SECRET.encode() not in raw(folder)
+
+
+def values_of(client: redis.Redis) -> str:
+    """Everything that a server keeps."""
+    found: list[object] = []
+    for key in client.scan_iter():
+        kind = client.type(key)
+        if kind in {b"hash", b"list"}:
+            found.append(client.hgetall(key) if kind == b"hash" else client.lrange(key, 0, -1))
+    return str(found)
+
+
+def test_a_text_is_gone_from_redis(oao: Oao, folder: Path, write: Any) -> None:
+    """The same commands, on another store: no key of the server holds it."""
+    write("desk", AGENT)
+    try:
+        server = RedisServer()
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    with server, contextlib.closing(redis.Redis.from_url(server.url)) as client:
+        options = ["--store", server.url]
+        assert oao("run", "desk:agent", SECRET, *options).exit_code == 0
+        assert SECRET in values_of(client)
+        assert oao("redact", "last", "--text", SECRET, "--yes", *options).exit_code == 0
+        assert SECRET not in values_of(client)
+        assert "<redacted>" in values_of(client)
+        assert oao("verify", "last", *options).exit_code == 0
+        assert "redacted by" in oao("show", "last", *options).stdout
+        assert "deleted 1 run" in oao("runs", "prune", "--keep", "0", "--yes", *options).stdout
