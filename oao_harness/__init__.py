@@ -10,8 +10,10 @@ if TYPE_CHECKING:
     from oao_harness.adapters.governed import model, tool
     from oao_harness.errors import (
         AgentError,
+        BusyError,
         CodecError,
         ConfigError,
+        DamagedError,
         FencedError,
         FrameworkError,
         IllegalTransition,
@@ -25,10 +27,12 @@ if TYPE_CHECKING:
         StoreError,
         UsageError,
     )
+    from oao_harness.journal.branching import Edit
     from oao_harness.policy.file import FilePolicy, load_policy
     from oao_harness.policy.sequences import at_most, never_after, only_after
     from oao_harness.policy.strict import StrictPolicy
     from oao_harness.policy.tools import ToolPolicy
+    from oao_harness.runtime.call_context import CallContext, current_call
     from oao_harness.runtime.orchestrator import Orchestrator
     from oao_harness.runtime.report import ExecutionReport
     from oao_harness.runtime.shared_budget import SharedBudget
@@ -37,8 +41,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AgentError",
+    "BusyError",
+    "CallContext",
     "CodecError",
     "ConfigError",
+    "DamagedError",
+    "Edit",
     "ExecutionReport",
     "FencedError",
     "FilePolicy",
@@ -60,6 +68,7 @@ __all__ = [
     "ToolPolicy",
     "UsageError",
     "at_most",
+    "current_call",
     "guard",
     "load_policy",
     "model",
@@ -74,8 +83,10 @@ _HOMES: Final = {
     "model": "oao_harness.adapters.governed",
     "tool": "oao_harness.adapters.governed",
     "AgentError": "oao_harness.errors",
+    "BusyError": "oao_harness.errors",
     "CodecError": "oao_harness.errors",
     "ConfigError": "oao_harness.errors",
+    "DamagedError": "oao_harness.errors",
     "FencedError": "oao_harness.errors",
     "FrameworkError": "oao_harness.errors",
     "IllegalTransition": "oao_harness.errors",
@@ -88,6 +99,7 @@ _HOMES: Final = {
     "RunSuspended": "oao_harness.errors",
     "StoreError": "oao_harness.errors",
     "UsageError": "oao_harness.errors",
+    "Edit": "oao_harness.journal.branching",
     "FilePolicy": "oao_harness.policy.file",
     "load_policy": "oao_harness.policy.file",
     "at_most": "oao_harness.policy.sequences",
@@ -95,6 +107,8 @@ _HOMES: Final = {
     "only_after": "oao_harness.policy.sequences",
     "StrictPolicy": "oao_harness.policy.strict",
     "ToolPolicy": "oao_harness.policy.tools",
+    "CallContext": "oao_harness.runtime.call_context",
+    "current_call": "oao_harness.runtime.call_context",
     "Orchestrator": "oao_harness.runtime.orchestrator",
     "ExecutionReport": "oao_harness.runtime.report",
     "SharedBudget": "oao_harness.runtime.shared_budget",

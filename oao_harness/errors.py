@@ -16,6 +16,8 @@ Exception
     CodecError            a value cannot be written to, or read back from, a journal
     StoreError            a journal could not be kept or read
       FencedError         another writer has claimed the run
+      BusyError           another writer's lease on the run holds
+      DamagedError        a journal is not what was written
     IllegalTransition     the lifecycle was asked for a move it does not have
     ReplayedError         stands for a recorded exception whose class is not importable here
 ```
@@ -27,8 +29,10 @@ from __future__ import annotations
 
 __all__ = [
     "AgentError",
+    "BusyError",
     "CodecError",
     "ConfigError",
+    "DamagedError",
     "FencedError",
     "FrameworkError",
     "IllegalTransition",
@@ -137,6 +141,27 @@ class StoreError(OaoError):
 
 class FencedError(StoreError):
     """Another writer has claimed the run."""
+
+
+class BusyError(StoreError):
+    """Another writer's lease on the run holds.
+
+    Args:
+        reason: One line for a person.
+        epoch: Of that writer.
+        owner: Who it is; empty where it did not say.
+        left_s: Seconds until its lease lapses.
+    """
+
+    def __init__(self, reason: str, *, epoch: int, owner: str, left_s: float) -> None:
+        super().__init__(reason)
+        self.epoch = epoch
+        self.owner = owner
+        self.left_s = left_s
+
+
+class DamagedError(StoreError):
+    """A journal is not what was written: a record is missing, was changed, or cannot be read."""
 
 
 class IllegalTransition(OaoError):  # noqa: N818 - the lifecycle's own word

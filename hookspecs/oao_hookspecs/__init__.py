@@ -31,7 +31,19 @@ from oao_hookspecs.events import (
     StepStarted,
     ViolationFound,
 )
-from oao_hookspecs.interfaces import Adapter, Amounts, Clock, Ledger, Record, Refusal, RunSummary, RunView, Store
+from oao_hookspecs.interfaces import (
+    Adapter,
+    Amounts,
+    Clock,
+    Ledger,
+    Record,
+    Refusal,
+    RunQuery,
+    RunSummary,
+    RunView,
+    Store,
+)
+from oao_hookspecs.journals import chained, digest_of, line_of, link, without_hash
 
 __all__ = [
     "PROJECT",
@@ -69,6 +81,7 @@ __all__ = [
     "Reject",
     "Retry",
     "RunFinished",
+    "RunQuery",
     "RunStarted",
     "RunSummary",
     "RunView",
@@ -79,7 +92,12 @@ __all__ = [
     "ToolTraits",
     "Usage",
     "ViolationFound",
+    "chained",
     "combine",
+    "digest_of",
     "hookimpl",
     "hookspec",
+    "line_of",
+    "link",
+    "without_hash",
 ]

@@ -115,35 +115,120 @@ class RunSummary:
     """Unix seconds; None while the run is open."""
     totals: Mapping[str, Json] | None = None
     """`steps`, `model_calls`, `tool_calls`, `tokens`; None while the run is open."""
+    parent: str | None = None
+    """The run that this one is nested in."""
+    forked_from: str | None = None
+    """The run whose beginning this one has."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunQuery:
+    """Which runs are asked for; empty fields ask for all."""
+
+    starts_with: str = ""
+    """Start of the id."""
+    status: str = ""
+    agent_name: str = ""
+    forked_from: str = ""
+    """Id of the run that they are forks of."""
+    started_before: float | None = None
+    """Unix seconds."""
+    outer: bool = False
+    """True leaves out runs that are nested in another."""
+
+    def matches(self, run: RunSummary) -> bool:
+        """Return True for a run that is asked for."""
+        return (
+            run.execution_id.startswith(self.starts_with)
+            and self.status in {"", run.status}
+            and self.agent_name in {"", run.agent_name}
+            and self.forked_from in {"", run.forked_from}
+            and (self.started_before is None or run.started_at < self.started_before)
+            and not (self.outer and run.parent is not None)
+        )
 
 
 @runtime_checkable
 class Store(Protocol):
-    """Where journals live. Append-only, totally ordered per run, safe to use from many threads."""
+    """Where journals live. Append-only, totally ordered per run, safe to use from many threads and after `spawn`.
 
-    def claim(self, execution_id: str) -> int:
+    Every method raises `StoreError` where the store cannot be reached or is damaged; then nothing is half-written.
+    What `append` returned from has survived the death of this process.
+    """
+
+    def claim(self, execution_id: str, *, owner: str = "", ttl_s: float = 0.0, over: int | None = None) -> int:
         """Become the only writer of a run, new or not.
+
+        Args:
+            execution_id: The run.
+            owner: Who claims it, for who is refused meanwhile.
+            ttl_s: Seconds for which nobody else gets it, unless renewed; 0 for no lease at all. A record
+                `run.finished` or `run.suspended` ends the lease. Time is the store's own: a clock that jumps makes a
+                lease longer or shorter, never two writers.
+            over: Epoch of a holder that is known to be dead: its lease does not count.
 
         Returns:
             The epoch, from 1; a writer with an older epoch is refused from now on.
+
+        Raises:
+            BusyError: Somebody else's lease holds; it says whose and for how long.
         """
         ...
 
-    def append(self, execution_id: str, epoch: int, record: Record) -> None:
-        """Append one record whose `seq` is the next one.
+    def renew(self, execution_id: str, epoch: int, ttl_s: float) -> None:
+        """Let a lease live for another `ttl_s` seconds from now.
 
         Raises:
             FencedError: Another writer has claimed the run.
-            StoreError: `seq` is not the next number, or the record could not be kept.
+        """
+        ...
+
+    def release(self, execution_id: str, epoch: int) -> None:
+        """End a lease, and let the epoch still write; one that was superseded is nobody's business any more."""
+        ...
+
+    def append(self, execution_id: str, epoch: int, *records: Record) -> None:
+        """Append records, the first with the next `seq`; all of them or none.
+
+        Raises:
+            FencedError: Another writer has claimed the run.
+            StoreError: `seq` is not the next number, or the records could not be kept.
         """
         ...
 
     def read(self, execution_id: str) -> Iterator[Record]:
-        """Yield the records of a run in order; nothing for an unknown id."""
+        """Yield the records of a run in order, each with its `hash` as last field; nothing for an unknown id.
+
+        See `oao_hookspecs.journals` for the hash. The lines are the same, byte for byte, from every store.
+        """
         ...
 
-    def runs(self, limit: int = 100) -> Sequence[RunSummary]:
-        """Return the newest runs first, without reading their journals."""
+    def runs(self, limit: int | None = 100, *, offset: int = 0, query: RunQuery | None = None) -> Sequence[RunSummary]:
+        """Return the newest runs first, without reading their journals; of equal starts the one written later first.
+
+        Args:
+            limit: How many at most; None for all.
+            offset: How many of the newest ones to leave out, >= 0.
+            query: Which ones.
+        """
+        ...
+
+    def rewrite(self, execution_id: str, epoch: int, replaced: Mapping[int, Record], *records: Record) -> None:
+        """Put other records in place of some, by `seq`, and append those that say so; all of it or nothing.
+
+        For redaction. The replacements keep the `hash` of what they replace and hold its digest as `redacted`.
+
+        Raises:
+            FencedError: Another writer has claimed the run.
+            StoreError: There is no such record, or its `seq` is another, or as for `append`.
+        """
+        ...
+
+    def delete(self, execution_id: str) -> None:
+        """Forget a run and its journal; an unknown id is none already.
+
+        Whoever writes to it is refused, also where its id is claimed anew: that epoch is higher than all before.
+        """
         ...
 
     def close(self) -> None:

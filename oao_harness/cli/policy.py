@@ -13,6 +13,7 @@ from rich.text import Text
 
 from oao_harness.cli.console import clean, console, one_line, print_json, symbol
 from oao_harness.cli.loading import load_agent, prefer_working_folder
+from oao_harness.cli.policy_diff import command as diff
 from oao_harness.cli.render import Column, print_columns
 from oao_harness.cli.stores import DEFAULT_STORE, find_run, kept, open_store, store_option
 from oao_harness.cli.tools_of import tools_of
@@ -48,16 +49,20 @@ _COVERED: Final = (
 )
 
 
-@click.group("policy", short_help="Check a policy file; see what runs exercised of it.")
+@click.group("policy", short_help="Check a policy; see what another one would change.")
 def command() -> None:
-    """Check a policy file; see what runs exercised of it.
+    """Check a policy file; see what recorded runs exercised of it, and what another policy would change.
 
     \b
     Examples:
       oao policy check policy.toml
       oao policy check policy.toml --tools get_balance,send_money
       oao policy coverage policy.toml
+      oao policy diff --from policy.toml --to stricter.toml all
     """  # noqa: D301 - click reads the control character as "do not wrap"
+
+
+command.add_command(diff)
 
 
 @command.command("check", short_help="Load a policy file, show its rules, and point at what is suspicious.")

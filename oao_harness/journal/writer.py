@@ -26,16 +26,19 @@ class Writer:
         execution_id: The run.
         clock: Stamps the records.
         tap: Hears every record after it is kept, in journal order.
+        epoch: Of who has claimed the run already; None claims it.
     """
 
-    __slots__ = ("_clock", "_epoch", "_lock", "_playback", "_seq", "_store", "_tap", "execution_id")
+    __slots__ = ("_clock", "_lock", "_playback", "_seq", "_store", "_tap", "epoch", "execution_id")
 
-    def __init__(self, store: Store, execution_id: str, clock: Clock, tap: Tap | None = None) -> None:
+    def __init__(
+        self, store: Store, execution_id: str, clock: Clock, tap: Tap | None = None, *, epoch: int | None = None
+    ) -> None:
         self._store = store
         self.execution_id = execution_id
         self._clock = clock
         self._tap = tap
-        self._epoch = store.claim(execution_id)
+        self.epoch = store.claim(execution_id) if epoch is None else epoch
         self._seq = 0
         self._lock = threading.Lock()
         self._playback: Playback | None = None
@@ -84,7 +87,7 @@ class Writer:
             seq = self._seq + 1
             at = self._clock.time() if at is None else at
             record: dict[str, Json] = {"v": VERSION, "seq": seq, "type": type, "at": at, **fields}
-            self._store.append(self.execution_id, self._epoch, record)
+            self._store.append(self.execution_id, self.epoch, record)
             self._seq = seq
             if self._tap is not None:
                 self._tap(record)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
@@ -109,7 +110,7 @@ class FilePolicy:
         }
         return frozenset(hook for hook, is_needed in needed.items() if not is_needed)
 
-    @property
+    @functools.cached_property
     def limits(self) -> Limits:
         """The limits of the file and of what it extends, kept or only observed."""
         found = Limits()

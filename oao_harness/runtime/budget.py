@@ -85,21 +85,23 @@ class Budget:
         self._lock = threading.Lock()
         self._price_of = price_of
         self._patterns: dict[str, tuple[str, ...]] = {}
-        self._tracks = any(
-            limit is not None
-            for limit in (limits.max_tokens, limits.max_input_tokens, limits.max_output_tokens, limits.max_cost_usd)
+        self._tracks = not (
+            limits.max_tokens is limits.max_input_tokens is limits.max_output_tokens is limits.max_cost_usd is None
         )
 
-    def reserve(self, call: Call) -> Hold | Deny:
+    def reserve(self, call: Call, sent: int | None = None) -> Hold | Deny:
         """Take what the call will cost at worst, as far as its request says so.
+
+        Args:
+            call: About to be made.
+            sent: About how many tokens its request has, where somebody has counted them already.
 
         Returns:
             What was reserved, for `settle` or `release`; or the denial, and nothing was taken.
         """
-        totals = self.totals
         hold = _NOTHING
         if self._tracks and isinstance(call, ModelCall):
-            priced = self._worst(call)
+            priced = self._worst(call, sent)
             if isinstance(priced, Deny):
                 return priced
             hold = priced
@@ -107,18 +109,41 @@ class Budget:
             denial = self._refuse(call, hold)
             if denial is not None:
                 return denial
-            totals.calls += 1
-            if isinstance(call, ModelCall):
-                totals.model_calls += 1
-                self._hold(hold, 1)
-            else:
-                totals.tool_calls += 1
-                totals.tool_usage[call.name] = totals.tool_usage.get(call.name, 0) + 1
+            self._take(call, hold)
         return hold
 
-    def _worst(self, call: ModelCall) -> Hold | Deny:
+    def force(self, call: Call, sent: int | None = None) -> Hold:
+        """Take what a call will cost, whatever the limits say: for who counts on after a refusal.
+
+        Args:
+            call: Refused by `reserve`.
+            sent: See `reserve`.
+        """
+        hold = self._worst(call, sent) if self._tracks and isinstance(call, ModelCall) else _NOTHING
+        if isinstance(hold, Deny):  # its price is not known
+            hold = _NOTHING
+        with self._lock:
+            self._take(call, hold)
+        return hold
+
+    @property
+    def tracks_tokens(self) -> bool:
+        """True where tokens or money are limited, and so the tokens of a request matter."""
+        return self._tracks
+
+    def _take(self, call: Call, hold: Hold) -> None:
+        totals = self.totals
+        totals.calls += 1
+        if isinstance(call, ModelCall):
+            totals.model_calls += 1
+            self._hold(hold, 1)
+        else:
+            totals.tool_calls += 1
+            totals.tool_usage[call.name] = totals.tool_usage.get(call.name, 0) + 1
+
+    def _worst(self, call: ModelCall, sent: int | None) -> Hold | Deny:
         limits = self.limits
-        sent, received = worst_case_tokens(call, limits.assumed_output_tokens)
+        sent, received = worst_case_tokens(call, limits.assumed_output_tokens, sent)
         if limits.max_cost_usd is None:
             return Hold(sent, received)
         price = self._price_of(call) or limits.unknown_price
@@ -146,36 +171,31 @@ class Budget:
             return self._refuse_tokens(call, hold) if self._tracks else None
         if limits.max_tool_calls is not None and totals.tool_calls >= limits.max_tool_calls:
             return self._counted("max_tool_calls", call, totals.tool_calls, limits.max_tool_calls)
-        for pattern in self._limited_by(call.name):
-            used = self._used(pattern)
-            if used >= limits.tool_limits[pattern]:
-                return self._counted(f"tool_limits.{pattern}", call, used, limits.tool_limits[pattern])
+        if limits.tool_limits:
+            for pattern in self._limited_by(call.name):
+                used = self._used(pattern)
+                if used >= limits.tool_limits[pattern]:
+                    return self._counted(f"tool_limits.{pattern}", call, used, limits.tool_limits[pattern])
         return None
 
     def _refuse_tokens(self, call: ModelCall, hold: Hold) -> Deny | None:
         """Refuse where what was spent, what calls in flight hold, and this call would together pass a limit."""
         limits, totals, (sent, received, cost) = self.limits, self.totals, self._held
-        counters: tuple[tuple[str, int | None, int, int, str], ...] = (
-            (
-                "max_tokens",
-                limits.max_tokens,
-                totals.tokens + sent + received,
-                hold.input_tokens + hold.output_tokens,
-                "tokens",
-            ),
-            ("max_input_tokens", limits.max_input_tokens, totals.input_tokens + sent, hold.input_tokens, "tokens"),
-            (
-                "max_output_tokens",
-                limits.max_output_tokens,
-                totals.output_tokens + received,
-                hold.output_tokens,
-                "tokens",
-            ),
-        )
-        for rule, limit, spent, asked, unit in counters:
-            if limit is not None and (spent >= limit or spent + asked > limit):
-                left = max(limit - spent, 0)
-                return self._denial(rule, f"model {call.name}: about {asked} {unit} asked, {left} of {limit} left")
+        limit = limits.max_tokens
+        if limit is not None:
+            spent, asked = totals.input_tokens + totals.output_tokens + sent + received, sum(hold[:2])
+            if spent >= limit or spent + asked > limit:
+                return self._too_many("max_tokens", call, asked, limit, spent)
+        limit = limits.max_input_tokens
+        if limit is not None:
+            spent, asked = totals.input_tokens + sent, hold.input_tokens
+            if spent >= limit or spent + asked > limit:
+                return self._too_many("max_input_tokens", call, asked, limit, spent)
+        limit = limits.max_output_tokens
+        if limit is not None:
+            spent, asked = totals.output_tokens + received, hold.output_tokens
+            if spent >= limit or spent + asked > limit:
+                return self._too_many("max_output_tokens", call, asked, limit, spent)
         if limits.max_cost_usd is not None:
             most, spent = _nano(limits.max_cost_usd), (totals.cost or 0) + cost
             if spent >= most or spent + hold.cost > most:
@@ -185,6 +205,10 @@ class Budget:
                     f"{max(most - spent, 0) / _NANO:.6f} of {limits.max_cost_usd:g} left",
                 )
         return None
+
+    def _too_many(self, rule: str, call: ModelCall, asked: int, limit: int, spent: int) -> Deny:
+        left = max(limit - spent, 0)
+        return self._denial(rule, f"model {call.name}: about {asked} tokens asked, {left} of {limit} left")
 
     def _limited_by(self, tool: str) -> tuple[str, ...]:
         """Return the patterns of `tool_limits` that a tool counts for."""
@@ -233,18 +257,20 @@ class Budget:
                 totals.cost = (totals.cost or 0) + _cost(hold.price, usage.input_tokens, usage.output_tokens)
             if not self._tracks:
                 return None
-            for rule, limit, spent in (
-                ("max_tokens", limits.max_tokens, totals.tokens),
-                ("max_input_tokens", limits.max_input_tokens, totals.input_tokens),
-                ("max_output_tokens", limits.max_output_tokens, totals.output_tokens),
-            ):
-                if limit is not None and spent > limit:
-                    return self._denial(rule, f"{spent} tokens spent, the limit is {limit}")
+            if limits.max_tokens is not None and totals.tokens > limits.max_tokens:
+                return self._overspent("max_tokens", totals.tokens, limits.max_tokens)
+            if limits.max_input_tokens is not None and totals.input_tokens > limits.max_input_tokens:
+                return self._overspent("max_input_tokens", totals.input_tokens, limits.max_input_tokens)
+            if limits.max_output_tokens is not None and totals.output_tokens > limits.max_output_tokens:
+                return self._overspent("max_output_tokens", totals.output_tokens, limits.max_output_tokens)
             if limits.max_cost_usd is not None and (totals.cost or 0) > _nano(limits.max_cost_usd):
                 return self._denial(
                     "max_cost_usd", f"{totals.cost_usd:.6f} USD spent, the limit is {limits.max_cost_usd:g}"
                 )
         return None
+
+    def _overspent(self, rule: str, spent: int, limit: int) -> Deny:
+        return self._denial(rule, f"{spent} tokens spent, the limit is {limit}")
 
     def refuse_batch(self, batch: Iterable[ProposedCall]) -> Deny | None:
         """Return a denial where the calls that a model proposes together would pass a limit together."""

@@ -50,12 +50,15 @@ __all__ = [
     "Hooks",
     "Steps",
     "answers",
+    "checked",
     "decide",
     "decisions",
+    "denial_for",
     "drive",
     "drive_async",
     "observe",
     "redact",
+    "too_slow",
 ]
 
 _log = logging.getLogger("oao")
@@ -231,20 +234,37 @@ def _ask(impl: HookImpl, hook: str, arguments: dict[str, object], timeout_s: flo
         answer = _called(impl, arguments)
         if answer is not None and not isinstance(answer, _DECISIONS) and inspect.isawaitable(answer):
             answer = yield answer
-    except TimeoutError as error:
-        return _failed(impl, f"timed out: {error or f'no answer within {timeout_s} s'}")
     except _NOT_ITS_OWN:
         raise
     except BaseException as error:  # noqa: BLE001 - fail closed
-        if isinstance(error, RunHalted):
-            return Deny(rule=error.rule or "policy", plugin=impl.plugin, reason=error.reason)
-        _log.warning("policy %r raised in %s; the call is denied", impl.plugin, hook, exc_info=error)
-        return _failed(impl, f"raised {error_line(error)}")
+        return denial_for(impl, hook, error, timeout_s)
     if time.perf_counter() - started > timeout_s:
-        return _failed(impl, f"took longer than {timeout_s} s")
+        return too_slow(impl, timeout_s)
     if answer is None:
         return None
-    return _checked(impl, answer, arguments)
+    return checked(impl, answer, arguments)
+
+
+def denial_for(impl: HookImpl, hook: str, error: BaseException, timeout_s: float) -> Deny:
+    """Return the denial that an implementation's exception comes to, and log what is no halt.
+
+    Args:
+        impl: Whose exception it is.
+        hook: Name of the hook.
+        error: What it raised.
+        timeout_s: Seconds it had.
+    """
+    if isinstance(error, TimeoutError):
+        return _failed(impl, f"timed out: {error or f'no answer within {timeout_s} s'}")
+    if isinstance(error, RunHalted):
+        return Deny(rule=error.rule or "policy", plugin=impl.plugin, reason=error.reason)
+    _log.warning("policy %r raised in %s; the call is denied", impl.plugin, hook, exc_info=error)
+    return _failed(impl, f"raised {error_line(error)}")
+
+
+def too_slow(impl: HookImpl, timeout_s: float) -> Deny:
+    """Return the denial that an answer comes to that took too long."""
+    return _failed(impl, f"took longer than {timeout_s} s")
 
 
 def _called(impl: HookImpl, arguments: Mapping[str, object]) -> object:
@@ -259,7 +279,8 @@ def _called(impl: HookImpl, arguments: Mapping[str, object]) -> object:
         in_plugin.reset(token)
 
 
-def _checked(impl: HookImpl, answer: object, arguments: dict[str, object]) -> Decision:
+def checked(impl: HookImpl, answer: object, arguments: Mapping[str, object]) -> Decision:
+    """Return an answer with plugin and source; what is no decision, or changes what must stay, is a denial."""
     if not isinstance(answer, _DECISIONS):
         return _failed(impl, f"answered {answer!r:.200}, which is not a decision")
     if isinstance(answer, Modify):

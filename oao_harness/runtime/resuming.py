@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, cast
 
 from oao_harness.errors import RunHalted, UsageError
+from oao_harness.journal.chain import intact
 from oao_harness.journal.codec import decode, holds_opaque
 from oao_harness.journal.questions import Questions
 from oao_harness.journal.resumption import Resumption
@@ -24,14 +25,16 @@ def resumable(store: Store, execution_id: str) -> list[Record]:
 
     Raises:
         UsageError: There is no such run, it is over, or it is nested in another one.
+        DamagedError: The journal is not what was written.
     """
-    records = list(store.read(execution_id))
+    records = list(intact(list(store.read(execution_id)), execution_id))
     if not records:
         raise UsageError(f"there is no run {execution_id!r} in this store; `oao runs` lists them")
     over = next((record for record in records if record["type"] == "run.finished"), None)
     if over is not None:
         raise UsageError(
-            f"run {execution_id!r} is over ({over['status']}); only a suspended or interrupted run goes on"
+            f"run {execution_id!r} is over ({over['status']}); only a suspended or interrupted run goes on; to try "
+            f"again from where it ended: oao fork {execution_id}"
         )
     parent = records[0].get("parent")
     if parent is not None:
@@ -94,7 +97,7 @@ def reopen_nested(run: Run) -> None:
     Raises:
         RunHalted: That journal is not where this run's is: what it did would be done twice.
     """
-    records = list(run.store.read(run.execution_id))
+    records = intact(list(run.store.read(run.execution_id)), run.execution_id)
     if records:
         reopen(run, records)
         return
@@ -116,6 +119,7 @@ def reopen(run: Run, records: Sequence[Record]) -> None:
     """
     resumption = Resumption(records, lambda nested: list(run.store.read(nested)))
     run.resumption = run.replay = run.must_play = resumption
+    run.doubts = resumption.doubts
     run.questions = Questions(records)
     run.continue_after(resumption.last_number)
     run.muted = resumption.is_over

@@ -8,10 +8,12 @@ from typing import Final, cast
 from oao_hookspecs import Json, ModelCall, Usage
 
 __all__ = [
+    "count_characters",
     "declared_output_tokens",
     "estimate_input_tokens",
     "estimate_tokens",
     "read_usage",
+    "tokens_of_characters",
     "usage_or_estimate",
     "worst_case_tokens",
 ]
@@ -81,8 +83,12 @@ def _get(value: object, key: str) -> object:
 
 def estimate_tokens(values: Iterable[Json]) -> int:
     """Return about how many tokens the texts inside of JSON values are; at least 1 for any text."""
-    chars = sum(_chars(value) for value in values)
-    return -(-chars // _CHARS_PER_TOKEN)
+    return tokens_of_characters(sum(count_characters(value) for value in values))
+
+
+def tokens_of_characters(characters: int) -> int:
+    """Return about how many tokens a text of so many characters has."""
+    return -(-characters // _CHARS_PER_TOKEN)
 
 
 def estimate_input_tokens(call: ModelCall) -> int:
@@ -92,6 +98,8 @@ def estimate_input_tokens(call: ModelCall) -> int:
 
 def declared_output_tokens(call: ModelCall) -> int | None:
     """Return how many tokens a request lets the model answer at most, or None where it names no bound."""
+    if not call.params:
+        return None
     bounds = [_first_count(call.params, (key,)) for key in _BOUND_KEYS]
     bound = next((found for found in bounds if found is not None), None)
     answers = _first_count(call.params, ("n",)) or 1
@@ -113,22 +121,26 @@ def usage_or_estimate(call: ModelCall, reported: Usage | None, said: Sequence[Js
     return reported
 
 
-def worst_case_tokens(call: ModelCall, assumed_output_tokens: int | None) -> tuple[int, int]:
+def worst_case_tokens(call: ModelCall, assumed_output_tokens: int | None, sent: int | None = None) -> tuple[int, int]:
     """Return about how many tokens a call sends, and how many its answer may have at most as far as anybody says.
 
     Args:
         call: The request.
         assumed_output_tokens: Taken where the request names no bound; None takes nothing.
+        sent: What it sends, where somebody has counted it already.
     """
     received = declared_output_tokens(call)
-    return estimate_input_tokens(call), (assumed_output_tokens or 0) if received is None else received
+    return estimate_input_tokens(call) if sent is None else sent, (
+        assumed_output_tokens or 0
+    ) if received is None else received
 
 
-def _chars(value: Json) -> int:
+def count_characters(value: Json) -> int:
+    """Return how many characters the texts inside of a JSON value have; what is no text counts a little."""
     if isinstance(value, str):
         return len(value)
     if isinstance(value, Mapping):
-        return sum(len(key) + _chars(item) for key, item in value.items())
+        return sum(len(key) + count_characters(item) for key, item in value.items())
     if isinstance(value, list | tuple):
-        return sum(_chars(item) for item in value)
+        return sum(count_characters(item) for item in value)
     return 0 if value is None else 2

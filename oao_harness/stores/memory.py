@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from oao_harness.errors import FencedError, StoreError
-from oao_harness.stores.summaries import MOVES, moved, opened, settled
-from oao_hookspecs import Record, RunSummary
+from oao_harness.stores.refusals import busy, fenced, gap, missing, require_own_seq
+from oao_harness.stores.summaries import ENDS_LEASE, TOLD, after
+from oao_hookspecs import Record, RunQuery, RunSummary, digest_of, link
 
 __all__ = ["MemoryStore"]
+
+
+@dataclass(slots=True)
+class _Run:
+    """One run's journal."""
+
+    epoch: int = 0
+    owner: str = ""
+    leased_until: float = 0.0
+    """On the monotonic scale."""
+    records: list[Record] = field(default_factory=list[Record])
+    hashes: list[str] = field(default_factory=list[str])
+    """Of the first records; the others get theirs when somebody reads them."""
+    summary: RunSummary | None = None
 
 
 class MemoryStore:
@@ -22,54 +38,127 @@ class MemoryStore:
     def __init__(self, *, keep: int | None = 1000) -> None:
         self._keep = keep
         self._lock = threading.Lock()
-        self._records: dict[str, list[Record]] = {}
-        self._epochs: dict[str, int] = {}
-        self._summaries: dict[str, RunSummary] = {}
+        self._runs: dict[str, _Run] = {}
+        self._started: dict[str, None] = {}
+        """Ids of the runs that began, in that order."""
         self._finished: dict[str, None] = {}
+        self._deleted_epoch = 0
+        """The highest epoch of a run that was forgotten: who wrote to it is not the next one that claims its id."""
 
-    def claim(self, execution_id: str) -> int:
+    def claim(self, execution_id: str, *, owner: str = "", ttl_s: float = 0.0, over: int | None = None) -> int:
         """Become the only writer of a run; see `Store.claim`."""
         with self._lock:
-            epoch = self._epochs.get(execution_id, 0) + 1
-            self._epochs[execution_id] = epoch
-            self._records.setdefault(execution_id, [])
-            return epoch
+            run = self._runs.get(execution_id)
+            if run is None:
+                run = self._runs[execution_id] = _Run(self._deleted_epoch)
+            now = time.monotonic()
+            if run.leased_until > now and over != run.epoch:
+                raise busy(execution_id, run.epoch, run.owner, run.leased_until - now)
+            run.epoch += 1
+            run.owner, run.leased_until = owner, (now + ttl_s if ttl_s else 0.0)
+            return run.epoch
 
-    def append(self, execution_id: str, epoch: int, record: Record) -> None:
-        """Append one record; see `Store.append`."""
+    def renew(self, execution_id: str, epoch: int, ttl_s: float) -> None:
+        """Let a lease live on; see `Store.renew`."""
         with self._lock:
-            if self._epochs.get(execution_id) != epoch:
-                raise FencedError(f"run {execution_id!r}: epoch {epoch} was superseded; another writer has the run")
-            records = self._records[execution_id]
-            if record["seq"] != len(records) + 1:
-                raise StoreError(f"run {execution_id!r}: record {record['seq']!r} after {len(records)} records")
-            records.append(record)
-            type_ = record["type"]
-            if type_ == "run.started":
-                self._summaries[execution_id] = opened(execution_id, record)
-            elif type_ in MOVES and execution_id in self._summaries:
-                self._summaries[execution_id] = moved(self._summaries[execution_id], record)
-            elif type_ == "run.finished" and execution_id in self._summaries:
-                self._summaries[execution_id] = settled(self._summaries[execution_id], record)
-                self._finished[execution_id] = None
-                self._forget()
+            self._held(execution_id, epoch).leased_until = time.monotonic() + ttl_s
+
+    def release(self, execution_id: str, epoch: int) -> None:
+        """End a lease; see `Store.release`."""
+        with self._lock:
+            run = self._runs.get(execution_id)
+            if run is not None and run.epoch == epoch:
+                run.leased_until = 0.0
+
+    def append(self, execution_id: str, epoch: int, *records: Record) -> None:
+        """Append records; see `Store.append`."""
+        with self._lock:
+            self._append(execution_id, self._held(execution_id, epoch), records, {})
+
+    def _held(self, execution_id: str, epoch: int) -> _Run:
+        run = self._runs.get(execution_id)
+        if run is None or run.epoch != epoch:
+            raise fenced(execution_id, epoch)
+        return run
+
+    def _append(self, execution_id: str, run: _Run, records: Sequence[Record], replaced: Mapping[int, Record]) -> None:
+        """Keep records; whatever can fail comes first, so that all of them are kept or none."""
+        summary, types = run.summary, set[object]()
+        for seq, record in enumerate(records, start=len(run.records) + 1):
+            if record["seq"] != seq:
+                raise gap(execution_id, record["seq"], seq - 1)
+            if record["type"] in TOLD:
+                summary = after(summary, execution_id, record)
+                types.add(record["type"])
+        for seq, record in replaced.items():
+            run.records[seq - 1] = record
+        run.records += records
+        if not types:
+            return
+        if types & ENDS_LEASE:
+            run.leased_until = 0.0
+        if summary is None:
+            return
+        run.summary = summary
+        self._started.setdefault(execution_id)
+        if summary.status in {"RUNNING", "SUSPENDED"}:
+            self._finished.pop(execution_id, None)
+        else:
+            self._finished[execution_id] = None
+            self._forget()
 
     def _forget(self) -> None:
         while self._keep is not None and len(self._finished) > self._keep:
-            oldest = next(iter(self._finished))
-            del self._finished[oldest], self._records[oldest], self._epochs[oldest], self._summaries[oldest]
+            self._delete(next(iter(self._finished)))
+
+    def _delete(self, execution_id: str) -> None:
+        run = self._runs.pop(execution_id, None)
+        if run is not None:
+            self._deleted_epoch = max(self._deleted_epoch, run.epoch)
+        self._started.pop(execution_id, None)
+        self._finished.pop(execution_id, None)
 
     def read(self, execution_id: str) -> Iterator[Record]:
-        """Yield the records of a run in order."""
+        """Yield the records of a run in order, with their hashes."""
         with self._lock:
-            records = list(self._records.get(execution_id, ()))
-        yield from records
+            run = self._runs.get(execution_id)
+            records = list(run.records) if run is not None else []
+            hashes = self._hashed(run) if run is not None else []
+        for record, hashed in zip(records, hashes, strict=True):
+            yield {**record, "hash": hashed}
 
-    def runs(self, limit: int = 100) -> Sequence[RunSummary]:
-        """Return the newest runs first."""
+    @staticmethod
+    def _hashed(run: _Run) -> list[str]:
+        """Return the hashes of all records: made when they are read, because most journals in memory never are."""
+        previous = run.hashes[-1] if run.hashes else ""
+        for record in run.records[len(run.hashes) :]:
+            previous = link(previous, digest_of(record))
+            run.hashes.append(previous)
+        return list(run.hashes)
+
+    def runs(self, limit: int | None = 100, *, offset: int = 0, query: RunQuery | None = None) -> Sequence[RunSummary]:
+        """Return the newest runs first; see `Store.runs`."""
         with self._lock:
-            summaries = list(self._summaries.values())
-        return summaries[: -limit - 1 : -1]
+            found = [self._runs[id_].summary for id_ in reversed(self._started)]
+        rows = [row for row in found if row is not None and (query is None or query.matches(row))]
+        rows.sort(key=lambda row: row.started_at, reverse=True)
+        return rows[offset:] if limit is None else rows[offset : offset + limit]
+
+    def rewrite(self, execution_id: str, epoch: int, replaced: Mapping[int, Record], *records: Record) -> None:
+        """Put other records in place of some; see `Store.rewrite`."""
+        require_own_seq(execution_id, replaced)
+        with self._lock:
+            run = self._held(execution_id, epoch)
+            self._hashed(run)
+            for seq in replaced:
+                if not 1 <= seq <= len(run.records):
+                    raise missing(execution_id, seq, len(run.records))
+            self._append(execution_id, run, records, replaced)
+
+    def delete(self, execution_id: str) -> None:
+        """Forget a run; see `Store.delete`."""
+        with self._lock:
+            self._delete(execution_id)
 
     def close(self) -> None:
         """Nothing to release."""

@@ -1,39 +1,77 @@
-"""How a run's first and last record become its row in a list of runs; the same for every store."""
+"""How a run's records become its row in a list of runs; the same for every store."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import cast
+from typing import Final, NamedTuple, cast
 
 from oao_hookspecs import Json, Record, RunSummary
 
-__all__ = ["MOVES", "moved", "opened", "settled"]
+__all__ = ["ENDS_LEASE", "TOLD", "Told", "after", "told"]
 
-MOVES = frozenset({"run.suspended", "run.resumed"})
-"""Records that change a run's status and leave it open."""
+TOLD: Final = frozenset({"run.started", "run.suspended", "run.resumed", "run.finished"})
+"""Types of the records that change a run's row."""
 
-
-def opened(execution_id: str, record: Record) -> RunSummary:
-    """Return the row of a run whose `run.started` record this is."""
-    return RunSummary(
-        execution_id=execution_id,
-        agent_name=str(record["agent"]),
-        status="RUNNING",
-        started_at=float(cast("float", record["at"])),
-    )
+ENDS_LEASE: Final = frozenset({"run.suspended", "run.finished"})
+"""Types of the records after which nobody is at work on the run."""
 
 
-def moved(summary: RunSummary, record: Record) -> RunSummary:
-    """Return the row of a run that was suspended or resumed."""
-    return replace(summary, status="SUSPENDED" if record["type"] == "run.suspended" else "RUNNING")
+class Told(NamedTuple):
+    """What a batch of records says of its run, whatever the row was before."""
+
+    row: RunSummary
+    """`finished_at` and `totals` are None where the batch does not say; the rest holds where the run began in it."""
+    begun: bool
+    """True where the batch holds the beginning of the run: then the row is whole."""
+    ends_lease: bool
 
 
-def settled(summary: RunSummary, record: Record) -> RunSummary:
-    """Return the row of a run whose `run.finished` record this is."""
-    return replace(
-        summary,
-        status=str(record["status"]),
-        finished_at=float(cast("float", record["at"])),
-        totals=cast("Mapping[str, Json]", record["totals"]),
-    )
+def after(summary: RunSummary | None, execution_id: str, record: Record) -> RunSummary | None:
+    """Return a run's row after one more record of it; None before it was started.
+
+    Args:
+        summary: The row so far.
+        execution_id: The run.
+        record: What was appended.
+    """
+    type_ = record["type"]
+    if type_ == "run.started":
+        forked = cast("Mapping[str, Json]", record.get("forked") or {})
+        parent, source = record.get("parent"), forked.get("run")
+        return RunSummary(
+            execution_id=execution_id,
+            agent_name=str(record["agent"]),
+            status="RUNNING",
+            started_at=float(cast("float", record["at"])),
+            parent=None if parent is None else str(parent),
+            forked_from=None if source is None else str(source),
+        )
+    if summary is None:
+        return None
+    if type_ == "run.finished":
+        return replace(
+            summary,
+            status=str(record["status"]),
+            finished_at=float(cast("float", record["at"])),
+            totals=cast("Mapping[str, Json]", record["totals"]),
+        )
+    if type_ in TOLD:
+        return replace(summary, status="SUSPENDED" if type_ == "run.suspended" else "RUNNING")
+    return summary
+
+
+def told(execution_id: str, records: Sequence[Record]) -> Told | None:
+    """Return what a batch of records says of the row of its run; None where it says nothing.
+
+    Args:
+        execution_id: The run.
+        records: What is appended.
+    """
+    types = [record["type"] for record in records if record["type"] in TOLD]
+    if not types:
+        return None
+    row = RunSummary(execution_id=execution_id, agent_name="", status="", started_at=0.0)
+    for record in records:
+        row = after(row, execution_id, record) or row
+    return Told(row, "run.started" in types, not ENDS_LEASE.isdisjoint(types))

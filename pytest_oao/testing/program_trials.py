@@ -31,11 +31,12 @@ class _LoggedStore(MemoryStore):
         super().__init__()
         self._log = log
 
-    def append(self, execution_id: str, epoch: int, record: Record) -> None:
-        """Append one record; see `Store.append`."""
+    def append(self, execution_id: str, epoch: int, *records: Record) -> None:
+        """Append records; see `Store.append`."""
         with self._log.lock:
-            super().append(execution_id, epoch, record)
-            self._log.add(Written(execution_id, record))
+            super().append(execution_id, epoch, *records)
+            for record in records:
+                self._log.add(Written(execution_id, record))
 
 
 class Trial:

@@ -417,6 +417,10 @@ def test_parse_returns_the_same_object(tmp_path: Path) -> None:
     assert live.final_output == again.final_output == "yes"
 
 
+# Which of the two is collected first, the forgotten stream or its socket, is for the garbage collector to say.
+@pytest.mark.filterwarnings("ignore:.*unclosed <socket:ResourceWarning")
+@pytest.mark.filterwarnings("ignore:.*unclosed <socket:pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("how", ["closed", "forgotten"])
 def test_an_abandoned_stream_settles_once(how: str, server: OpenAIServer, tmp_path: Path) -> None:
     """With what had come by then; its tokens are estimated."""

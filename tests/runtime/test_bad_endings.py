@@ -8,14 +8,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
 
 import pytest
 
 from oao_harness import Orchestrator, StrictPolicy, ToolPolicy, tool
 from oao_harness.errors import StoreError
 from oao_harness.stores.memory import MemoryStore
-from oao_hookspecs import Record, RunSummary, RunView, StateEntered, hookimpl
+from oao_hookspecs import Record, RunView, StateEntered, hookimpl
 
 
 class Unprintable(Exception):
@@ -103,29 +102,18 @@ def test_a_nested_run_past_the_deadline_of_its_outer_run_is_stopped() -> None:
     assert report.violation["rule"] == "timeout"
 
 
-class _Full:
+class _Full(MemoryStore):
     """A store that keeps so many records and no more."""
 
     def __init__(self, room: int) -> None:
-        self._store, self._room = MemoryStore(), room
+        super().__init__()
+        self._room = room
 
-    def claim(self, execution_id: str) -> int:
-        return self._store.claim(execution_id)
-
-    def append(self, execution_id: str, epoch: int, record: Record) -> None:
+    def append(self, execution_id: str, epoch: int, *records: Record) -> None:
         if not self._room:
             raise StoreError("disk full")
         self._room -= 1
-        self._store.append(execution_id, epoch, record)
-
-    def read(self, execution_id: str) -> Iterator[Record]:
-        return self._store.read(execution_id)
-
-    def runs(self, limit: int = 100) -> Sequence[RunSummary]:
-        return self._store.runs(limit)
-
-    def close(self) -> None:
-        self._store.close()
+        super().append(execution_id, epoch, *records)
 
 
 @pytest.mark.parametrize("room", range(9))
