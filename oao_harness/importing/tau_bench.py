@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Final, cast
+from typing import Final
 
 from oao_harness.errors import RecordingError
 from oao_harness.importing.reading import Node, list_at, node_at, parsed, required, text_at, text_of
@@ -86,7 +86,7 @@ def _tau_run(item: Json, where: str, source: str, names: _Names) -> ImportedRun:
     conversation.end()
     info = row.get("info")
     if isinstance(info, dict) and info.get("error"):
-        run.note(f"the run ended with an error: {text_of(cast('Json', info['error'])):.200}")
+        run.note(f"the run ended with an error: {text_of(info['error']):.200}")
     return run.build()
 
 

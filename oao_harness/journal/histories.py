@@ -234,6 +234,8 @@ def histories_of_recording(recording: Recording, name: str) -> list[History]:
         _lane(events, lane if len(lanes) > 1 or not isinstance(agent, str) else agent, header)
         for lane, events in (lanes or {str(agent or ""): []}).items()
     ]
+    # The agent that the recording is of comes first.
+    found.sort(key=lambda history: history.agent != agent)
     for history in found:
         if len(found) > 1:
             history.recording = name
