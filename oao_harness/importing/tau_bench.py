@@ -96,7 +96,7 @@ def index_of(value: Json) -> str:
 
 
 def _add_tau(run: RunBuilder, conversation: Conversation, message: Node, where: str) -> None:
-    role, content = message.get("role"), message.get("content")
+    role, content = required(message.get("role"), str, f"{where}.role"), message.get("content")
     if role in {"system", "user", "developer"}:
         blocks = _blocks(content, "tool_result")
         if role == "user" and blocks:
@@ -106,7 +106,7 @@ def _add_tau(run: RunBuilder, conversation: Conversation, message: Node, where: 
             return
         if role == "user" and run.task is None:
             run.task = text_of(content)
-        conversation.say(str(role), text_of(content))
+        conversation.say(role, text_of(content))
     elif role == "assistant":
         conversation.answer(None if content is None else _said(content), list(_tau_calls(message, where)))
     elif role in {"tool", "function"}:
@@ -236,7 +236,7 @@ def _flat(value: Json, where: str) -> Iterator[tuple[int, Node]]:
 
 def _add_tau2(agent: Conversation, user: Conversation, message: Node, index: int, where: str) -> None:
     run = agent.builder
-    role, content = message.get("role"), text_of(message.get("content"))
+    role, content = required(message.get("role"), str, f"{where}.role"), text_of(message.get("content"))
     calls = list(_tau2_calls(message, where))
     if role == "system":
         agent.say("system", content)
