@@ -330,8 +330,9 @@ class _Judging:
             hold = self._budget.force(call, sent)
         self._holds[i] = hold
         if decision is not ALLOWED:
-            self.found.decisions[i] = decision
-            if isinstance(decision, Deny | Ask):
+            found = self.found
+            found.decisions[i] = decision
+            if found.halt is None and isinstance(decision, Deny | Ask):
                 self._stop(Stop("call", i, decision))
 
     def _end(self, i: int, *, asks: bool, is_tool: bool) -> None:
