@@ -78,10 +78,22 @@ def policy_of(given: object) -> Rejudge:
     return Rejudge([str(given)])
 
 
+def reference() -> float:
+    """Return nanoseconds for one turn of a plain loop: what this machine does with Python now."""
+    found: list[float] = []
+    for _ in range(ROUNDS):
+        began, total = time.process_time(), 0
+        for n in range(1_000_000):
+            total += n & 3
+        found.append((time.process_time() - began) * 1e3)
+    return statistics.median(found)
+
+
 def main() -> None:
     histories = read(sys.argv[1:]) if len(sys.argv) > 1 else made_up()
     calls = sum(len(history.calls) for history in histories)
-    title = f"{len(histories)} runs, {calls:,} calls; load of the machine {os.getloadavg()[0]:.1f}"
+    load = f"load of the machine {os.getloadavg()[0]:.1f}, one turn of a plain loop {reference():.0f} ns"
+    title = f"{len(histories)} runs, {calls:,} calls; {load}"
     table = Table("policies", "prepare, us", "judge, us", "calls a second", "slowest", "fastest", title=title)
     for column in table.columns[1:]:
         column.justify = "right"

@@ -305,7 +305,7 @@ class PolicyDiff:
             self._note_error(decision, side)
             if decision.verdict not in {"deny", "ask"}:
                 continue
-            rule = self.rules.setdefault(decision.rule, Row())
+            rule = self._row(self.rules, decision.rule)
             rule.calls += decision.rule not in named
             named.add(decision.rule)
             for row in (rule, tool, agent):
@@ -318,7 +318,7 @@ class PolicyDiff:
             run=run.name, agent=told.agent, stage="call", place=told.place, kind=told.call.kind,
             name=told.call.name, what=what, before=before, after=after,
         )  # fmt: skip
-        for row in (tool, agent, self.rules.setdefault(change.rule, Row())):
+        for row in (tool, agent, self._row(self.rules, change.rule)):
             row.changes[what] += 1
         self._list(change)
 
