@@ -27,10 +27,12 @@ if TYPE_CHECKING:
         StoreError,
         UsageError,
     )
+    from oao_harness.journal.branching import Edit
     from oao_harness.policy.file import FilePolicy, load_policy
     from oao_harness.policy.sequences import at_most, never_after, only_after
     from oao_harness.policy.strict import StrictPolicy
     from oao_harness.policy.tools import ToolPolicy
+    from oao_harness.runtime.call_context import CallContext, current_call
     from oao_harness.runtime.orchestrator import Orchestrator
     from oao_harness.runtime.report import ExecutionReport
     from oao_harness.runtime.shared_budget import SharedBudget
@@ -40,9 +42,11 @@ if TYPE_CHECKING:
 __all__ = [
     "AgentError",
     "BusyError",
+    "CallContext",
     "CodecError",
     "ConfigError",
     "DamagedError",
+    "Edit",
     "ExecutionReport",
     "FencedError",
     "FilePolicy",
@@ -64,6 +68,7 @@ __all__ = [
     "ToolPolicy",
     "UsageError",
     "at_most",
+    "current_call",
     "guard",
     "load_policy",
     "model",
@@ -94,6 +99,7 @@ _HOMES: Final = {
     "RunSuspended": "oao_harness.errors",
     "StoreError": "oao_harness.errors",
     "UsageError": "oao_harness.errors",
+    "Edit": "oao_harness.journal.branching",
     "FilePolicy": "oao_harness.policy.file",
     "load_policy": "oao_harness.policy.file",
     "at_most": "oao_harness.policy.sequences",
@@ -101,6 +107,8 @@ _HOMES: Final = {
     "only_after": "oao_harness.policy.sequences",
     "StrictPolicy": "oao_harness.policy.strict",
     "ToolPolicy": "oao_harness.policy.tools",
+    "CallContext": "oao_harness.runtime.call_context",
+    "current_call": "oao_harness.runtime.call_context",
     "Orchestrator": "oao_harness.runtime.orchestrator",
     "ExecutionReport": "oao_harness.runtime.report",
     "SharedBudget": "oao_harness.runtime.shared_budget",

@@ -204,7 +204,7 @@ class Store(Protocol):
         ...
 
     def runs(self, limit: int | None = 100, *, offset: int = 0, query: RunQuery | None = None) -> Sequence[RunSummary]:
-        """Return the newest runs first, without reading their journals.
+        """Return the newest runs first, without reading their journals; of equal starts the one written later first.
 
         Args:
             limit: How many at most; None for all.
@@ -220,12 +220,15 @@ class Store(Protocol):
 
         Raises:
             FencedError: Another writer has claimed the run.
-            StoreError: There is no such record, or as for `append`.
+            StoreError: There is no such record, or its `seq` is another, or as for `append`.
         """
         ...
 
     def delete(self, execution_id: str) -> None:
-        """Forget a run and its journal; an unknown id is none already. Whoever writes to it is refused."""
+        """Forget a run and its journal; an unknown id is none already.
+
+        Whoever writes to it is refused, also where its id is claimed anew: that epoch is higher than all before.
+        """
         ...
 
     def close(self) -> None:

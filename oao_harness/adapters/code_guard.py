@@ -18,6 +18,7 @@ from oao_harness.adapters.governed import governed, is_governed, mark_governed
 from oao_harness.errors import ConfigError
 from oao_harness.runtime import gate
 from oao_harness.runtime.context import Frame, frame, here
+from oao_harness.runtime.reach import TOOL_MARK
 from oao_harness.runtime.within import each_within, each_within_async
 from oao_hookspecs import Call, Effect, Json, ToolCall
 
@@ -99,6 +100,7 @@ def _guard(function: types.FunctionType, name: str, effect: Effect | None) -> No
     trampoline = _trampoline(code, _dispatcher(body, name, effect))
     function.__code__ = trampoline
     mark_governed(function)
+    setattr(function, TOOL_MARK, name)
     _guarded.add(function)
 
 

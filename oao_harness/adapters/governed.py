@@ -12,6 +12,7 @@ from oao_harness.journal.codec import decode, encode
 from oao_harness.runtime import gate
 from oao_harness.runtime.context import current
 from oao_harness.runtime.judging import require_unchanged
+from oao_harness.runtime.reach import TOOL_MARK
 from oao_harness.runtime.usage import estimate_input_tokens, estimate_tokens, read_usage
 from oao_hookspecs import Call, Effect, Json, ModelCall, ProposedCall, ToolCall, Usage
 
@@ -64,7 +65,9 @@ def tool(
     def describe(arguments: Mapping[str, Json]) -> Call:
         return ToolCall(name=called, arguments=arguments, effect=effect)
 
-    return governed(function, describe, lambda _call: _VALUES)
+    made = governed(function, describe, lambda _call: _VALUES)
+    setattr(made, TOOL_MARK, called)
+    return made
 
 
 @overload

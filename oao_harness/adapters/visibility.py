@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, cast
 
 from oao_harness.adapters.governed import is_governed
+from oao_harness.runtime.reach import attributes_of, function_of, names_of, references_of
 
 __all__ = ["reaches_governed"]
 
@@ -49,38 +49,22 @@ def _references(agent: object) -> Iterator[object]:
     if inspect.isroutine(agent):
         yield from _named_in(agent)
         return
-    yield from _attributes(agent)
+    yield from (value for _, value in attributes_of(agent))
     for name in ("invoke", "ainvoke", "__call__"):
         method = getattr(type(agent), name, None)
         if isinstance(method, types.FunctionType):
             yield from _named_in(method)
 
 
-def _attributes(owner: object) -> Iterable[object]:
-    return cast("dict[str, object]", getattr(owner, "__dict__", {})).values()
-
-
 def _named_in(routine: object) -> Iterator[object]:
     bound_to = getattr(routine, "__self__", None)
     if bound_to is not None and not isinstance(bound_to, types.ModuleType):
-        yield from _attributes(bound_to)
-    function = inspect.unwrap(getattr(routine, "__func__", routine))  # type: ignore[arg-type]
-    if not isinstance(function, types.FunctionType):
+        yield from (value for _, value in attributes_of(bound_to))
+    function = function_of(routine)
+    if function is None:
         return
-    for cell in function.__closure__ or ():
-        try:
-            yield cell.cell_contents
-        except ValueError:  # not filled yet
-            continue
-    for name in _names(function.__code__):
-        if name in function.__globals__:
-            yield function.__globals__[name]
-        elif name.startswith(_FRAMEWORKS):
+    yield from (value for _, value in references_of(function))
+    for name in names_of(function.__code__):
+        if name.startswith(_FRAMEWORKS) and name not in function.__globals__:
             # An import inside the body: the module is named, and maybe not loaded yet.
             yield types.ModuleType(name)
-
-
-@functools.lru_cache(maxsize=1024)
-def _names(code: types.CodeType) -> tuple[str, ...]:
-    inner = [name for constant in code.co_consts if isinstance(constant, types.CodeType) for name in _names(constant)]
-    return (*code.co_names, *inner)

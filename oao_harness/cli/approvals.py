@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import click
+from rich.console import Console
 from rich.text import Text
 
 from oao_harness.cli.console import compact, console, one_line, print_json
@@ -12,8 +14,10 @@ from oao_harness.cli.render import Column, print_columns
 from oao_harness.cli.stores import DEFAULT_STORE, kept, open_store, store_option
 from oao_harness.cli.timeline import short_id
 from oao_harness.cli.units import ago, duration, plural
-from oao_harness.journal.inbox import questions_of_runs
+from oao_harness.journal.doubts import Doubt
+from oao_harness.journal.inbox import doubts_of_runs, questions_of_runs
 from oao_harness.journal.questions import Question, State, answer_fields, request_fields
+from oao_harness.runtime.doubts import doubt_fields
 from oao_hookspecs import Approve, Json
 
 __all__ = ["command"]
@@ -26,6 +30,13 @@ _COLUMNS = (
     Column(title="asked"),
     Column(title="answers"),
     Column(title="expires"),
+)
+_DOUBT_COLUMNS = (
+    Column(title="id"),
+    Column(title="agent", optional=True),
+    Column(title="tool", shrinks=True),
+    Column(title="began"),
+    Column(title="state"),
 )
 _STYLES = {"pending": "yellow", "approved": "green", "rejected": "red", "expired": "dim"}
 
@@ -43,25 +54,49 @@ def command(as_json: bool, store: str) -> None:
     """  # noqa: D301 - click reads the control character as "do not wrap"
     now = time.time()
     found: list[tuple[Question, State]] = []
+    doubts: list[Doubt] = []
     if kept(store):
         with open_store(store) as opened:
             found = [(question, state) for _, question, state in questions_of_runs(opened, now)]
+            doubts = doubts_of_runs(opened)
     if as_json:
-        print_json([_as_json(question, state) for question, state in found], indent=2)
+        listed = [_as_json(question, state) for question, state in found]
+        print_json([*listed, *({**doubt_fields(doubt), "state": "in doubt"} for doubt in doubts)], indent=2)
         return
     on = console()
-    if not found:
+    where = "" if store == DEFAULT_STORE else f" --store {store}"
+    if found:
+        _print_questions(on, found, now, where)
+    elif not doubts:
         on.print("Nothing waits for an answer.")
-        return
+    if doubts:
+        _print_doubts(on, doubts, now, where)
+
+
+def _print_questions(on: Console, found: Sequence[tuple[Question, State]], now: float, where: str) -> None:
     rows: list[list[Text] | Text] = []
     for question, state in found:
         rows.append(_cells(question, state, now))
         # Whoever answers must see what: on a line of its own there is most room.
         rows.append(Text(compact(question.request.arguments)))
     print_columns(on, _COLUMNS, rows, under=1)
-    where = "" if store == DEFAULT_STORE else f" --store {store}"
     on.print()
     hint = f" {plural(len(found), 'question')}; oao approve ID{where} or oao reject ID --reason TEXT{where} answers one"
+    on.print(Text(hint, style="dim"), soft_wrap=True)
+
+
+def _print_doubts(on: Console, doubts: Sequence[Doubt], now: float, where: str) -> None:
+    """Print the calls of which nobody knows whether they happened."""
+    rows: list[list[Text] | Text] = []
+    for doubt in doubts:
+        id_ = Text(f"{doubt.execution_id[:8].rstrip('-')}#{doubt.n}", style="bold")
+        texts = (Text(one_line(doubt.agent_name)), Text(one_line(doubt.tool)), Text(ago(now - doubt.began_at)))
+        rows.append([id_, *texts, Text("in doubt: nobody knows whether it happened", style="red")])
+        rows.append(Text(compact(doubt.arguments)))
+    on.print()
+    print_columns(on, _DOUBT_COLUMNS, rows, under=1)
+    on.print()
+    hint = f" {plural(len(doubts), 'call')} in doubt; look, then: oao resolve ID --landed | --did-not-happen{where}"
     on.print(Text(hint, style="dim"), soft_wrap=True)
 
 

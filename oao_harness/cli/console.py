@@ -44,6 +44,7 @@ _ASCII: Final[Mapping[str, str]] = {
     "←": "<-",
     "…": "...",
     "└": "`",
+    "━": "=",
 }
 # What a terminal would act on: an agent's text must not move the cursor or recolour the report.
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")

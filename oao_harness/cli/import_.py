@@ -49,7 +49,7 @@ class _Found:
     """Of a run that another tool recorded; empty for a cassette."""
 
 
-@click.command("import", short_help="Turn cassettes, and runs of other tools, into recordings.")
+@click.command("import", short_help="Turn cassettes and other tools' runs into recordings.")
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "-o",

@@ -49,7 +49,7 @@ _COVERED: Final = (
 )
 
 
-@click.group("policy", short_help="Check a policy file; see what runs say to it, or to another.")
+@click.group("policy", short_help="Check a policy; see what another one would change.")
 def command() -> None:
     """Check a policy file; see what recorded runs exercised of it, and what another policy would change.
 

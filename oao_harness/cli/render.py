@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final, cast
 
 from rich.console import Console
 from rich.text import Text
 
 from oao_harness.cli import preview
+from oao_harness.cli.bars import bars_of, fitting_width
+from oao_harness.cli.columns import GAP, Column, print_columns, widths_of
 from oao_harness.cli.console import clean, compact, one_line, print_paragraph, status_text, symbol
+from oao_harness.cli.landmarks import answer_text, landmark_text
 from oao_harness.cli.timeline import Moment, Timeline, mapping, number, short_id, text, tokens_of
-from oao_harness.cli.units import count, duration, plural
+from oao_harness.cli.units import count, dollars, duration, plural
 from oao_hookspecs import Json, Record
 
 __all__ = ["VERDICT_STYLES", "Column", "print_columns", "print_run", "print_timeline", "print_verdict"]
@@ -34,87 +36,18 @@ _TOTALS: Final[Mapping[str, str]] = {
     "tokens": "token",
 }
 _WOULD: Final[Mapping[str, str]] = {"deny": "denied", "ask": "held for approval"}
-_GAP: Final = 2
-_LEAST_NAME: Final = 12
+_CALL_COLUMNS: Final = (
+    Column(title="at", right=True, optional=True),
+    Column(title="#", right=True),
+    Column(title="kind"),
+    Column(title="call", shrinks=True),
+    Column(title="decision", shrinks=True),
+    Column(title="tokens", right=True, optional=True),
+    Column(title="took", right=True),
+)
 # A timeline without details that is longer than this shows its first and last calls only.
 _WHOLE: Final = 30
 _EDGE: Final = 10
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Column:
-    """One column of a table without lines."""
-
-    title: str
-    right: bool = False
-    """Numbers stand to the right."""
-    shrinks: bool = False
-    """The one column that gives way where the console is too narrow."""
-    wraps: bool = False
-    """What does not fit into it goes on in the next line, for what must be read whole."""
-    optional: bool = False
-    """Left out where the console is too narrow even so."""
-
-
-def print_columns(
-    on: Console, columns: Sequence[Column], rows: Sequence[Sequence[Text] | Text], *, under: int = 0
-) -> None:
-    """Print rows under their titles; a row that is a single text stands on a line of its own.
-
-    Args:
-        on: Where to.
-        columns: From left to right.
-        rows: Cells, as many as there are columns; columns in which no row has anything are left out.
-        under: Index of the column at which a single text begins.
-    """
-    tables = [row for row in rows if not isinstance(row, Text)]
-    used = [i for i in range(len(columns)) if any(row[i].cell_len for row in tables)]
-    widths = {i: max([len(columns[i].title), *(row[i].cell_len for row in tables)]) for i in used}
-    excess = sum(widths.values()) + _GAP * (len(used) - 1) + 1 - on.width
-    for i in used:
-        if columns[i].shrinks and excess > 0:
-            shrunk = min(widths[i], max(_LEAST_NAME, widths[i] - excess))
-            excess -= widths[i] - shrunk
-            widths[i] = shrunk
-    if excess > 0:
-        used = [i for i in used if not columns[i].optional]
-    titles = [Text(column.title, style="dim") for column in columns]
-    indent = " " * (1 + sum(widths[i] + _GAP for i in used if i < under))
-    for row in [titles, *rows] if used else rows:
-        lines = [row] if isinstance(row, Text) else _wrapped(on, row, used, widths, columns)
-        for one in lines:
-            line = Text(indent) + one if isinstance(one, Text) else _joined(one, used, widths, columns)
-            on.print(line, no_wrap=True, overflow="ellipsis", crop=True)
-
-
-def _wrapped(
-    on: Console, row: Sequence[Text], used: Sequence[int], widths: Mapping[int, int], columns: Sequence[Column]
-) -> Sequence[Sequence[Text]]:
-    """Return a row as the lines it takes: more than one where a cell that wraps is too long."""
-    parts = {i: list(row[i].wrap(on, widths[i])) for i in used if columns[i].wraps and row[i].cell_len > widths[i]}
-    for lines in parts.values():
-        for line in lines:
-            line.rstrip()
-    height = max((len(lines) for lines in parts.values()), default=1)
-    found: list[list[Text]] = []
-    for n in range(height):
-        cells = [cell if n == 0 else Text() for cell in row]
-        for i, lines in parts.items():
-            cells[i] = lines[n] if n < len(lines) else Text()
-        found.append(cells)
-    return found
-
-
-def _joined(row: Sequence[Text], used: Sequence[int], widths: Mapping[int, int], columns: Sequence[Column]) -> Text:
-    line = Text(" ")
-    for position, i in enumerate(used):
-        cell = row[i].copy()
-        cell.truncate(widths[i], overflow="ellipsis")
-        room = " " * (widths[i] - cell.cell_len)
-        line.append(" " * _GAP if position else "")
-        line.append_text(Text(room) + cell if columns[i].right else cell + room)
-    line.rstrip()
-    return line
 
 
 def print_run(on: Console, timeline: Timeline, *, details: bool, policy_from: str = "") -> None:
@@ -130,7 +63,7 @@ def print_run(on: Console, timeline: Timeline, *, details: bool, policy_from: st
     on.print()
     print_timeline(on, timeline, details=details)
     on.print()
-    print_verdict(on, timeline)
+    print_verdict(on, timeline, details=details)
 
 
 def _print_head(on: Console, timeline: Timeline, policy_from: str) -> None:
@@ -139,6 +72,8 @@ def _print_head(on: Console, timeline: Timeline, policy_from: str) -> None:
     for label, value in (
         ("run", text(started, "execution_id")),
         ("inside", text(started, "parent")),
+        ("fork of", _source(timeline)),
+        ("forks", ", ".join(f"{id_[:8]} {status.lower()}" for id_, status in timeline.kin.forks)),
         ("task", "" if started.get("task") is None else compact(started["task"])),
         ("policy", _policy(timeline.plan)),
         ("from", policy_from),
@@ -146,6 +81,17 @@ def _print_head(on: Console, timeline: Timeline, policy_from: str) -> None:
         if value:
             line = Text.assemble((f" {label:<8}", "dim"), one_line(value))
             on.print(line, no_wrap=True, overflow="ellipsis", crop=True)
+
+
+def _source(timeline: Timeline) -> str:
+    """Return what a run was forked from, where, and with what changed."""
+    forked = mapping(timeline.started, "forked")
+    if not forked:
+        return ""
+    at = f"call #{text(forked, 'at')}"
+    told = f"{text(forked, 'run')}, at {at}" + (", whose result was edited" if forked.get("edited") else "")
+    told += f", with model {text(forked, 'model')}" if forked.get("model") else ""
+    return f"{told}; that run is gone" if timeline.kin.is_source_gone else told
 
 
 def _policy(plan: Record) -> str:
@@ -172,35 +118,46 @@ def _policy_name(described: str) -> str:
 
 def print_timeline(on: Console, timeline: Timeline, *, details: bool) -> None:
     """Print the calls of a run, one line each; with details their requests and outcomes below them."""
-    columns = (
-        Column(title="at", right=True),
-        Column(title="#", right=True),
-        Column(title="kind"),
-        Column(title="call", shrinks=True),
-        Column(title="decision"),
-        Column(title="tokens", right=True),
-        Column(title="took", right=True),
-    )
-    began, calls = number(timeline.started, "at"), timeline.calls
+    calls = timeline.calls
+    moments = timeline.moments if details else calls
     rows: list[Sequence[Text] | Text] = []
-    for position, moment in enumerate(timeline.moments if details else calls):
+    told: set[str] = set()
+    # Which row is which moment's, for its bar.
+    of: list[int] = []
+    for position, moment in enumerate(moments):
         if not details and len(calls) > _WHOLE and _EDGE <= position < len(calls) - _EDGE:
             if position == _EDGE:
                 rows.append(Text(f"{symbol(on, '…')} {len(calls) - 2 * _EDGE} calls more", style="dim"))
             continue
-        at = Text(f"{number(moment.record, 'at') - began:.3f}" if details else "", style="dim")
+        at = Text(_clock(moment.at_s) if details else "", style="dim")
         if moment.record["type"] in {"call", "http"}:
-            rows.append([at, *_call_cells(on, moment)])
-            rows.extend(_detail_lines(on, moment, timeline) if details else ())
+            of.append(len(rows))
+            rows.append([at, *_call_cells(on, moment, timeline)])
+            rows.extend(_detail_lines(on, moment, timeline, told) if details else ())
         else:
-            rows.append([at, *_landmark_cells(moment.record)])
+            rows.append([at, Text(), landmark_text(on, moment, timeline)])
+    columns: tuple[Column, ...] = _CALL_COLUMNS
+    left = on.width - 1 - sum(width + GAP for width in widths_of(columns, rows).values())
+    width = fitting_width(left) if details and len(of) > 1 else 0
+    if width:
+        columns = (*columns, Column(title=""))
+        shown = [moment for moment in moments if moment.record["type"] in {"call", "http"}]
+        for row, bar in zip(of, bars_of(on, shown, width, timeline.running_s), strict=True):
+            cells = rows[row]
+            rows[row] = [*cells, bar] if not isinstance(cells, Text) else cells
     if rows:
         print_columns(on, columns, rows, under=2)
     if not calls:
         on.print(Text(" no call passed the gate", style="dim"))
 
 
-def _call_cells(on: Console, moment: Moment) -> list[Text]:
+def _clock(seconds: float) -> str:
+    if seconds < 1000:
+        return f"{seconds:.3f}"
+    return f"{int(seconds // 3600)}:{int(seconds // 60 % 60):02d}:{int(seconds % 60):02d}"
+
+
+def _call_cells(on: Console, moment: Moment, timeline: Timeline) -> list[Text]:
     record, outcome = moment.record, moment.outcome
     kind, decision = text(record, "kind"), mapping(record, "decision")
     branch = "  " * (moment.depth - 1) + f"{symbol(on, '└')} " if moment.depth else ""
@@ -212,7 +169,7 @@ def _call_cells(on: Console, moment: Moment) -> list[Text]:
         Text(branch + one_line(text(record, "name"))),
         _decision_text(decision, approved=bool(record.get("approvals"))),
         Text(f"{estimated}{count(tokens)}" if tokens else ""),
-        _took(outcome, denied=text(decision, "verdict") == "deny"),
+        _took(moment, timeline),
     ]
 
 
@@ -224,23 +181,25 @@ def _decision_text(decision: Mapping[str, Json], *, approved: bool) -> Text:
     return styled if rule in {"", "default"} else Text.assemble(styled, " ", (rule, styled.style))
 
 
-def _took(outcome: Record | None, *, denied: bool) -> Text:
+def _took(moment: Moment, timeline: Timeline) -> Text:
+    outcome, resolved = moment.outcome, moment.resolved
     if outcome is None:
+        if timeline.suspended is not None and _is_in_doubt(moment, timeline):
+            return Text("in doubt", style="bold red")
+        if resolved is not None:
+            return Text("landed" if resolved.get("landed") else "did not happen", style="yellow")
+        denied = text(mapping(moment.record, "decision"), "verdict") == "deny"
         return Text("" if denied else "no outcome", style="yellow")
-    took = "replayed" if outcome.get("replayed") else duration(number(outcome, "duration_s"))
+    marks = (("abandoned", "never made"), ("edited", "edited"), ("replayed", "replayed"))
+    took = next((told for mark, told in marks if outcome.get(mark)), duration(number(outcome, "duration_s")))
     return Text(f"failed, {took}", style="red") if mapping(outcome, "error") else Text(took)
 
 
-def _landmark_cells(record: Record) -> list[Text]:
-    kind = record["type"]
-    if kind == "step":
-        what = f"step {text(record, 'index')} {one_line(text(record, 'name'))}".rstrip()
-    else:
-        what = "INIT" if kind == "run.started" else text(record, "state")
-    return [Text(), Text(), Text(what, style="dim"), Text(), Text(), Text()]
+def _is_in_doubt(moment: Moment, timeline: Timeline) -> bool:
+    return any((doubt.execution_id, doubt.n) == (moment.run, moment.record.get("n")) for doubt in timeline.doubts)
 
 
-def _detail_lines(on: Console, moment: Moment, timeline: Timeline) -> list[Text]:
+def _detail_lines(on: Console, moment: Moment, timeline: Timeline, told: set[str]) -> list[Text]:
     record, outcome = moment.record, moment.outcome
     given = mapping(record, "given")
     asked = Text.assemble((f"{symbol(on, '→')} ", "dim"), preview.request(record))
@@ -248,10 +207,14 @@ def _detail_lines(on: Console, moment: Moment, timeline: Timeline) -> list[Text]
     if given:
         before = preview.request({**record, "req": given})
         lines.append(Text(f"  modified; the agent asked for {before}", style="yellow"))
+    lines += _judged(moment, timeline, told)
     for retry in moment.retries:
         wait = duration(number(retry, "delay_s"))
         attempt = f"  try {text(retry, 'attempt')} failed, next after {wait}: {one_line(text(retry, 'error'))}"
         lines.append(Text(attempt, style="yellow"))
+    if moment.again:
+        lines.append(Text("  it was in doubt after an interruption, and made again", style="yellow"))
+    outcome = outcome or (moment.resolved if moment.resolved is not None and "res" in moment.resolved else None)
     if outcome is not None:
         style = "red" if mapping(outcome, "error") else ""
         lines.append(Text.assemble((f"{symbol(on, '←')} ", "dim"), (preview.outcome(record, outcome), style)))
@@ -261,11 +224,25 @@ def _detail_lines(on: Console, moment: Moment, timeline: Timeline) -> list[Text]
     return lines
 
 
+def _judged(moment: Moment, timeline: Timeline, told: set[str]) -> list[Text]:
+    """Return where the rule that decided is written, once for each rule, and what people said about the call."""
+    record = moment.record
+    decision = mapping(record, "decision")
+    rule, source = one_line(text(decision, "rule")), one_line(text(decision, "source"))
+    where = f"  {rule}: {source}"
+    lines = [Text(where, style="dim")] if source and rule and where not in told else []
+    told.add(where)
+    ids = record.get("approvals")
+    for id_ in ids if isinstance(ids, Sequence) and not isinstance(ids, str) else ():
+        lines += [Text("  ") + answer_text(answer) for answer in timeline.answers.get(str(id_), ())]
+    return lines
+
+
 def _first_line(violation: Record) -> str:
     return text(violation, "reason").partition("\n")[0]
 
 
-def print_verdict(on: Console, timeline: Timeline) -> None:
+def print_verdict(on: Console, timeline: Timeline, *, details: bool = False) -> None:
     """Print how a run ended: status, totals, why it failed, what was ungoverned, and its output."""
     finished, violation, totals = timeline.finished, timeline.violation, timeline.totals
     dot = f" {symbol(on, '·')} "
@@ -274,32 +251,56 @@ def print_verdict(on: Console, timeline: Timeline) -> None:
     for key, noun in _TOTALS.items():
         if totals.get(key) or key == "steps":
             line.append(f"{dot}{plural(totals.get(key, 0), noun)}")
+    if timeline.cost_usd is not None:
+        line.append(f"{dot}{dollars(timeline.cost_usd)}")
     print_paragraph(on, line)
+    if details:
+        _print_pauses(on, timeline)
     if finished is None:
-        if timeline.suspended is not None:
-            _print_questions(on, timeline)
-        else:
-            print_paragraph(on, Text("no end was journaled: it is still running, or its process died", style="yellow"))
-            resume = f"if it died: oao resume {text(timeline.started, 'execution_id')[:8]}"
-            print_paragraph(on, Text(resume, style="dim"), indent=3)
+        _print_open(on, timeline)
     elif violation is not None:
-        where = f", call #{text(violation, 'n')}" if violation.get("n") is not None else ""
-        where += f", {text(violation, 'source')}" if violation.get("source") else ""
-        rule = f"{one_line(text(violation, 'rule'))} ({one_line(text(violation, 'plugin'))}{where})"
-        first, *rest = clean(text(violation, "reason")).split("\n")
-        print_paragraph(on, Text.assemble((rule, "bold red"), (f": {first}", "red")))
-        for detail in rest:
-            print_paragraph(on, Text(detail, style="dim"))
+        _print_violation(on, violation)
     elif finished.get("error"):
         print_paragraph(on, Text(clean(text(finished, "error")), style="red"))
     for record in timeline.observed:
         print_paragraph(on, Text(_observed(record), style="yellow"))
     for what in timeline.ungoverned:
         print_paragraph(on, Text(f"ungoverned: {one_line(what)}", style="yellow"))
+    for record in timeline.redactions:
+        note = f": {one_line(text(record, 'note'))}" if record.get("note") else ""
+        told = f"redacted by {one_line(text(record, 'by'))}{note}; oao verify tells which records"
+        print_paragraph(on, Text(told, style="yellow"))
     output = None if finished is None else finished.get("output")
     if output is not None:
         on.print()
         print_paragraph(on, _output(output))
+
+
+def _print_pauses(on: Console, timeline: Timeline) -> None:
+    pauses = [f"waited {duration(timeline.waited_s)} for a person"] if timeline.waited_s else []
+    pauses += [f"was interrupted for {duration(timeline.down_s)}"] if timeline.down_s else []
+    if pauses:
+        print_paragraph(on, Text(f"not counted: {', '.join(pauses)}", style="dim"), indent=3)
+
+
+def _print_open(on: Console, timeline: Timeline) -> None:
+    if timeline.suspended is not None:
+        _print_questions(on, timeline)
+    else:
+        print_paragraph(on, Text("no end was journaled: it is still running, or its process died", style="yellow"))
+        resume = f"if it died: oao resume {text(timeline.started, 'execution_id')[:8]}"
+        print_paragraph(on, Text(resume, style="dim"), indent=3)
+    _print_doubts(on, timeline)
+
+
+def _print_violation(on: Console, violation: Record) -> None:
+    where = f", call #{text(violation, 'n')}" if violation.get("n") is not None else ""
+    where += f", {text(violation, 'source')}" if violation.get("source") else ""
+    rule = f"{one_line(text(violation, 'rule'))} ({one_line(text(violation, 'plugin'))}{where})"
+    first, *rest = clean(text(violation, "reason")).split("\n")
+    print_paragraph(on, Text.assemble((rule, "bold red"), (f": {first}", "red")))
+    for detail in rest:
+        print_paragraph(on, Text(detail, style="dim"))
 
 
 def _observed(record: Record) -> str:
@@ -319,6 +320,16 @@ def _print_questions(on: Console, timeline: Timeline) -> None:
         by = one_line(text(asked, "rule")) + (f" ({text(asked, 'source')})" if text(asked, "source") else "")
         print_paragraph(on, Text(f"by {by}: {one_line(text(asked, 'reason'))}", style="dim"), indent=3)
         print_paragraph(on, Text(f"oao approve {short_id(str(id_))}", style="dim"), indent=3)
+
+
+def _print_doubts(on: Console, timeline: Timeline) -> None:
+    """Print the calls of which a person must say what became of them, and how."""
+    for doubt in timeline.doubts:
+        call = f"{one_line(doubt.tool)} {compact(dict(doubt.arguments))}"
+        print_paragraph(on, Text(f"in doubt, #{doubt.n}: {call}", style="bold red"))
+        print_paragraph(on, Text("it began, and nobody knows whether it happened", style="dim"), indent=3)
+        id_ = f"{doubt.execution_id[:8].rstrip('-')}#{doubt.n}"
+        print_paragraph(on, Text(f"oao resolve {id_} --landed | --did-not-happen", style="dim"), indent=3)
 
 
 def _output(output: Json) -> str:

@@ -27,7 +27,7 @@ __all__ = ["command"]
     "--policy", "policies", multiple=True, metavar="NAME", help="As in `oao run`; that of the run by default."
 )
 @click.option("--framework", metavar="NAME", help="Which adapter drives the agent; found by itself by default.")
-@click.option("--allow-changes", is_flag=True, help="Go on although the code is not the one that was interrupted.")
+@click.option("--allow-changes", is_flag=True, help="Go on although code or policy are other ones now.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on standard output, nothing else.")
 @store_option
 @click.pass_context
@@ -50,7 +50,7 @@ def command(
     \b
     Examples:
       oao resume 3f2a
-      oao resume last my_agents:support --policy strict
+      oao resume last my_agents:support --policy strict --allow-changes
     """  # noqa: D301 - click reads the control character as "do not wrap"
     if not kept(store):
         raise UsageError("no run is journaled here yet; make one with: oao run module:agent TASK")

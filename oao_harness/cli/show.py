@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -12,12 +12,14 @@ from oao_harness.cli.console import compact, console, one_line, print_json
 from oao_harness.cli.decisions import print_decisions
 from oao_harness.cli.recorded import is_file_name, records_of, shown
 from oao_harness.cli.render import print_run, print_timeline
-from oao_harness.cli.stores import find_run, kept, open_store, store_option
-from oao_harness.cli.timeline import Timeline
+from oao_harness.cli.stores import find_outer_run, kept, open_store, store_option
+from oao_harness.cli.timeline import Kin, Timeline, mapping, text
+from oao_harness.cli.trees import forks_of
 from oao_harness.cli.units import count, plural
 from oao_harness.errors import UsageError
 from oao_harness.journal.attempts import read_attempt
 from oao_harness.journal.recording import Recording
+from oao_hookspecs import Record, Store
 
 __all__ = ["command"]
 
@@ -47,15 +49,27 @@ def command(id: str, as_json: bool, decisions: bool, store: str) -> None:
     if not kept(store):
         raise UsageError("no run is journaled here yet; make one with: oao run module:agent TASK")
     with open_store(store) as opened:
-        records = find_run(opened, id)
+        records = find_outer_run(opened, id)
+        timeline = Timeline.of(records, lambda nested: list(opened.read(nested)))
+        timeline.kin = _kin(opened, records)
     if as_json:
         for record in records:
             print_json(record)
         return
     if decisions:
-        print_decisions(console(), Timeline.of(records))
+        print_decisions(console(), timeline)
         return
-    print_run(console(), Timeline.of(records), details=True)
+    print_run(console(), timeline, details=True)
+
+
+def _kin(store: Store, records: Sequence[Record]) -> Kin:
+    """Return where a run comes from and what came of it."""
+    source = text(mapping(records[0], "forked"), "run")
+    forks = forks_of(store, text(records[0], "execution_id"))
+    return Kin(
+        forks=[(run.execution_id, run.status) for run in forks],
+        is_source_gone=bool(source) and next(iter(store.read(source)), None) is None,
+    )
 
 
 def _show_file(path: str, *, as_json: bool, decisions: bool) -> None:

@@ -12,7 +12,8 @@ import click
 
 from oao_harness.errors import UsageError
 from oao_harness.runtime.orchestrator import Orchestrator
-from oao_hookspecs import Record, RunSummary, Store
+from oao_harness.stores.registry import split_sqlite
+from oao_hookspecs import Record, RunQuery, RunSummary, Store
 
 __all__ = ["DEFAULT_STORE", "find_outer_run", "find_run", "kept", "open_store", "store_option", "store_url"]
 
@@ -32,7 +33,7 @@ def store_option(function: F) -> F:
         default=DEFAULT_STORE,
         show_default=True,
         metavar="URL|PATH",
-        help="Where the journals are: a URL such as sqlite:PATH, or the path of a SQLite file.",
+        help="Where the journals are: a URL such as sqlite:PATH or redis://HOST:PORT/DB, or the path of a SQLite file.",
     )(function)
 
 
@@ -48,7 +49,7 @@ def kept(given: str) -> bool:
         UsageError: The user names a SQLite file that does not exist; reading must not make one.
     """
     scheme, _, rest = store_url(given).partition(":")
-    if scheme != "sqlite" or Path(rest.removeprefix("//")).exists():
+    if scheme != "sqlite" or Path(split_sqlite(rest)[0]).exists():
         return True
     if given == DEFAULT_STORE:
         return False
@@ -74,12 +75,12 @@ def find_run(store: Store, wanted: str) -> list[Record]:
     exact = list(store.read(wanted)) if wanted else []
     if exact:
         return exact
-    runs = store.runs(limit=_SEARCHED)
-    found = runs[:1] if wanted == "last" else [run for run in runs if run.execution_id.startswith(wanted)]
+    found = store.runs(limit=1 if wanted == "last" else _SEARCHED, query=_named(wanted))
     if len(found) == 1:
         return list(store.read(found[0].execution_id))
     if found:
         raise UsageError(f"{wanted!r} is the start of {len(found)} ids; type more of it\n{_lines(found)}")
+    runs = store.runs(limit=_SEARCHED)
     if not runs:
         raise UsageError("no run is journaled here yet; make one with: oao run module:agent TASK")
     raise UsageError(f"no run has an id that starts with {wanted!r}; the most recent ones are\n{_lines(runs)}")
@@ -98,6 +99,10 @@ def find_outer_run(store: Store, wanted: str) -> list[Record]:
             break
         records = outer
     return records
+
+
+def _named(wanted: str) -> RunQuery:
+    return RunQuery(starts_with="" if wanted == "last" else wanted)
 
 
 def _lines(runs: Sequence[RunSummary]) -> str:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Final, cast
 
+from oao_harness.journal.doubts import Doubt, doubts_of
 from oao_hookspecs import Json, Record
 
-__all__ = ["Moment", "Timeline", "mapping", "number", "short_id", "text", "tokens_of"]
+__all__ = ["Kin", "Moment", "Timeline", "mapping", "number", "short_id", "text", "tokens_of"]
+
+Read = Callable[[str], Sequence[Record]]
+"""Returns the journal of a nested run; nothing where it is not known."""
+
+# What happens while nobody is at work on the run: the time until then was waiting.
+_WHILE_IT_WAITS: Final = frozenset({"approval.answered", "resolved", "redaction"})
+_LANDMARKS: Final = frozenset(
+    {"run.started", "run.suspended", "run.resumed", "state", "step", "approval.answered", "resolved", "child"}
+    | {"redaction"}
+)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -16,10 +27,34 @@ class Moment:
     """A record, and what later records said about it."""
 
     record: Record
+    run: str = ""
+    """Id of the run that it happened in."""
     depth: int = 0
     """How many calls this one happened inside of."""
+    at_s: float = 0.0
+    """Running time of the outermost run until then, in seconds; what it waited is no running time."""
+    end_s: float | None = None
+    """The same at its outcome; None where it has none."""
+    after_s: float = 0.0
+    """Seconds without anybody at work before it: what a resumed run waited, what a person took to answer."""
     outcome: Record | None = None
+    resolved: Record | None = None
+    """What a person said of it, where it was in doubt."""
     retries: list[Record] = field(default_factory=list[Record])
+    again: int = 0
+    """How often it was made once more after an interruption."""
+    is_nested: bool = False
+    """True for what happened in a run inside of the one that is shown."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kin:
+    """Where a run comes from, and what came of it, as far as its store knows."""
+
+    forks: Sequence[tuple[str, str]] = ()
+    """Id and status of the runs that were forked from it."""
+    is_source_gone: bool = False
+    """True where the run that it was forked from is not in the store any more."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -29,7 +64,7 @@ class Timeline:
     started: Record
     plan: Record = field(default_factory=dict[str, Json])
     moments: list[Moment] = field(default_factory=list[Moment])
-    """States, framework steps and calls."""
+    """States, framework steps and calls, those of nested runs after the record that names these."""
     violation: Record | None = None
     ungoverned: list[str] = field(default_factory=list[str])
     observed: list[Record] = field(default_factory=list[Record])
@@ -38,63 +73,170 @@ class Timeline:
     """Set while the run waits for a person."""
     questions: dict[str, Record] = field(default_factory=dict[str, Record])
     """What a person was asked, by id."""
+    answers: dict[str, list[Moment]] = field(default_factory=dict[str, list[Moment]])
+    """What they said, by id of the question."""
+    redactions: list[Record] = field(default_factory=list[Record])
+    doubts: list[Doubt] = field(default_factory=list[Doubt])
+    """Calls of which a person must say what became of them, of nested runs too."""
     finished: Record | None = None
     """None while the run is open, or for ever where its process died."""
+    running_s: float = 0.0
+    """Seconds in which it was at work."""
+    waited_s: float = 0.0
+    """Seconds in which it waited for a person, over intervals that are over."""
+    down_s: float = 0.0
+    """Seconds from where it was interrupted to where it went on."""
+    kin: Kin = field(default_factory=Kin)
+    _last_at: float | None = None
+    _resumed: bool = False
 
     @classmethod
-    def of(cls, records: Iterable[Record]) -> Timeline:
-        """Read the records of one run; types that a newer oao may have added are passed over."""
+    def of(cls, records: Iterable[Record], read: Read | None = None) -> Timeline:
+        """Read the records of one run; types that a newer oao may have added are passed over.
+
+        Args:
+            records: Its journal.
+            read: Finds the runs nested in it; None leaves them out.
+        """
         timeline = cls(started={})
-        calls: dict[int, Moment] = {}
-        for record in records:
-            add = timeline._add_http if text(record, "type").startswith("http") else timeline._add
-            add(record, calls)
+        timeline._read(list(records), read, {})
         return timeline
 
-    def _add(self, record: Record, calls: dict[int, Moment]) -> None:
+    def _read(self, records: Sequence[Record], read: Read | None, seen: dict[str, None]) -> None:
+        calls: dict[int, Moment] = {}
+        seen[text(records[0] if records else {}, "execution_id")] = None
+        for record in records:
+            idle_s = self._pass_time(record)
+            add = self._add_http if text(record, "type").startswith("http") else self._add
+            add(record, calls, idle_s)
+            nested = text(record, "execution_id")
+            if record.get("type") == "child" and read is not None and nested not in seen:
+                self._add_nested(read(nested), read, seen, calls.get(int(number(record, "n"))))
+        self.doubts += doubts_of(records)
+
+    def _pass_time(self, record: Record) -> float:
+        """Count the time until a record; return how much of it nobody was at work."""
+        at, kind = number(record, "at"), text(record, "type")
+        # A clock may go back, and a fork begins before what it has from its source.
+        passed = 0.0 if self._last_at is None else max(0.0, at - self._last_at)
+        self._last_at = at
+        waits = self.suspended is not None
+        if waits and kind in {"run.resumed", *_WHILE_IT_WAITS}:
+            self.waited_s += passed
+        elif kind in {"run.resumed", *_WHILE_IT_WAITS} and self.finished is None:
+            # What lies between a run and its fork is nobody's.
+            self.down_s += 0.0 if self._begins_own_part else passed
+        elif self.finished is None:
+            self.running_s += passed
+            return 0.0
+        return passed
+
+    def _add(self, record: Record, calls: dict[int, Moment], idle_s: float) -> None:
         kind, called = text(record, "type"), calls.get(int(number(record, "n")))
+        if kind in _LANDMARKS:
+            self.moments.append(Moment(record=record, at_s=self.running_s, after_s=idle_s))
         if kind == "call":
             outer = calls.get(int(number(record, "parent")))
-            moment = Moment(record=record, depth=0 if outer is None else outer.depth + 1)
+            moment = self._moment(record, outer)
             calls[int(number(record, "n"))] = moment
             self.moments.append(moment)
             if text(mapping(record, "decision"), "would"):
                 self.observed.append(record)
+        elif kind in {"outcome", "retry", "again", "resolved"} and called is not None:
+            self._add_to(called, record)
         elif kind in {"run.suspended", "run.resumed"}:
-            self.suspended = record if kind == "run.suspended" else None
+            self._add_pause(record)
         elif kind == "approval.requested":
             self.questions[text(record, "id")] = record
-        elif kind in {"run.started", "state", "step"}:
+        elif kind == "approval.answered":
+            asked = number(self.questions.get(text(record, "id"), record), "at")
+            self.moments[-1].after_s = max(0.0, number(record, "at") - asked)
+            self.answers.setdefault(text(record, "id"), []).append(self.moments[-1])
+        elif kind in {"run.started", "plan"}:
             self.started = record if kind == "run.started" else self.started
-            self.moments.append(Moment(record=record))
-        elif kind == "plan":
-            self.plan = record
-        elif kind == "outcome" and called is not None:
-            called.outcome = record
-        elif kind == "retry" and called is not None:
-            called.retries.append(record)
+            self.plan = record if kind == "plan" else self.plan
         elif kind == "violation":
             self.violation = self.violation or record
         elif kind == "ungoverned":
             self.ungoverned.append(text(record, "what"))
+        elif kind == "redaction":
+            self.redactions.append(record)
         elif kind == "run.finished":
             self.finished = record
 
-    def _add_http(self, record: Record, calls: dict[int, Moment]) -> None:
+    def _moment(self, record: Record, outer: Moment | None) -> Moment:
+        depth = 0 if outer is None else outer.depth + 1
+        return Moment(record=record, run=text(self.started, "execution_id"), depth=depth, at_s=self.running_s)
+
+    def _add_pause(self, record: Record) -> None:
+        if record["type"] == "run.suspended":
+            self.suspended = record
+            return
+        is_fork = self._begins_own_part
+        self.moments[-1].record = {
+            **record,
+            "waited": self.suspended is not None,
+            "is_fork": is_fork,
+            "policy_changed": self.plan.get("policy") != record.get("policy") and not is_fork,
+        }
+        if self.suspended is not None:
+            self.moments[-1].after_s = max(0.0, number(record, "at") - number(self.suspended, "at"))
+        self.suspended, self._resumed = None, True
+        self.plan = record
+
+    def _add_to(self, called: Moment, record: Record) -> None:
+        if record["type"] == "outcome":
+            called.outcome, called.end_s = record, self.running_s
+        elif record["type"] == "resolved":
+            called.resolved = record
+        elif record["type"] == "retry":
+            called.retries.append(record)
+        else:
+            called.again += 1
+
+    def _add_http(self, record: Record, calls: dict[int, Moment], _idle_s: float) -> None:
         # Numbered apart from the calls.
         number_ = -int(number(record, "h"))
         if text(record, "type") == "http":
             outer = calls.get(int(number(record, "parent")))
             shown: Record = {**record, "kind": "http", "n": "", "decision": {}}
-            calls[number_] = Moment(record=shown, depth=0 if outer is None else outer.depth + 1)
+            calls[number_] = self._moment(shown, outer)
             self.moments.append(calls[number_])
         elif number_ in calls:
-            calls[number_].outcome = record
+            calls[number_].outcome, calls[number_].end_s = record, self.running_s
+
+    def _add_nested(self, records: Sequence[Record], read: Read, seen: dict[str, None], caller: Moment | None) -> None:
+        """Put what a nested run did after the record that names it."""
+        depth = 0 if caller is None else caller.depth + 1
+        child = self.moments[-1]
+        child.depth = depth
+        if not records:
+            child.record = {**child.record, "gone": True}
+            return
+        nested = Timeline(started={})
+        nested._read(records, read, seen)
+        child.record = {**child.record, "agent": nested.started.get("agent"), "status": nested.status}
+        for moment in nested.moments:
+            if moment.record["type"] in {"run.started", "state", "step"}:
+                continue
+            moment.depth += depth + 1
+            moment.at_s += self.running_s
+            moment.end_s = None if moment.end_s is None else moment.end_s + self.running_s
+            moment.is_nested = True
+            self.moments.append(moment)
+        self.questions = {**nested.questions, **self.questions}
+        self.answers = {**nested.answers, **self.answers}
+        self.doubts += nested.doubts
+
+    @property
+    def _begins_own_part(self) -> bool:
+        """True for a fork that has not gone on yet from where it parts with its source."""
+        return not self._resumed and bool(self.started.get("forked"))
 
     @property
     def calls(self) -> list[Moment]:
-        """The calls alone, without the requests that were sent in them."""
-        return [moment for moment in self.moments if moment.record["type"] == "call"]
+        """The run's own calls alone, without the requests that were sent in them."""
+        return [moment for moment in self.moments if moment.record["type"] == "call" and not moment.is_nested]
 
     @property
     def status(self) -> str:
@@ -105,8 +247,8 @@ class Timeline:
 
     @property
     def duration_s(self) -> float | None:
-        """Seconds from the first to the last record; None while the run is open."""
-        return None if self.finished is None else max(0.0, number(self.finished, "at") - number(self.started, "at"))
+        """Seconds in which the run was at work; None while it is open."""
+        return None if self.finished is None else self.running_s
 
     @property
     def totals(self) -> Mapping[str, int]:
@@ -117,6 +259,14 @@ class Timeline:
         models = sum(moment.record["kind"] == "model" for moment in happened)
         tokens = sum(sum(tokens_of(moment)) for moment in happened)
         return {"steps": len(happened), "model_calls": models, "tool_calls": len(happened) - models, "tokens": tokens}
+
+    @property
+    def cost_usd(self) -> float | None:
+        """US dollars, as far as a policy asked for prices; None where none did."""
+        for record in (self.finished, self.suspended):
+            if record is not None and "cost_usd" in mapping(record, "totals"):
+                return number(mapping(record, "totals"), "cost_usd")
+        return None
 
 
 def tokens_of(moment: Moment) -> tuple[int, int]:

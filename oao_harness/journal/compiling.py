@@ -51,6 +51,9 @@ class _Builder:
         if type_ in {"http", "http.ended"}:
             self._add_http(run, record)
             return
+        if type_ == "resolved" and record["landed"]:
+            # A person says how it ended, because nobody else knows.
+            record, type_ = {**record, "duration_s": 0.0}, "outcome"
         if type_ not in {"call", "outcome"}:
             if type_ == "run.started":
                 self._start(run, record)
@@ -142,6 +145,9 @@ class _Builder:
             took_s=(round(cast("float", outcome.get("duration_s") or 0.0), 3) or None) if outcome is not None else None,
             effect=cast("Effect | None", call.get("effect")),
             call_n=cast("int", call["n"]),
+            redacted=frozenset(
+                part for part, record in (("request", call), ("result", outcome or {})) if "redacted" in record
+            ),
         )
 
     def _value(self, kind: str, outcome: Mapping[str, Json]) -> Json:

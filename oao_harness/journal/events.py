@@ -65,6 +65,8 @@ class RecordedEvent:
     effect: Effect | None = field(default=None, compare=False)
     call_n: int = field(default=0, compare=False)
     """Number of the call in the journal of its run; 0 where the recording is a file."""
+    redacted: frozenset[str] = field(default=frozenset(), compare=False)
+    """What of it somebody redacted after it was written: `request`, `result`."""
 
     @property
     def call(self) -> Call:

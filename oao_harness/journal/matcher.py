@@ -229,7 +229,12 @@ class Matcher:
             shaper=self._shaper,
             renaming=self._renaming,
         )
-        return explain(call, shape, situation)
+        found = explain(call, shape, situation)
+        near = next((event for event in self._events if event.n == found.step), None)
+        if near is None or "request" not in near.redacted:
+            return found
+        why = f"step {near.n} was redacted after it was recorded: no request is equal to it any more"
+        return replace(found, text=f"{found.text}\n{why}")
 
 
 def unplayed_line(left: Sequence[RecordedEvent]) -> str | None:

@@ -1,7 +1,7 @@
 """Journal records: what each type holds, and how calls and outcomes become JSON. Pure, version 1.
 
 ```text
-run.started    execution_id, agent, task [, input, principal, origin, parent, parent_call]
+run.started    execution_id, agent, task [, input, principal, origin, parent, parent_call, forked]
 plan           adapter, policy, limits, fingerprints, oao
 child          execution_id [, n]
 state          state
@@ -9,25 +9,32 @@ step           index, name
 call           n, kind, name, req, decision [, call_id, scope, effect, access, parent, given, approvals, event]
 again          n
 retry          n, attempt, delay_s, error
-outcome        n, res | error, duration_s [, usage, batch, attempts, replayed, event, late, abandoned]
+outcome        n, res | error, duration_s [, usage, batch, attempts, replayed, event, late, abandoned, edited]
 approval.*     see `questions`
-run.suspended  reason, approvals, totals [, inside]
+resolved       n, landed, by [, note, res]
+run.suspended  reason, approvals, totals [, inside, in_doubt]
 run.resumed    agent, adapter, policy, limits, fingerprints, oao
 http           h, name, req [, parent]
 http.ended     h, res | error, duration_s
 violation      rule, plugin, reason [, source, n]
 ungoverned     what
 run.finished   status, error, output, totals
+redaction      by, note, records
 ```
 
 `http` is a request that an agent's or a tool's own code sends: number `h`, inside the body of call `parent`; nobody
 judges it, and a replay that serves it writes nothing. `input` is the task where `task` does not bring it back. `child`
 names a run that was started inside of call `n`. `again` says that a call in doubt is made once more. `abandoned` marks
-a call that was allowed and then never made. `event` is the number of the recorded event that a replay served; `at` and
-`duration_s` are the recorded ones then. `inside` are the calls whose bodies wait for a person. `given` is the request
-as the agent made it, present where a policy modified it; `approvals` are the questions whose approval let the call
-pass. `batch` holds the ids of the tool calls that one answer of a model asks for together. `usage` is `{"in": ...,
-"out": ..., "estimated": ...}` in tokens. Every record also has `v`, `seq`, `type` and `at` (Unix seconds).
+a call that was allowed and then never made, `edited` one that a fork gave another result. `forked` is the run whose
+beginning this one has, and the number of the first call that is its own: `{"run": ..., "at": ...}`. `event` is the
+number of the recorded event that a replay served; `at` and `duration_s` are the recorded ones then. `inside` are the
+calls whose bodies wait for a person. `given` is the request as the agent made it, present where a policy modified it;
+`approvals` are the questions whose approval let the call pass. `in_doubt` are the calls of which a person must say in a
+`resolved` whether they landed, and with what. `batch` holds the ids of the tool calls that one answer of a model asks
+for together. `usage` is `{"in": ..., "out": ..., "estimated": ...}` in tokens. `redaction` says which records somebody
+replaced, `[{"seq": ..., "digest": ...}]` with the digest of what stands there now; it may follow the end of a run. Each
+of these has as `redacted` the digest of what stood there when it was written. Every record also has `v`, `seq`, `type`
+and `at` (Unix seconds), and in its store a `hash`.
 """
 
 from __future__ import annotations

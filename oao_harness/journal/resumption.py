@@ -1,7 +1,8 @@
 """Answers the calls of a resumed run from its own journal; what the journal does not hold is new, and is made.
 
 The agent's code runs again from the start. A finished call is served. A call that began and has no outcome is in
-doubt: it is made again only where its tool says that this is safe, or where its own body waited for a person.
+doubt: it is made again only where its tool says that this is safe, where its own body waited for a person, or where a
+person says that it did not happen.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from dataclasses import replace
 from typing import cast
 
 from oao_harness.journal.codec import alike
+from oao_harness.journal.doubts import doubts_of, repeatable
 from oao_harness.journal.events import HTTP
 from oao_harness.journal.matcher import Matcher
 from oao_harness.journal.recording import RecordedEvent, Recording
 from oao_harness.journal.replay import Divergence, Served
-from oao_harness.journal.shape import Shape
 from oao_hookspecs import Call, Json, Outcome, Record
 
 __all__ = ["Resumption"]
@@ -39,12 +40,10 @@ class Resumption(Matcher):
         super().__init__(replace(made, events=calls), volatile=())
         self.is_over = any(record["type"] == "run.finished" for record in records)
         """True where the run had ended: all of it is served, nothing of it is written again."""
-        self._waiting = _waiting(records)
-        """Calls whose own body waited for a person."""
+        self.doubts = doubts_of(records)
+        """Calls that a person must decide about first."""
+        self._repeatable = repeatable(records)
         self._before = _ended_before_the_break(records)
-        doubtful = (event for event in self._events if event.outcome is None and not self._may_be_made_again(event))
-        self._doubtful = next(doubtful, None)
-        """A call that nobody knows about and that must not be made again: then nothing new may happen."""
         self._played: set[int] = set()
         """Numbers of the calls served so far."""
         self._runs_of: dict[int | None, list[str]] = {}
@@ -76,7 +75,7 @@ class Resumption(Matcher):
         return call.call_id is not None and any(event.call_id == call.call_id for event in self._events)
 
     def _may_be_new(self, call: Call) -> bool:
-        if self.is_over or self._doubtful is not None or not self._before <= self._played:
+        if self.is_over or not self._before <= self._played:
             return False
         # A sibling of what was held may have ended after it: asked for in other words, it would be done twice.
         return not any(
@@ -85,19 +84,13 @@ class Resumption(Matcher):
             if event.n not in self._served and event.outcome is not None
         )
 
-    def _explain(self, call: Call, shape: Shape, run: str) -> Divergence:
-        if self._doubtful is not None and not self.is_over:
-            # Asked for in other words, it would be done twice.
-            return _in_doubt(self._doubtful)
-        return super()._explain(call, shape, run)
-
     def _may_be_made_again(self, event: RecordedEvent) -> bool:
-        """Return True for a call without an outcome that was denied, that repeats nothing, or that only waited."""
+        """Return True for a call without an outcome that was denied, repeats nothing, waited, or did not happen."""
         return (
             event.denied
             or event.kind == "model"
             or event.effect in {"pure", "idempotent"}
-            or event.call_n in self._waiting
+            or event.call_n in self._repeatable
         )
 
     def _take(self, event: RecordedEvent) -> Served | Divergence:
@@ -107,6 +100,11 @@ class Resumption(Matcher):
             if self._may_be_made_again(event):
                 return Served(outcome=Outcome(), decision=event.decision, n=event.call_n, event=event.n, again=True)
             return _in_doubt(event)
+        if "result" in event.redacted and not self.is_over:
+            # What the agent does next would be done with what is not there.
+            what = f"step {event.n} {event.kind} {event.name}"
+            text = f"{what}: its result was redacted, so that nobody can go on with it; run the agent anew"
+            return Divergence(kind="unreadable", text=text, step=event.n, name=event.name)
         children = list(self._descendants(event))
         for child in children:
             self._mark_served(child)
@@ -161,17 +159,6 @@ def _without_abandoned(records: Sequence[Record]) -> list[Record]:
     return [one for one in records if one["type"] not in {"call", "outcome"} or one["n"] not in never_made]
 
 
-def _waiting(records: Sequence[Record]) -> frozenset[int]:
-    """Return the numbers of the calls whose bodies wait: suspended inside of them, and not entered again since."""
-    waiting: set[int] = set()
-    for record in records:
-        if record["type"] == "run.suspended":
-            waiting.update(cast("Sequence[int]", record.get("inside") or ()))
-        elif record["type"] in {"again", "outcome"}:
-            waiting.discard(cast("int", record["n"]))
-    return frozenset(waiting)
-
-
 def _ended_before_the_break(records: Sequence[Record]) -> set[int]:
     """Return the calls that had ended before the earliest one that never did: without them nothing new may happen."""
     began: dict[int, int] = {}
@@ -182,7 +169,7 @@ def _ended_before_the_break(records: Sequence[Record]) -> set[int]:
         seq = cast("int", record["seq"])
         if record["type"] == "call":
             began[cast("int", record["n"])] = seq
-        elif record["type"] == "outcome":
+        elif record["type"] == "outcome" or (record["type"] == "resolved" and record["landed"]):
             ended[cast("int", record["n"])] = seq
         elif record["type"] == "approval.requested":
             asked[str(record["id"])] = seq

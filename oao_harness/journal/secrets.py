@@ -70,18 +70,29 @@ class Scrubber:
             for name, value in (os.environ if environ is None else environ).items()
             if len(value) >= _SHORTEST and _SECRET_NAME.search(name)
         }
-        if not found:
+        # Sorted, so that two variables of the same value are named alike everywhere.
+        return cls.naming({value: f"<env:{name}>" for name, value in sorted(found.items(), reverse=True)}, redact)
+
+    @classmethod
+    def naming(cls, secrets: Mapping[str, str], redact: Redaction | None = None) -> Scrubber:
+        """Replace these texts, in every spelling that JSON, URLs and base64 give them.
+
+        Args:
+            secrets: What stands for each.
+            redact: What else is replaced.
+        """
+        redact = redact or Redaction()
+        if not secrets:
             return cls(redact=redact)
         spelled: dict[str, str] = {}
         signs: set[str] = set()
-        # Sorted, so that two variables of the same value are named alike everywhere.
-        for name, value in sorted(found.items()):
-            for spelling in _spellings(value):
-                spelled.setdefault(spelling, f"<env:{name}>")
+        for value, name in sorted(secrets.items(), key=lambda item: (item[1], item[0])):
+            for spelling in filter(None, _spellings(value)):
+                spelled.setdefault(spelling, name)
                 signs.update(_signs(spelling))
         longest = dict(sorted(spelled.items(), key=lambda item: (-len(item[0]), item[0])))
         raw = sorted(
-            ((value.encode("utf-8", "replace"), f"<env:{name}>".encode()) for name, value in found.items()),
+            ((value.encode("utf-8", "replace"), name.encode()) for value, name in secrets.items()),
             key=lambda pair: -len(pair[0]),
         )
         return cls(
@@ -140,7 +151,7 @@ class Scrubber:
             name: Of the call.
             request: What it asks for; the same object is returned where it holds nothing to replace.
         """
-        placed = self._placed(kind, name, "req", cast("Json", request))
+        placed = self.placed(kind, name, "req", cast("Json", request))
         return cast("Mapping[str, Json]", self.scrub(placed))
 
     def events(self, events: Iterable[RecordedEvent], text: str | None = None) -> tuple[RecordedEvent, ...]:
@@ -165,14 +176,14 @@ class Scrubber:
             return known[id(value)][1]
 
         kind, name = event.kind, self._text(event.name)
-        placed = cast("Mapping[str, Json]", self._placed(kind, event.name, "req", cast("Json", event.request)))
+        placed = cast("Mapping[str, Json]", self.placed(kind, event.name, "req", cast("Json", event.request)))
         request = {
             self._text(key): cast("Json", [once(one) for one in item])
             if kind == "model" and key in {"messages", "tools"} and isinstance(item, list)
             else self._scrub(item)
             for key, item in placed.items()
         }
-        value = self._placed(kind, event.name, "res", event.value)
+        value = self.placed(kind, event.name, "res", event.value)
         if kind == "model" and isinstance(value, Mapping) and isinstance(value.get("message"), Mapping):
             rest = {self._text(key): self._scrub(item) for key, item in value.items() if key != "message"}
             value = {"message": once(value["message"]), **rest}
@@ -180,7 +191,7 @@ class Scrubber:
             value = self._scrub(value)
         error = event.error
         if error is not None:
-            data = self._scrub(self._placed(kind, event.name, "error", cast("Json", error.data)))
+            data = self._scrub(self.placed(kind, event.name, "error", cast("Json", error.data)))
             error = ErrorInfo(type=error.type, message=self._text(error.message), data=cast("Mapping[str, Json]", data))
         return replace(
             event,
@@ -195,7 +206,7 @@ class Scrubber:
             extra=cast("Mapping[str, Json]", self._scrub(cast("Json", event.extra))),
         )
 
-    def _placed(self, kind: str, name: str, part: str, value: Json) -> Json:
+    def placed(self, kind: str, name: str, part: str, value: Json) -> Json:
         """Return a value with what stands at declared paths redacted."""
         if not self.redact.paths:
             return value

@@ -32,7 +32,7 @@ from oao_hookspecs import (
     hookimpl,
 )
 
-__all__ = ["Approver", "Asked", "CallbackApprover", "Held", "digest_of", "hold", "suspend"]
+__all__ = ["Approver", "Asked", "CallbackApprover", "Held", "digest_of", "hold", "suspend", "suspending"]
 
 Asked: TypeAlias = tuple[Ask, Run]
 """What a policy asks, and the run whose policy it is."""
@@ -194,14 +194,26 @@ def suspend(run: Run, pending: Sequence[Question], *, n: int | None) -> Steps[No
         pending: The open questions.
         n: Number of the held call; None where a batch is held.
     """
+    first = pending[0].request
+    reason = f"{first.kind} {first.tool} is held for approval: {first.reason}"
+    yield from suspending(run, reason, rule=first.rule, n=n)
+
+
+def suspending(run: Run, reason: str, *, rule: str, n: int | None) -> Steps[None]:
+    """Suspend the run and those it is nested in.
+
+    Args:
+        run: The run.
+        reason: What it waits for.
+        rule: Which rule wants that.
+        n: Number of the call that is to blame; None for none.
+    """
     # The calls whose bodies wait are neither finished nor in doubt, whatever their bodies make of the halt.
     waiting = frame.get()
     while waiting is not None:
         waiting.waits = True
         waiting.run.waiting.append(waiting.n)
         waiting = waiting.outer
-    first = pending[0].request
-    reason = f"{first.kind} {first.tool} is held for approval: {first.reason}"
     for member in run.lineage:
-        halt = RunSuspended(reason, rule=first.rule, plugin="oao", n=n if member is run else None)
+        halt = RunSuspended(reason, rule=rule, plugin="oao", n=n if member is run else None)
         yield from member.halting(halt)

@@ -77,6 +77,16 @@ class Frame(Protocol):
         """What was asked for, as the policies left it."""
         ...
 
+    @property
+    def attempts(self) -> int:
+        """How often its body was started in this process, from 1."""
+        ...
+
+    @property
+    def again(self) -> bool:
+        """True where it began before the run was interrupted, and is made once more."""
+        ...
+
     waits: bool
     """True where its body waits for a person."""
 

@@ -15,7 +15,7 @@ from typing import Final, cast
 
 from oao_harness.errors import RunHalted
 from oao_harness.runtime.context import here
-from oao_harness.runtime.run import Run
+from oao_harness.runtime.run import Run, interruption
 from oao_harness.runtime.workers import submit
 
 __all__ = ["Ending", "execute", "execute_async"]
@@ -104,7 +104,7 @@ def _wait(run: Run, wake: threading.Event, ending: Ending) -> None:
                 wake.wait(_CANCEL_S if run.halted.rule in {"timeout", "call_timeout"} else _UNWIND_S)
                 return
     except KeyboardInterrupt:
-        run.latch(RunHalted("interrupted from the keyboard", rule="interrupted", plugin="oao"))
+        run.latch(interruption())
         raise
 
 

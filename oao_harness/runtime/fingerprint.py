@@ -1,41 +1,124 @@
-"""What a run was made of, as short hashes: agent code and tools. Equal code gives equal fingerprints."""
+"""What a run was made of, as short hashes: agent code, graph, tools, policies. Equal code gives equal fingerprints."""
 
 from __future__ import annotations
 
 import functools
-import hashlib
 import inspect
+import re
 import types
-from collections.abc import Hashable, Iterable, Sequence
+import weakref
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Final, cast
 
+from oao_harness.runtime.hashing import digest
+from oao_harness.runtime.parts import parts_of
+from oao_harness.runtime.reach import attributes_of, function_of, references_of
 from oao_hookspecs import Json
 
-__all__ = ["digest", "fingerprints", "version_of_policies"]
+__all__ = ["changes", "digest", "fingerprints", "version_of_policies"]
 
+_ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]+")
 _PLAIN: Final = (str, int, float, bool, tuple, frozenset, type(None))
 
 
-def digest(parts: Iterable[str]) -> str:
-    """Return 16 hex digits over some texts."""
-    hashed = hashlib.blake2b(digest_size=8)
-    for part in parts:
-        hashed.update(part.encode("utf-8", "surrogatepass"))
-        hashed.update(b"\0")
-    return hashed.hexdigest()
-
-
-def fingerprints(agent: object, tools: Sequence[object]) -> dict[str, Json]:
+def fingerprints(agent: object, tools: Sequence[object], *, policy: str = "", anew: bool = False) -> dict[str, Json]:
     """Return the fingerprints of an agent and of the tools passed with it.
+
+    `agent` and `tools` are digests of the outermost code alone, as they have been in every journal; `parts` are those
+    of all that both reach, see `parts_of`; `policy` is what was passed.
 
     Args:
         agent: The agent; its code is the code of the function, or of `invoke`, `ainvoke` and `__call__`.
         tools: Tools that were passed explicitly.
+        policy: Version of the policies.
+        anew: True looks at everything again. Else what was found for this object is taken, unless the object itself
+            has changed: its code, its attributes, or what its code names.
     """
-    return {
+    parts: dict[str, str] = {}
+    for item in (agent, *tools):
+        parts.update(_parts(item, anew=anew))
+    found: dict[str, Json] = {
         "agent": _fingerprint(agent),
         "tools": {_name(item): _fingerprint(item) for item in tools},
+        "parts": parts,
     }
+    if policy:
+        found["policy"] = policy
+    return found
+
+
+def changes(before: Mapping[str, Json], now: Mapping[str, Json]) -> list[str]:
+    """Return what differs between two fingerprints, as a person reads it; nothing where all is equal.
+
+    Args:
+        before: Of the journal. An old one has no `parts` and no `policy`: then these are not compared.
+        now: As `fingerprints` returns them.
+    """
+    tools = [f"tool {name}" for name in _unequal(before.get("tools"), now.get("tools"))]
+    found: list[str] = []
+    if before.get("parts") is not None:
+        parts = _unequal(before["parts"], now.get("parts"))
+        # Functions first: a class or a constant that differs usually differs with them.
+        found = [name if " " in name else f"function {name}" for name in sorted(parts, key=lambda one: " " in one)]
+    if before["agent"] != now["agent"] and not found:
+        found = ["the agent"]
+    return [*found, *(tool for tool in tools if tool not in found)]
+
+
+def _unequal(before: Json, now: Json) -> list[str]:
+    old, new = (cast("Mapping[str, Json]", one or {}) for one in (before, now))
+    return [name for name in sorted({**old, **new}) if old.get(name) != new.get(name)]
+
+
+class _Known:
+    """The parts of objects that were looked at, for as long as each lives; by identity, as not all can be hashed."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[int, int], tuple[weakref.ref[object], object, dict[str, str]]] = {}
+
+    def get(self, item: object, stamp: object) -> dict[str, str] | None:
+        """Return what was kept for an object, unless it has changed since."""
+        owner, key = self._key(item)
+        found = self._found.get(key)
+        return found[2] if found is not None and found[0]() is owner and found[1] == stamp else None
+
+    def keep(self, item: object, stamp: object, parts: dict[str, str]) -> None:
+        """Keep what was found, where the object can be held weakly."""
+        owner, key = self._key(item)
+        try:
+            ref = weakref.ref(owner, lambda _: self._found.pop(key, None))
+        except TypeError:
+            return
+        self._found[key] = ref, stamp, parts
+
+    @staticmethod
+    def _key(item: object) -> tuple[object, tuple[int, int]]:
+        # A bound method is made anew whenever it is asked for.
+        if type(item) is types.MethodType:
+            return item.__self__, (id(item.__self__), id(item.__func__))
+        return item, (id(item), 0)
+
+
+_known: Final = _Known()
+
+
+def _parts(item: object, *, anew: bool) -> dict[str, str]:
+    if item is None:
+        return {}
+    stamp = _stamp(item)
+    found = None if anew else _known.get(item, stamp)
+    if found is None:
+        found = parts_of(item)
+        _known.keep(item, stamp, found)
+    return found
+
+
+def _stamp(item: object) -> object:
+    """Return what tells cheaply that an object is not what it was: identities of what it refers to itself."""
+    function = function_of(item) if inspect.isroutine(item) else None
+    if function is None:
+        return type(item), [id(value) for _, value in attributes_of(item)]
+    return function.__code__, [id(value) for _, value in references_of(function)]
 
 
 def version_of_policies(policies: Sequence[object]) -> str:
@@ -50,7 +133,7 @@ def version_of_policies(policies: Sequence[object]) -> str:
         parts += [cls.__module__, cls.__qualname__]
         parts += [_of_code(value.__code__) for value in vars(cls).values() if inspect.isfunction(value)]
         if cls.__repr__ is not object.__repr__:
-            parts.append(repr(policy))
+            parts.append(_ADDRESS.sub("", repr(policy)))
         parts += [f"{key}={_stable(value)}" for key, value in sorted(_plain(policy).items())]
     return digest(parts)
 
@@ -68,8 +151,14 @@ def _fingerprint(item: object) -> str:
     if inspect.isroutine(item):
         function = inspect.unwrap(getattr(item, "__func__", item))
         code = getattr(function, "__code__", None)
-        return _of_code(code) if isinstance(code, types.CodeType) else digest([repr(function)])
+        return _of_code(code) if isinstance(code, types.CodeType) else digest([_name_of_builtin(function)])
     return _of_class(cast("Hashable", type(item)))
+
+
+def _name_of_builtin(function: object) -> str:
+    # Not its `repr`, which for a method holds an address.
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    return f"<built-in function {name}>" if isinstance(function, types.BuiltinFunctionType) else str(name)
 
 
 @functools.lru_cache(maxsize=4096)

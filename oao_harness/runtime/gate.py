@@ -21,11 +21,8 @@ from oao_harness.runtime.passage import (
     abandon,
     diverging,
     finish,
-    must_redact,
-    redacting,
-    redacting_error,
-    retrying,
 )
+from oao_harness.runtime.results import must_redact, redacting, redacting_error, retrying
 from oao_harness.runtime.run import Run
 from oao_harness.runtime.shapes import Answer, Shape, ValueShape
 from oao_harness.runtime.turns import enter, enter_async, take_turn, take_turn_async

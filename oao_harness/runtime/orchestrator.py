@@ -6,19 +6,19 @@ Holds configuration only: all state of a run is in its `Run`, so one orchestrato
 from __future__ import annotations
 
 import asyncio
-import secrets
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from oao_harness.errors import AgentError, ConfigError, RunHalted
-from oao_harness.journal.inbox import answer_question, questions_of_runs
+from oao_harness.errors import ConfigError, RunHalted
+from oao_harness.journal.branching import Edit, branch, new_id
+from oao_harness.journal.doubts import doubts_of, is_said
+from oao_harness.journal.leases import LEASE_S, take
 from oao_harness.journal.playback import Playback
 from oao_harness.journal.questions import Questions, principal_from_json
 from oao_harness.journal.recording import Recording
 from oao_harness.journal.wire_replay import replay_of
-from oao_harness.journal.writer import Writer
+from oao_harness.journal.writer import Tap, Writer
 from oao_harness.plugins.manager import hook_names, make_manager, undecided
 from oao_harness.runtime import context, phases
 from oao_harness.runtime.approvals import Approver, CallbackApprover
@@ -26,7 +26,10 @@ from oao_harness.runtime.budget import Budget
 from oao_harness.runtime.catalog import Catalog
 from oao_harness.runtime.clock import SystemClock
 from oao_harness.runtime.dispatch import Hooks, Steps, drive, drive_async
+from oao_harness.runtime.drivers import adapter_for
 from oao_harness.runtime.execute import Ending, execute, execute_async
+from oao_harness.runtime.fingerprint import version_of_policies
+from oao_harness.runtime.inbox import Inbox
 from oao_harness.runtime.leaves import install_when_imported
 from oao_harness.runtime.limits import NamedLimits
 from oao_harness.runtime.plain import as_json
@@ -34,12 +37,12 @@ from oao_harness.runtime.report import ExecutionReport
 from oao_harness.runtime.resuming import decode_task, reopen, reopen_nested, require_same_code, resumable
 from oao_harness.runtime.run import Run
 from oao_harness.runtime.shared_budget import SharedBudget
-from oao_hookspecs import Adapter, ApprovalRequest, Approve, Clock, Json, Principal, Reject, Store
+from oao_hookspecs import Adapter, Clock, Json, Principal, Store
 
 __all__ = ["Orchestrator"]
 
 
-class Orchestrator:
+class Orchestrator(Inbox):
     """Runs agents under governance.
 
     Args:
@@ -51,6 +54,8 @@ class Orchestrator:
         clock: Where time is read; the system's clocks by default.
         approver: Answers held calls at once: is given the question and returns `Approve`, `Reject` or None, which
             leaves it to a person and suspends the run. It may take its time, and may be async.
+        lease_s: Seconds for which nobody else may resume a run after this process was last heard of, > 0. A process of
+            this machine that is dead is noticed at once.
         budget: What the runs may spend together with all others, in any process, that name the same budget.
         waivers: Denials of policies that do not count, for tests: `rule` or `rule:tool` and why. The call passes, the
             journal and the report say what would have been denied. Limits and errors of policies cannot be waived.
@@ -71,7 +76,11 @@ class Orchestrator:
         approver: Approver | None = None,
         budget: SharedBudget | None = None,
         waivers: Mapping[str, str] | None = None,
+        lease_s: float = LEASE_S,
     ) -> None:
+        if not lease_s > 0:
+            raise ConfigError(f"lease_s={lease_s!r} must be more than 0 seconds")
+        self._lease_s = lease_s
         policies = _as_list(policy)
         asked = [] if approver is None else [CallbackApprover(approver)]
         self._manager, self._policies = make_manager(policies, [*plugins, *asked])
@@ -134,7 +143,7 @@ class Orchestrator:
         Raises:
             AgentError: There is no way to run this agent.
         """
-        adapter = self._adapter_for(agent, framework)
+        adapter = adapter_for(self._adapters, agent, framework)
         run = self._make_run(agent_name or _name_of(agent), task, execution_id, principal=principal, origin=origin)
         return self._run(adapter, run, agent, tools)
 
@@ -170,7 +179,7 @@ class Orchestrator:
         origin: Mapping[str, Json] | None = None,
     ) -> ExecutionReport:
         """Run an agent on a task and return the report; see `run`. A sync agent runs in a thread of its own."""
-        adapter = self._adapter_for(agent, framework)
+        adapter = adapter_for(self._adapters, agent, framework)
         run = self._make_run(agent_name or _name_of(agent), task, execution_id, principal=principal, origin=origin)
         return await self._run_async(adapter, run, agent, tools)
 
@@ -217,7 +226,7 @@ class Orchestrator:
             RecordingError: The recording cannot be read.
         """
         loaded = recording if isinstance(recording, Recording) else Recording.load(recording)
-        adapter = self._adapter_for(agent, framework)
+        adapter = adapter_for(self._adapters, agent, framework)
         run = self._make_run(_name_of(agent), task, execution_id)
         run.replay = run.must_play = replay_of(loaded)
         run.follow(Playback(loaded))
@@ -244,12 +253,12 @@ class Orchestrator:
             tools: See `run`.
             framework: See `run`.
             task: The task, where it is no plain JSON and so is not in the journal.
-            allow_changes: True goes on although the agent's or a tool's code is not the one that was interrupted.
+            allow_changes: True goes on although the agent's or a tool's code, or the policy, is another one now.
 
         Raises:
             UsageError: The run is unknown or over, or its code has changed.
         """
-        adapter = self._adapter_for(agent, framework)
+        adapter = adapter_for(self._adapters, agent, framework)
         run = self._resumed_run(execution_id, agent, tools, task, allow_changes=allow_changes)
         if run.resumption is None:
             return phases.suspended_report(run)
@@ -266,36 +275,57 @@ class Orchestrator:
         allow_changes: bool = False,
     ) -> ExecutionReport:
         """Go on with a run; see `resume`."""
-        adapter = self._adapter_for(agent, framework)
+        adapter = adapter_for(self._adapters, agent, framework)
         run = self._resumed_run(execution_id, agent, tools, task, allow_changes=allow_changes)
         if run.resumption is None:
             return phases.suspended_report(run)
         return await self._run_async(adapter, run, agent, tools)
 
-    def approvals(self) -> list[ApprovalRequest]:
-        """Return the open questions of all suspended runs in the store, the oldest first."""
-        now = self._clock.time()
-        return [question.request for _, question, state in questions_of_runs(self.store, now) if state == "pending"]
-
-    def approve(
-        self, question: str, *, by: Principal, arguments: Mapping[str, Json] | None = None, note: str = ""
-    ) -> ApprovalRequest:
-        """Let a held call happen, once; `resume` makes it.
+    def fork(
+        self,
+        execution_id: str,
+        agent: object,
+        at: int,
+        *,
+        edit: Edit | None = None,
+        model: str | None = None,
+        tools: Sequence[object] = (),
+        framework: str | None = None,
+        task: object = None,
+    ) -> ExecutionReport:
+        """Run an agent again from the middle of a run, as a new run; nothing before that call fires again.
 
         Args:
-            question: Its id, or the unique start of one.
-            by: Who approves; the caller vouches for it.
-            arguments: Replaces those asked about; the policies judge the call again with them.
-            note: Kept in the journal.
+            execution_id: The run that is forked; it stays as it is.
+            agent: The agent; it may have changed since.
+            at: Number of the first call that is made anew, from 1; with `edit` that call is served, edited.
+            edit: What call `at` returns instead.
+            model: Name of the model that is asked from here on.
+            tools: See `run`.
+            framework: See `run`.
+            task: See `resume`.
 
         Raises:
-            UsageError: There is no such question, it is answered or expired, or `by` may not answer it.
+            UsageError: There is no such run or call, or the run is nested in another.
         """
-        return answer_question(self.store, question, Approve(by=by, arguments=arguments, note=note), self._clock)
+        new = branch(self.store, execution_id, at, self._clock, edit=edit, model=model)
+        return self.resume(new, agent, tools=tools, framework=framework, task=task, allow_changes=True)
 
-    def reject(self, question: str, *, by: Principal, note: str = "") -> ApprovalRequest:
-        """Refuse a held call: the run fails when it is resumed; see `approve`."""
-        return answer_question(self.store, question, Reject(by=by, note=note), self._clock)
+    async def fork_async(
+        self,
+        execution_id: str,
+        agent: object,
+        at: int,
+        *,
+        edit: Edit | None = None,
+        model: str | None = None,
+        tools: Sequence[object] = (),
+        framework: str | None = None,
+        task: object = None,
+    ) -> ExecutionReport:
+        """Run an agent again from the middle of a run; see `fork`."""
+        new = branch(self.store, execution_id, at, self._clock, edit=edit, model=model)
+        return await self.resume_async(new, agent, tools=tools, framework=framework, task=task, allow_changes=True)
 
     def open_run(
         self,
@@ -363,7 +393,7 @@ class Orchestrator:
             earlier = parent.resumption.child(parent_call, agent_name, as_json(task))
         if execution_id is None and parent is not None and parent.playback is not None:
             execution_id = parent.playback.nested_id(parent.execution_id, [parent_call, agent_name, as_json(task)])
-        run = self._bare_run(earlier or execution_id or _new_id(), agent_name, task, parent, principal)
+        run = self._bare_run(earlier or execution_id or new_id(), agent_name, task, parent, principal)
         run.parent_call = parent_call
         run.origin = dict(origin or {})
         if parent is not None and parent.resumption is None:
@@ -372,12 +402,19 @@ class Orchestrator:
         if session is None:
             run.label = run.lineage[-1].label_for(agent_name)
         tap = session.adopt(run) if session is not None else None
-        run.writer = Writer(run.store, run.execution_id, self._clock, tap)
+        self._claim(run, tap)
         if run.playback is not None:
             run.follow(run.playback)
         if earlier is not None:
             reopen_nested(run)
         return run
+
+    def _claim(self, run: Run, tap: Tap | None = None) -> None:
+        """Become the one who writes a run's journal, until the run is closed."""
+        # Whoever has the outer run has those nested in it: another lease on one of them is what a dead process left.
+        is_ours = run.parent is not None and run.parent.resumption is not None
+        run.lease = take(run.store, run.execution_id, run.lose, ttl_s=self._lease_s, by_force=is_ours)
+        run.writer = Writer(run.store, run.execution_id, self._clock, tap, epoch=run.lease.epoch)
 
     def _bare_run(
         self, execution_id: str, agent_name: str, task: object, parent: Run | None, principal: Principal | None
@@ -407,33 +444,15 @@ class Orchestrator:
         started = records[0]
         principal = principal_from_json(started.get("principal"))
         run = self._bare_run(execution_id, str(started["agent"]), decode_task(started, task), None, principal)
-        run.questions = Questions(records)
-        if run.questions.pending(self._clock.time()):
+        run.questions, run.doubts = Questions(records), doubts_of(records)
+        if run.questions.pending(self._clock.time()) or is_said(records, run.doubts):
             return run
         if not allow_changes:
-            require_same_code(records, agent, tools)
-        run.writer = Writer(self.store, execution_id, self._clock)
+            require_same_code(records, agent, tools, policy=version_of_policies(self._policies))
+        self._claim(run)
         # Read again: who answered or wrote until now has been heard, and who comes later is refused.
         reopen(run, resumable(self.store, execution_id))
         return run
-
-    def _adapter_for(self, agent: object, framework: str | None) -> Adapter:
-        names = [adapter.name for adapter in self._adapters]
-        if framework is not None and framework not in names:
-            raise ConfigError(f"unknown framework {framework!r}; known: {', '.join(names)}")
-        for adapter in self._adapters:
-            if framework in {None, adapter.name} and adapter.matches(agent):
-                return adapter
-        hint = "; this is a class, make an instance of it" if isinstance(agent, type) else ""
-        raise AgentError(
-            f"there is no way to run {agent!r:.100}: give a function, an object with invoke() or ainvoke(), "
-            f"or an agent of a supported framework ({', '.join(names)}){hint}"
-        )
-
-
-def _new_id() -> str:
-    # Not `uuid4`: where a test plays its chance again, an id of ours must neither be used twice nor use any of it up.
-    return str(uuid.UUID(bytes=secrets.token_bytes(16), version=4))
 
 
 def _as_list(policy: object) -> list[object | str]:

@@ -7,13 +7,13 @@ the recorded outcome is served.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar, cast
 
 from oao_harness.errors import PolicyViolation, ReplayDiverged, RunHalted, RunSuspended
-from oao_harness.journal.codec import alike, decode_error, encode_error, error_line, opaque
+from oao_harness.journal.codec import encode_error, error_line
 from oao_harness.journal.questions import Question
 from oao_harness.journal.records import call_fields, outcome_fields
 from oao_harness.journal.replay import Divergence, Served
@@ -29,13 +29,11 @@ from oao_harness.runtime.judging import (
     judge_batch,
     judge_call,
     judge_outcome,
-    redacted,
     release,
     reserve,
     settle,
 )
-from oao_harness.runtime.retry import delay_before_retry
-from oao_harness.runtime.run import Run
+from oao_harness.runtime.run import Run, interruption
 from oao_harness.runtime.shapes import Answer
 from oao_harness.runtime.watchdog import Watch, watch_call
 from oao_hookspecs import (
@@ -43,7 +41,6 @@ from oao_hookspecs import (
     Call,
     CallDecided,
     CallFinished,
-    CallRetried,
     Decision,
     Deny,
     Json,
@@ -59,10 +56,6 @@ __all__ = [
     "begin",
     "diverging",
     "finish",
-    "must_redact",
-    "redacting",
-    "redacting_error",
-    "retrying",
 ]
 
 # Each approval may give other arguments, and each is judged again: one that is undone would be given for ever.
@@ -93,6 +86,8 @@ class Ticket:
     watch: Watch | None = None
     started: float = 0.0
     attempts: int = 1
+    again: bool = False
+    """True where it began before the run was interrupted."""
     inner: int = 0
     """Calls judged that a served outcome stands for."""
     outer: Frame | None = None
@@ -170,7 +165,7 @@ def begin(run: Run, request: Call, *, patient: bool = False) -> Steps[Ticket]:
             for child, ended, denied in served.children:
                 yield from _judge_inner(ticket, child, ended, happened=not denied)
             if served.again:
-                ticket.served = None
+                ticket.served, ticket.again = None, True
         run.refuse_if_over()
     except (RunHalted, GeneratorExit, asyncio.CancelledError) as error:
         abandon(ticket, error)
@@ -349,6 +344,10 @@ def finish(ticket: Ticket, answer: Answer | None, error: BaseException | None) -
             duration_s=run.clock.monotonic() - ticket.started,
         )
     overspent = _settle(ticket, outcome.usage)
+    if isinstance(error, KeyboardInterrupt):
+        run.latch(interruption())
+        # Nobody knows how far its body had come: whoever resumes the run is told.
+        raise error
     interrupted = isinstance(error, asyncio.CancelledError) and isinstance(run.halted, RunSuspended)
     if ticket.waits or interrupted:
         # Its body waits for a person, or was cancelled because another one does: this is not how it ended.
@@ -404,93 +403,3 @@ def _hold_batch(ticket: Ticket, batch: Sequence[ProposedCall]) -> Steps[tuple[De
         yield from suspend(run, pending, n=None)
         raise run.require_halt()
     return None
-
-
-def redacting(ticket: Ticket, answer: Answer, result: T, load: Callable[[Json], T]) -> Steps[tuple[Answer, T]]:
-    """Return what the redactors leave of a tool's result; the result itself where they change nothing.
-
-    Args:
-        ticket: The call; its effect has happened.
-        answer: The result as it would be journaled.
-        result: As the body returned it.
-        load: Makes a result of what was journaled.
-
-    Raises:
-        RunHalted: One failed; the result is withheld from the agent and from the journal.
-    """
-    run = ticket.run
-    try:
-        value, refusal = yield from redacted(run, ticket.call, answer.value)
-    except BaseException:
-        # Cancelled meanwhile: what happened must be written all the same.
-        yield from finish(ticket, _withheld(answer.value), None)
-        raise
-    if refusal is None:
-        if value == answer.value and alike(value, answer.value):
-            return answer, result
-        try:
-            return Answer(value, answer.usage, answer.proposed), load(value)
-        except Exception as error:  # noqa: BLE001 - a value's own class may refuse what is left of it
-            what = f"tool {ticket.call.name}: what is left of its result cannot be read back: {error_line(error)}"
-            refusal = Deny(rule="policy-error", plugin="oao", reason=f"{what}; redact texts, not parts of values"), run
-    yield from _withholding(ticket, answer.value, refusal)
-    raise run.require_halt()
-
-
-def redacting_error(ticket: Ticket, error: BaseException) -> Steps[BaseException]:
-    """Return what the redactors leave of what a tool raised; the error itself where they change nothing.
-
-    Raises:
-        RunHalted: One failed; the error is withheld from the agent and from the journal.
-    """
-    if not must_redact(ticket) or not isinstance(error, Exception):
-        return error
-    info = encode_error(error)
-    said: dict[str, Json] = {"message": info.message, "data": info.data}
-    found, refusal = yield from redacted(ticket.run, ticket.call, said)
-    if refusal is None:
-        left: Mapping[str, Json] = found if isinstance(found, Mapping) else {}
-        message, data = left.get("message"), left.get("data")
-        if isinstance(message, str) and isinstance(data, Mapping):
-            return error if alike(found, said) else decode_error(replace(info, message=message, data=data))
-        reason = f"tool {ticket.call.name}: what is left of its error is no error; redact texts, not parts of values"
-        refusal = Deny(rule="policy-error", plugin="oao", reason=reason), ticket.run
-    yield from _withholding(ticket, error, refusal)
-    raise ticket.run.require_halt()
-
-
-def _withheld(value: object) -> Answer:
-    return Answer(opaque(type(value), "withheld: it could not be redacted"))
-
-
-def _withholding(ticket: Ticket, value: object, refusal: tuple[Deny, Run]) -> Steps[None]:
-    """End a call whose result or error nobody may see, and halt the run."""
-    yield from finish(ticket, _withheld(value), None)
-    yield from ticket.run.refusing(refusal[0], n=ticket.n, by=refusal[1])
-
-
-def must_redact(ticket: Ticket) -> bool:
-    """Return True where somebody must see a tool's result before the agent does."""
-    return ticket.run.redacts and ticket.call.kind == "tool"
-
-
-def retrying(ticket: Ticket, error: BaseException, *, began: bool = False) -> Steps[float | None]:
-    """Return the seconds to wait before another try, written and observed, or None where there is none."""
-    run = ticket.run
-    if began or ticket.served is not None or not isinstance(error, Exception) or run.halted is not None or run.closed:
-        return None
-    if ticket.call.kind == "model" and run.replay is not None and run.replay.plays_wire:
-        # Its requests come from the recording, and that holds every try that was made.
-        return None
-    left_s = None if run.deadline is None else run.deadline - run.clock.monotonic()
-    delay_s = delay_before_retry(run.limits.retry, ticket.call, error, ticket.attempts, left_s)
-    if delay_s is None:
-        return None
-    text = error_line(error)
-    run.write("retry", {"n": ticket.n, "attempt": ticket.attempts, "delay_s": delay_s, "error": text})
-    if run.hooks.heard("oao_call_retried"):
-        event = CallRetried(
-            execution_id=run.execution_id, n=ticket.n, attempt=ticket.attempts, delay_s=delay_s, error=text
-        )
-        yield from observe(run.hooks, "oao_call_retried", {"event": event, "run": run})
-    return delay_s

@@ -13,13 +13,14 @@ from oao_harness.journal.codec import encode, error_line, opaque
 from oao_harness.journal.questions import principal_to_json, request_fields
 from oao_harness.runtime import context
 from oao_harness.runtime.dispatch import Steps, decide, observe
+from oao_harness.runtime.doubts import doubt_fields, suspend_for_doubts
 from oao_harness.runtime.execute import Ending
 from oao_harness.runtime.fingerprint import digest, fingerprints, version_of_policies
 from oao_harness.runtime.frozen import freeze
 from oao_harness.runtime.judging import as_denial
 from oao_harness.runtime.plain import as_json, as_text
 from oao_harness.runtime.report import ExecutionReport
-from oao_harness.runtime.run import Run
+from oao_harness.runtime.run import Run, interruption
 from oao_hookspecs import Adapter, Allow, Deny, Json, Limits, RunFinished, RunStarted
 
 __all__ = ["abort", "execute_phase", "plan", "refuse_unseen", "review", "suspended_report"]
@@ -56,13 +57,15 @@ def plan(
         "adapter": adapter,
         "policy": described,
         "limits": _limits_to_json(run.limits),
-        "fingerprints": fingerprints(agent, tools),
+        "fingerprints": fingerprints(agent, tools, policy=run.policy_version),
         "oao": _version(),
     }
     run.fingerprint = digest([str(made_of), str(task)])
     if run.resumption is not None:
         run.write("run.resumed", {"agent": run.agent_name, **made_of})
         yield from run.entering("PLAN")
+        if (yield from suspend_for_doubts(run)):
+            return False
     else:
         yield from _opening(run, task)
         yield from run.entering("PLAN")
@@ -204,6 +207,8 @@ def _suspended(run: Run) -> ExecutionReport:
     }
     if run.waiting:
         suspended["inside"] = list(run.waiting)
+    if run.doubts:
+        suspended["in_doubt"] = [doubt.n for doubt in run.doubts]
     run.write_if_possible("run.suspended", suspended)
     run.close()
     if run.unwritten is not None:
@@ -213,7 +218,7 @@ def _suspended(run: Run) -> ExecutionReport:
 
 def suspended_report(run: Run) -> ExecutionReport:
     """Return the report of a run that still waits: nothing of it was started."""
-    run.halted = RunSuspended("held for approval")
+    run.halted = RunSuspended("waits for a person")
     return _report(run, None, None, status="SUSPENDED")
 
 
@@ -239,10 +244,18 @@ def _finished(run: Run, status: str, error: str | None, output: Json) -> Steps[N
 
 
 def abort(run: Run, error: BaseException) -> Steps[None]:
-    """End a run whose machine broke or whose caller left; what can still be written is written."""
+    """End a run whose machine broke or whose caller left; what can still be written is written.
+
+    One that was interrupted from the keyboard is suspended: whoever did that may want it to go on later.
+    """
     context.closed(run)
     if run.closed:
         return
+    if isinstance(error, KeyboardInterrupt):
+        run.latch(interruption())
+        if run.writer is not None and isinstance(run.halted, RunSuspended):
+            _suspended(run)
+            return
     run.latch(RunHalted(f"aborted: {error_line(error)}", rule="aborted", plugin="oao"))
     run.close()
     if run.writer is not None:
@@ -287,6 +300,7 @@ def _report(
         tool_calls=totals.tool_calls,
         state_history=list(run.lifecycle.history),
         approvals=[request_fields(one.request) for one in run.questions.pending(run.clock.time())],
+        in_doubt=[doubt_fields(doubt) for doubt in run.doubts],
         observed=list(run.observed),
         ungoverned=list(run.ungoverned),
         tool_usage=dict(totals.tool_usage),

@@ -19,7 +19,7 @@ class ExecutionReport(BaseModel):
     """Id of the run, unique."""
     agent_name: str
     status: Literal["SUCCESS", "FAILED", "SUSPENDED"]
-    """SUSPENDED: a call is held for approval; the run goes on with `Orchestrator.resume` once it is answered."""
+    """SUSPENDED: a person must approve a call, or say whether one happened; `Orchestrator.resume` goes on then."""
     error: str | None = None
     """Why the run failed, one line; None for a success."""
     violation: dict[str, Any] | None = None
@@ -45,6 +45,8 @@ class ExecutionReport(BaseModel):
     """The agent's answer, as JSON; None where the run failed."""
     approvals: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
     """The open questions of a suspended run: `id`, `tool`, `arguments`, `rule`, `reason`, `expires_at` ..."""
+    in_doubt: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
+    """Calls of a suspended run of which nobody knows whether they happened: `id`, `tool`, `arguments`, `began_at`."""
     observed: list[str] = Field(default_factory=list[str])
     """What a policy that only observes would have stopped, one line each."""
     ungoverned: list[str] = Field(default_factory=list[str])

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Final, cast
 
 from oao_harness.errors import RunHalted, UsageError
+from oao_harness.journal.chain import intact
 from oao_harness.journal.codec import decode, holds_opaque
 from oao_harness.journal.questions import Questions
 from oao_harness.journal.resumption import Resumption
-from oao_harness.runtime.fingerprint import fingerprints
+from oao_harness.runtime.fingerprint import changes, fingerprints
 from oao_harness.runtime.run import Run
 from oao_hookspecs import Json, Record, Store
 
 __all__ = ["decode_task", "reopen", "reopen_nested", "require_same_code", "resumable"]
+
+# So many changed parts are named in a message; who changed more knows.
+_MOST_NAMED: Final = 8
 
 
 def resumable(store: Store, execution_id: str) -> list[Record]:
@@ -21,14 +25,16 @@ def resumable(store: Store, execution_id: str) -> list[Record]:
 
     Raises:
         UsageError: There is no such run, it is over, or it is nested in another one.
+        DamagedError: The journal is not what was written.
     """
-    records = list(store.read(execution_id))
+    records = list(intact(list(store.read(execution_id)), execution_id))
     if not records:
         raise UsageError(f"there is no run {execution_id!r} in this store; `oao runs` lists them")
     over = next((record for record in records if record["type"] == "run.finished"), None)
     if over is not None:
         raise UsageError(
-            f"run {execution_id!r} is over ({over['status']}); only a suspended or interrupted run goes on"
+            f"run {execution_id!r} is over ({over['status']}); only a suspended or interrupted run goes on; to try "
+            f"again from where it ended: oao fork {execution_id}"
         )
     parent = records[0].get("parent")
     if parent is not None:
@@ -54,28 +60,34 @@ def decode_task(started: Record, task: object) -> object:
     return decode(recorded)
 
 
-def require_same_code(records: Sequence[Record], agent: object, tools: Sequence[object]) -> None:
-    """Refuse to go on with other code: what it calls is not what was judged and written.
+def require_same_code(
+    records: Sequence[Record], agent: object, tools: Sequence[object], *, policy: str | None = None
+) -> None:
+    """Refuse to go on with other code or under other policies: what it calls is not what was judged and written.
+
+    Args:
+        records: The run's journal. What it was planned with counts, and where it was resumed, what it was then.
+        agent: The agent that would go on.
+        tools: Tools passed with it.
+        policy: Version of the policies that would judge; None does not compare them.
 
     Raises:
-        UsageError: The agent's or a tool's code has changed.
+        UsageError: A part of the agent, a tool or the policy is another one; the message names it.
     """
-    planned = next((record for record in records if record["type"] == "plan"), None)
-    if planned is None:
+    planned = [record for record in records if record["type"] in {"plan", "run.resumed"} and "fingerprints" in record]
+    if not planned:
         return
-    before = cast("Mapping[str, Json]", planned["fingerprints"])
-    now = fingerprints(agent, tools)
-    tools_before = cast("Mapping[str, Json]", before["tools"])
-    tools_now = cast("Mapping[str, Json]", now["tools"])
-    changed = [
-        f"tool {name}" for name in {**tools_before, **tools_now} if tools_before.get(name) != tools_now.get(name)
-    ]
-    if before["agent"] != now["agent"]:
-        changed.insert(0, "the agent")
+    before = cast("Mapping[str, Json]", planned[-1]["fingerprints"])
+    changed = changes(before, fingerprints(agent, tools, anew=True))
+    found: list[str] = []
     if changed:
+        more = f" and {len(changed) - _MOST_NAMED} more" if len(changed) > _MOST_NAMED else ""
+        found.append(f"the code of {', '.join(changed[:_MOST_NAMED])}{more} is not the one that was interrupted")
+    if policy is not None and before.get("policy", policy) != policy:
+        found.append("the policy is not the one that the run was judged by")
+    if found:
         raise UsageError(
-            f"the code of {', '.join(changed)} is not the one that was interrupted; resume with that code, or say "
-            "allow_changes=True (--allow-changes)"
+            f"{', and '.join(found)}; resume with what it was, or say allow_changes=True (--allow-changes)"
         )
 
 
@@ -85,7 +97,7 @@ def reopen_nested(run: Run) -> None:
     Raises:
         RunHalted: That journal is not where this run's is: what it did would be done twice.
     """
-    records = list(run.store.read(run.execution_id))
+    records = intact(list(run.store.read(run.execution_id)), run.execution_id)
     if records:
         reopen(run, records)
         return
@@ -107,6 +119,7 @@ def reopen(run: Run, records: Sequence[Record]) -> None:
     """
     resumption = Resumption(records, lambda nested: list(run.store.read(nested)))
     run.resumption = run.replay = run.must_play = resumption
+    run.doubts = resumption.doubts
     run.questions = Questions(records)
     run.continue_after(resumption.last_number)
     run.muted = resumption.is_over

@@ -7,7 +7,7 @@ import functools
 import itertools
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -34,6 +34,8 @@ from oao_hookspecs import (
 )
 
 if TYPE_CHECKING:
+    from oao_harness.journal.doubts import Doubt
+    from oao_harness.journal.leases import Lease
     from oao_harness.journal.playback import Playback
     from oao_harness.journal.replay import Replay, Served
     from oao_harness.journal.resumption import Resumption
@@ -41,12 +43,17 @@ if TYPE_CHECKING:
     from oao_harness.runtime.catalog import Catalog
     from oao_harness.runtime.shared_budget import SharedBudget
 
-__all__ = ["Run"]
+__all__ = ["Run", "interruption"]
 
 T = TypeVar("T")
 
 # How long an agent may take to unwind by itself after a halt, before its task is cancelled.
 _GRACE_S = 0.05
+
+
+def interruption() -> RunSuspended:
+    """Return why a run is suspended that somebody stopped: it goes on when it is resumed, and asks nobody."""
+    return RunSuspended("interrupted from the keyboard", rule="interrupted", plugin="oao")
 
 
 class Run:
@@ -86,6 +93,10 @@ class Run:
     """Number of the outer run's call whose body started this run."""
     call_timeout_s: float | None = None
     """The least limit on single calls, of this run and those it is nested in."""
+    lease: Lease | None = None
+    """That this process is at work on it."""
+    doubts: Sequence[Doubt] = ()
+    """Calls that a person must decide about before it can go on."""
     resumption: Resumption | None = None
     """What the run did before it was interrupted; None where it began in this process."""
     muted: bool = False
@@ -294,6 +305,12 @@ class Run:
         """Shut the gate for good; from now on the run cannot be halted any more."""
         with self._lock:
             self.closed = True
+        if self.lease is not None:
+            self.lease.let_go()
+
+    def lose(self, why: str) -> None:
+        """Halt the run, because another process has it, or nobody can tell."""
+        self.latch(RunHalted(f"run {self.execution_id}: {why}", rule="lease", plugin="oao"))
 
     def note_ungoverned(self, what: str) -> None:
         """Say in the report that something of this run could not be governed; once for each text."""
@@ -349,6 +366,9 @@ class Run:
                 raise run.halted
             if run.deadline is not None and run.clock.monotonic() > run.deadline:
                 run.time_out()
+            if run.lease is not None and run.lease.is_late:
+                # Frozen, or its store is away: what it is about to do, another process may have done meanwhile.
+                run.lose("this process was not heard of for longer than its lease; another one may have the run")
             if run.closed:
                 raise RunHalted(
                     f"run {run.execution_id} is over; what it left behind may do nothing more", rule="closed"

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from oao_harness.stores.refusals import busy, fenced, gap, missing
+from oao_harness.stores.refusals import busy, fenced, gap, missing, require_own_seq
 from oao_harness.stores.summaries import ENDS_LEASE, TOLD, after
 from oao_hookspecs import Record, RunQuery, RunSummary, digest_of, link
 
@@ -42,13 +42,15 @@ class MemoryStore:
         self._started: dict[str, None] = {}
         """Ids of the runs that began, in that order."""
         self._finished: dict[str, None] = {}
+        self._deleted_epoch = 0
+        """The highest epoch of a run that was forgotten: who wrote to it is not the next one that claims its id."""
 
     def claim(self, execution_id: str, *, owner: str = "", ttl_s: float = 0.0, over: int | None = None) -> int:
         """Become the only writer of a run; see `Store.claim`."""
         with self._lock:
             run = self._runs.get(execution_id)
             if run is None:
-                run = self._runs[execution_id] = _Run()
+                run = self._runs[execution_id] = _Run(self._deleted_epoch)
             now = time.monotonic()
             if run.leased_until > now and over != run.epoch:
                 raise busy(execution_id, run.epoch, run.owner, run.leased_until - now)
@@ -71,11 +73,7 @@ class MemoryStore:
     def append(self, execution_id: str, epoch: int, *records: Record) -> None:
         """Append records; see `Store.append`."""
         with self._lock:
-            run = self._held(execution_id, epoch)
-            for seq, record in enumerate(records, start=len(run.records) + 1):
-                if record["seq"] != seq:
-                    raise gap(execution_id, record["seq"], seq - 1)
-            self._append(execution_id, run, records)
+            self._append(execution_id, self._held(execution_id, epoch), records, {})
 
     def _held(self, execution_id: str, epoch: int) -> _Run:
         run = self._runs.get(execution_id)
@@ -83,27 +81,40 @@ class MemoryStore:
             raise fenced(execution_id, epoch)
         return run
 
-    def _append(self, execution_id: str, run: _Run, records: Sequence[Record]) -> None:
+    def _append(self, execution_id: str, run: _Run, records: Sequence[Record], replaced: Mapping[int, Record]) -> None:
+        """Keep records; whatever can fail comes first, so that all of them are kept or none."""
+        summary, types = run.summary, set[object]()
+        for seq, record in enumerate(records, start=len(run.records) + 1):
+            if record["seq"] != seq:
+                raise gap(execution_id, record["seq"], seq - 1)
+            if record["type"] in TOLD:
+                summary = after(summary, execution_id, record)
+                types.add(record["type"])
+        for seq, record in replaced.items():
+            run.records[seq - 1] = record
         run.records += records
-        for record in records:
-            type_ = record["type"]
-            if type_ not in TOLD:
-                continue
-            run.summary = after(run.summary, execution_id, record)
-            if run.summary is not None:
-                self._started.setdefault(execution_id)
-            if type_ in ENDS_LEASE:
-                run.leased_until = 0.0
-            if type_ == "run.finished":
-                self._finished[execution_id] = None
-                self._forget()
+        if not types:
+            return
+        if types & ENDS_LEASE:
+            run.leased_until = 0.0
+        if summary is None:
+            return
+        run.summary = summary
+        self._started.setdefault(execution_id)
+        if summary.status in {"RUNNING", "SUSPENDED"}:
+            self._finished.pop(execution_id, None)
+        else:
+            self._finished[execution_id] = None
+            self._forget()
 
     def _forget(self) -> None:
         while self._keep is not None and len(self._finished) > self._keep:
             self._delete(next(iter(self._finished)))
 
     def _delete(self, execution_id: str) -> None:
-        self._runs.pop(execution_id, None)
+        run = self._runs.pop(execution_id, None)
+        if run is not None:
+            self._deleted_epoch = max(self._deleted_epoch, run.epoch)
         self._started.pop(execution_id, None)
         self._finished.pop(execution_id, None)
 
@@ -135,18 +146,14 @@ class MemoryStore:
 
     def rewrite(self, execution_id: str, epoch: int, replaced: Mapping[int, Record], *records: Record) -> None:
         """Put other records in place of some; see `Store.rewrite`."""
+        require_own_seq(execution_id, replaced)
         with self._lock:
             run = self._held(execution_id, epoch)
             self._hashed(run)
             for seq in replaced:
                 if not 1 <= seq <= len(run.records):
                     raise missing(execution_id, seq, len(run.records))
-            for seq, record in enumerate(records, start=len(run.records) + 1):
-                if record["seq"] != seq:
-                    raise gap(execution_id, record["seq"], seq - 1)
-            for seq, record in replaced.items():
-                run.records[seq - 1] = record
-            self._append(execution_id, run, records)
+            self._append(execution_id, run, records, replaced)
 
     def delete(self, execution_id: str) -> None:
         """Forget a run; see `Store.delete`."""

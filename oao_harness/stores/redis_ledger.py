@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from typing import Any, Final, cast
 from urllib.parse import quote
 
-import redis
-from redis.backoff import ExponentialBackoff, NoBackoff
-from redis.exceptions import NoPermissionError
-from redis.retry import Retry
-
-from oao_harness.errors import ConfigError, StoreError
 from oao_harness.stores.ledger_rules import (
     MOST,
     dump_amounts,
@@ -25,12 +17,13 @@ from oao_harness.stores.ledger_rules import (
     require_ttl,
     settled_already,
 )
+from oao_harness.stores.redis_client import RedisClient
 from oao_hookspecs import Amounts, Refusal
 
 __all__ = ["RedisLedger"]
 
-_log: Final = logging.getLogger(__name__)
-_LUA: Final = files("oao_harness.stores") / "ledger_lua"
+_SCRIPTS: Final = ("reserve", "settle", "renew", "totals")
+_CONNECTIONS: Final = 100
 _KEYS: Final = ("clock", "spent", "held", "holds", "expiry", "settled")
 
 
@@ -54,63 +47,20 @@ class RedisLedger:
     """
 
     def __init__(self, url: str, *, timeout_s: float = 3.0) -> None:
-        defaults: dict[str, Any] = {
-            "socket_timeout": timeout_s,
-            "socket_connect_timeout": timeout_s,
-            # Not the client's own: it tries again to connect within each try to send, 16 times in all.
-            "retry": Retry(NoBackoff(), 0),
-            "health_check_interval": 30,
-        }
-        try:
-            self._redis: Any = cast("Any", redis.Redis).from_url(url, **defaults)
-        except ValueError as error:
-            raise ConfigError(f"the ledger's URL is wrong: {error}; give redis://host:port/db") from error
-        self._retry = Retry(ExponentialBackoff(cap=0.4, base=0.05), 3, (redis.ConnectionError,))
-        self._name = _without_secrets(self._redis)
-        self._closed = False
-        common = (_LUA / "common.lua").read_text("utf-8")
-        self._scripts: dict[str, Any] = {
-            name: self._redis.register_script(f"{common}\n{(_LUA / f'{name}.lua').read_text('utf-8')}")
-            for name in ("reserve", "settle", "renew", "totals")
-        }
-        try:
-            self._inspect()
-        except BaseException:
-            self._redis.close()
-            raise
-
-    def _inspect(self) -> None:
-        """Refuse a server that would forget what was spent while it runs; warn of one that forgets when it dies."""
-        try:
-            found: dict[str, Any] = self._redis.info()
-        except NoPermissionError:
-            return
-        except redis.RedisError as error:
-            raise self._failure(error) from error
-        policy = str(found.get("maxmemory_policy", "noeviction"))
-        if found.get("maxmemory") and policy.startswith("allkeys"):
-            raise ConfigError(
-                f"the ledger {self._name} evicts keys when memory is full (maxmemory-policy {policy}), and a budget "
-                "would begin anew; set it to noeviction"
-            )
-        if found.get("aof_enabled") == 0:
-            _log.warning(
-                "the ledger %s has no append-only file: budgets begin anew when it dies; set appendonly yes", self._name
-            )
-
-    def _failure(self, error: Exception) -> StoreError:
-        return StoreError(f"the ledger {self._name} failed: {error}")
+        self._client = RedisClient(
+            url,
+            what="ledger",
+            loss="budgets begin anew",
+            scripts=("ledger_lua", _SCRIPTS),
+            timeout_s=timeout_s,
+            connections=_CONNECTIONS,
+        )
 
     def _call(self, script: str, account: str, *args: str | int) -> Any:
-        if self._closed:
-            raise StoreError(f"the ledger {self._name} is closed")
         # A name may hold braces: quoted, it cannot end the hash tag.
         tag = quote(account.encode("utf-8", "surrogatepass"), safe="")
         keys = [f"oao:budget:{{{tag}}}:{key}" for key in _KEYS]
-        try:
-            return self._retry.call_with_retry(lambda: self._scripts[script](keys=keys, args=args), _wait)
-        except (redis.RedisError, OSError) as error:
-            raise self._failure(error) from error
+        return self._client.run(script, keys, args)
 
     def reserve(
         self, account: str, hold: str, amounts: Mapping[str, int], limits: Mapping[str, int], ttl_s: float
@@ -167,20 +117,8 @@ class RedisLedger:
 
     def close(self) -> None:
         """Close the connections."""
-        self._closed = True
-        self._redis.close()
-
-
-def _wait(_error: Exception) -> None:
-    """Nothing to do between two tries: the connection was closed by the one that failed."""
+        self._client.close()
 
 
 def _ms(seconds: float) -> int:
     return max(1, round(seconds * 1000))
-
-
-def _without_secrets(client: Any) -> str:
-    """Return how to name a server in a message: without user and password."""
-    found: dict[str, Any] = client.connection_pool.connection_kwargs
-    place = found.get("path") or f"{found.get('host', 'localhost')}:{found.get('port', 6379)}"
-    return f"redis://{place}/{found.get('db') or 0}"

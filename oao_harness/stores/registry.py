@@ -1,11 +1,27 @@
-"""Opens the bundled stores and ledgers by URL: `memory:`, `sqlite:PATH` and, for ledgers, `redis://host:port/db`."""
+"""Opens the bundled stores and ledgers by URL: `memory:`, `sqlite:PATH` and `redis://host:port/db`."""
 
 from __future__ import annotations
+
+import re
+from typing import Final, Literal, cast
 
 from oao_harness.errors import ConfigError
 from oao_hookspecs import Ledger, Store, hookimpl
 
-__all__ = ["oao_open_ledger", "oao_open_store"]
+__all__ = ["oao_open_ledger", "oao_open_store", "split_sqlite"]
+
+_DURABILITY: Final = re.compile(r"(.*)\?durability=(\w*)", re.DOTALL)
+
+
+def split_sqlite(rest: str) -> tuple[str, str]:
+    """Return the path and the durability of what stands behind `sqlite:`, empty where the URL does not say.
+
+    Args:
+        rest: `PATH` or `PATH?durability=power`.
+    """
+    found = _DURABILITY.fullmatch(rest)
+    path, durability = found.groups() if found else (rest, "")
+    return path.removeprefix("//"), durability
 
 
 @hookimpl
@@ -19,7 +35,16 @@ def oao_open_store(url: str) -> Store | None:
     if scheme == "sqlite":
         from oao_harness.stores.sqlite import SQLiteStore  # noqa: PLC0415
 
-        return SQLiteStore(rest.removeprefix("//") or ".oao/oao.db")
+        path, durability = split_sqlite(rest)
+        return SQLiteStore(
+            path or ".oao/oao.db", durability=cast("Literal['process', 'power']", durability or "process")
+        )
+    if scheme in {"redis", "rediss"}:
+        try:
+            from oao_harness.stores.redis import RedisStore  # noqa: PLC0415
+        except ModuleNotFoundError as error:
+            raise _without_redis(error, scheme, "store") from error
+        return RedisStore(url)
     return None
 
 
@@ -39,10 +64,12 @@ def oao_open_ledger(url: str) -> Ledger | None:
         try:
             from oao_harness.stores.redis_ledger import RedisLedger  # noqa: PLC0415
         except ModuleNotFoundError as error:
-            if (error.name or "").partition(".")[0] != "redis":
-                raise
-            raise ConfigError(
-                f"a {scheme}: ledger needs the package redis: pip install 'oao-harness[redis]'"
-            ) from error
+            raise _without_redis(error, scheme, "ledger") from error
         return RedisLedger(url)
     return None
+
+
+def _without_redis(error: ModuleNotFoundError, scheme: str, what: str) -> Exception:
+    if (error.name or "").partition(".")[0] != "redis":
+        return error
+    return ConfigError(f"a {scheme}: {what} needs the package redis: pip install 'oao-harness[redis]'")

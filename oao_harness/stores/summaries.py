@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 from oao_hookspecs import Json, Record, RunSummary
 
-__all__ = ["ENDS_LEASE", "TOLD", "after"]
+__all__ = ["ENDS_LEASE", "TOLD", "Told", "after", "told"]
 
 TOLD: Final = frozenset({"run.started", "run.suspended", "run.resumed", "run.finished"})
 """Types of the records that change a run's row."""
 
 ENDS_LEASE: Final = frozenset({"run.suspended", "run.finished"})
 """Types of the records after which nobody is at work on the run."""
+
+
+class Told(NamedTuple):
+    """What a batch of records says of its run, whatever the row was before."""
+
+    row: RunSummary
+    """`finished_at` and `totals` are None where the batch does not say; the rest holds where the run began in it."""
+    begun: bool
+    """True where the batch holds the beginning of the run: then the row is whole."""
+    ends_lease: bool
 
 
 def after(summary: RunSummary | None, execution_id: str, record: Record) -> RunSummary | None:
@@ -49,3 +59,19 @@ def after(summary: RunSummary | None, execution_id: str, record: Record) -> RunS
     if type_ in TOLD:
         return replace(summary, status="SUSPENDED" if type_ == "run.suspended" else "RUNNING")
     return summary
+
+
+def told(execution_id: str, records: Sequence[Record]) -> Told | None:
+    """Return what a batch of records says of the row of its run; None where it says nothing.
+
+    Args:
+        execution_id: The run.
+        records: What is appended.
+    """
+    types = [record["type"] for record in records if record["type"] in TOLD]
+    if not types:
+        return None
+    row = RunSummary(execution_id=execution_id, agent_name="", status="", started_at=0.0)
+    for record in records:
+        row = after(row, execution_id, record) or row
+    return Told(row, "run.started" in types, not ENDS_LEASE.isdisjoint(types))

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from pytest_oao.testing.script import ScriptedError, ScriptEndedError
     from pytest_oao.testing.scripted import ScriptedModel
     from pytest_oao.testing.scripted_langchain import ScriptedChatModel
+    from pytest_oao.testing.store import StoreConformance
     from pytest_oao.testing.usage import TokenUsage
 
 __all__ = [
@@ -66,6 +67,7 @@ __all__ = [
     "ScriptedChatModel",
     "ScriptedError",
     "ScriptedModel",
+    "StoreConformance",
     "StreamModel",
     "StreamTool",
     "Swallow",
@@ -98,6 +100,7 @@ _MODULES = {
     "ScriptedChatModel": "scripted_langchain",
     "ScriptedError": "script",
     "ScriptedModel": "scripted",
+    "StoreConformance": "store",
     "StreamModel": "programs",
     "StreamTool": "programs",
     "Swallow": "programs",

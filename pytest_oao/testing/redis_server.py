@@ -21,17 +21,17 @@ class RedisServer:
 
     Args:
         options: Further arguments of the program, for example `--appendonly yes`.
+        program: Name on the PATH, or path, of the program; None takes `redis-server`, else `valkey-server`.
 
     Raises:
-        FileNotFoundError: Neither `redis-server` nor `valkey-server` is on the PATH.
+        FileNotFoundError: There is no such program.
     """
 
-    def __init__(self, *options: str) -> None:
-        program = next(filter(None, map(shutil.which, _PROGRAMS)), None)
+    def __init__(self, *options: str, program: str | None = None) -> None:
+        wanted = _PROGRAMS if program is None else (program,)
+        program = next(filter(None, map(shutil.which, wanted)), None)
         if program is None:
-            raise FileNotFoundError(
-                f"none of {', '.join(_PROGRAMS)} is on the PATH; install one (Debian: redis-server)"
-            )
+            raise FileNotFoundError(f"none of {', '.join(wanted)} is on the PATH; install one (Debian: redis-server)")
         self._program = program
         self._options = options
         self._folder = tempfile.TemporaryDirectory(prefix="oao-redis-")

@@ -126,10 +126,12 @@ Journal = Callable[..., str]
 def journal(folder: Path) -> Journal:
     """Writes a run into the default store, record by record; returns its id."""
 
-    def keep(execution_id: str, *records: dict[str, object], agent: str = "support", at: float = 1000.0) -> str:
+    def keep(
+        execution_id: str, *records: dict[str, object], agent: str = "support", at: float = 1000.0, **more: object
+    ) -> str:
         store = SQLiteStore(folder / ".oao" / "oao.db")
         epoch = store.claim(execution_id)
-        started = {"type": "run.started", "execution_id": execution_id, "agent": agent, "task": "the task"}
+        started = {"type": "run.started", "execution_id": execution_id, "agent": agent, "task": "the task", **more}
         for seq, record in enumerate([started, *records], start=1):
             store.append(execution_id, epoch, {"v": 1, "seq": seq, "at": at + seq, **record})  # type: ignore[dict-item]
         store.close()

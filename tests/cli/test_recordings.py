@@ -301,7 +301,7 @@ def test_a_stored_run_is_exported_and_replayed(oao: Oao, write: Write) -> None:
     assert (played.exit_code, "found firstfound this" in played.stdout) == (0, True)
     again = oao("replay", "last", "--json")
     assert (again.exit_code, json.loads(again.stdout)["status"]) == (0, "SUCCESS")
-    assert len(oao("runs", "--json").stdout.split('"execution_id"')) == 3
+    assert len(oao("runs", "--all", "--json").stdout.split('"execution_id"')) == 3
     sys.modules["desk"].WORD = "second"  # type: ignore[attr-defined]
     for diverged in (oao("replay", "last"), oao("replay", "x.oao.json", "--agent", "desk:agent", "--task", "this")):
         assert diverged.exit_code == 1

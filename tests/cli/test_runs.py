@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import pytest
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Journal, Oao
@@ -82,3 +86,95 @@ def test_a_long_name_gives_way(oao: Oao, journal: Journal) -> None:
     assert "…" in narrow
     assert max(map(len, narrow.splitlines())) <= 80
     assert "…" not in wide
+
+
+def test_runs_are_filtered(oao: Oao, journal: Journal) -> None:
+    """By agent, status, start, and lineage; nested runs only with --all."""
+    journal("old", finished("FAILED"), at=1000)
+    journal("new", finished("SUCCESS"), at=time.time() - 3600, agent="refund")
+    journal("inner", agent="inner", parent="new", at=time.time() - 3500)
+    journal("fork", forked={"run": "old", "at": 2}, at=2000)
+
+    def ids(*options: str) -> list[str]:
+        return [one["execution_id"] for one in json.loads(oao("runs", *options, "--json").stdout)]
+
+    assert ids() == ["new", "fork", "old"]
+    assert ids("--all") == ["inner", "new", "fork", "old"]
+    assert ids("--agent", "refund") == ["new"]
+    assert ids("--status", "failed") == ["old"]
+    assert ids("--since", "2h") == ["new"]
+    assert ids("--before", "2h") == ["fork", "old"]
+    assert ids("--since", "1999-01-01", "--before", "2020-01-01") == []
+    assert ids("--forks-of", "ol") == ["fork"]
+    assert "fork of old" in oao("runs").stdout
+    assert "No run is like that." in oao("runs", "--agent", "nobody").stdout
+
+
+def test_what_is_open_is_said_with_what_to_do(oao: Oao, journal: Journal) -> None:
+    """One line for what waits for a person, one for what has no end."""
+    journal("a", {"type": "run.suspended", "reason": "held", "approvals": [], "totals": {}})
+    journal("b")
+    journal("c")
+
+    shown = oao("runs").stdout
+
+    assert "◆ 1 waits for a person: oao approvals" in shown
+    assert "● 2 are running, or their processes died: oao resume ID" in shown
+
+
+def test_ids_that_begin_alike_are_shown_whole(oao: Oao, journal: Journal) -> None:
+    """What is shown can be typed."""
+    journal("order-2026-1", finished("SUCCESS"))
+    journal("order-2026-2", finished("SUCCESS"), at=2000)
+    shown = oao("runs").stdout
+    assert "order-2026-1" in shown
+    assert "order-2026-2" in shown
+
+
+@pytest.mark.parametrize("arguments", [["--since", "yesterday"], ["--before", "7 moons"], ["--forks-of", "zzz"]])
+def test_a_wrong_filter_is_one_line(oao: Oao, journal: Journal, arguments: list[str]) -> None:
+    """Exit code 2 and what could be written."""
+    journal("a")
+    result = oao("runs", *arguments)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: ")
+    assert result.stdout == ""
+
+
+MANY = """
+with recursive n(i) as (select 1 union all select i + 1 from n where i < 100000)
+insert into runs (execution_id, epoch, last_seq, agent_name, status, started_at, finished_at, totals, forked_from)
+select printf('%08x-%d', i * 2654435761 % 4294967296, i), 1, 2, 'agent-' || (i % 7),
+       case i % 10 when 3 then 'FAILED' else 'SUCCESS' end, 1000.0 + i, 1000.5 + i, totals,
+       case i % 1000 when 7 then 'first' end
+from n, runs where execution_id = 'first'
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [
+        ([], 20),
+        (["--status", "failed"], 20),
+        (["--status", "running"], 0),
+        (["--forks-of", "first", "--limit", "1000"], 100),
+        (["--agent", "agent-3"], 20),
+        (["--before", "1970-01-03"], 20),
+    ],
+)
+def test_a_hundred_thousand_runs_are_listed_in_no_time(
+    oao: Oao, journal: Journal, folder: Path, options: list[str], count: int
+) -> None:
+    """No journal is read, and no row that is not asked for: there are none of 100,000 of these runs."""
+    journal("first", finished("SUCCESS"), at=900)
+    db = sqlite3.connect(folder / ".oao" / "oao.db")
+    db.execute(MANY)
+    db.commit()
+    db.close()
+    began = time.perf_counter()
+
+    result = oao("runs", "--json", *options)
+
+    # Seen: 0.05 s and less; a list that read all rows would take more than a second.
+    assert time.perf_counter() - began < 1.0
+    assert len(json.loads(result.stdout)) == count

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from oao_harness.cli.units import ago, duration, plural
+from oao_harness.cli.units import ago, dollars, duration, moment, parse_age, plural
+from oao_harness.errors import UsageError
 
 
 @pytest.mark.parametrize(
@@ -39,3 +40,34 @@ def test_a_moment_is_some_time_ago(seconds: float, text: str) -> None:
 def test_a_noun_agrees_with_its_number() -> None:
     """One step, no steps, many steps."""
     assert (plural(1, "step"), plural(0, "step"), plural(1204, "token")) == ("1 step", "0 steps", "1,204 tokens")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("30d", 2_592_000), ("1.5 h", 5_400), ("90min", 5_400), ("2W", 1_209_600)]
+)
+def test_a_time_span_is_read(text: str, seconds: float) -> None:
+    """A number and its unit."""
+    assert parse_age(text, "--x") == seconds
+
+
+@pytest.mark.parametrize("text", ["", "30", "d", "30 days", "-3d", "1e3d"])
+def test_what_is_no_time_span_is_refused(text: str) -> None:
+    """With the option that it was given for."""
+    with pytest.raises(UsageError, match=r"^--x '.*' is no time span; write a number"):
+        parse_age(text, "--x")
+
+
+def test_a_moment_is_a_date_or_a_span_before_now() -> None:
+    """In local time, or with its own offset."""
+    assert moment("1970-01-02T00:00+00:00", 0.0, "--since") == 86_400
+    assert moment("2h", 10_000.0, "--since") == 2_800
+    with pytest.raises(UsageError, match=r"^--since 'soon' is no moment; write 2026-05-31"):
+        moment("soon", 0.0, "--since")
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"), [(0.0, "0 USD"), (0.004212, "0.00421 USD"), (1.2, "1.20 USD"), (1234.5, "1234.50 USD")]
+)
+def test_dollars(amount: float, text: str) -> None:
+    """Three digits where it is less than one."""
+    assert dollars(amount) == text

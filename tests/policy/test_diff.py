@@ -620,3 +620,20 @@ def test_an_error_of_a_tool_counts_as_none_for_what_must_succeed() -> None:
     text = '[[sequence]]\nname = "s"\nonly = ["pay"]\nafter_success_of = ["find"]\n'
     found = judged(history, [FilePolicy.from_text(text)])
     assert [one.verdict for one in found.decisions] == ["allow", "deny", "allow", "allow"]
+
+
+def test_a_call_that_a_person_says_has_landed_ended_with_that() -> None:
+    """Of a call in doubt the journal has no outcome, but what somebody said of it; and a fork says that it is one."""
+    forked = {"type": "run.started", "agent": "a", "execution_id": "r", "forked": {"run": "old", "at": 2}}
+    decision = {"verdict": "allow", "rule": ""}
+    tape: list[tuple[str, Record]] = [("main", forked)]
+    for n, landed in ((1, True), (2, False)):
+        called = {"type": "call", "n": n, "kind": "tool", "name": "find", "req": {}, "decision": decision}
+        tape += [("main", called), ("main", {"type": "resolved", "n": n, "landed": landed, "by": "ann", "res": "ok"})]
+    history = history_of_records(tape, "r")
+
+    assert [one.outcome is not None and one.outcome.value for one in history.calls] == ["ok", False]
+    assert history.notes == ("it is a fork: its beginning is that of another run, and counts in both",)
+    text = '[[sequence]]\nname = "s"\nonly = ["find"]\nafter_success_of = ["find"]\n'
+    found = judged(history, [FilePolicy.from_text(text)])
+    assert [one.verdict for one in found.decisions] == ["deny", "allow"]

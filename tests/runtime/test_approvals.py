@@ -207,7 +207,10 @@ def test_what_changed_since_the_approval_is_asked_about_again(store: Store) -> N
 
     other = orchestrator.run(agent, "t")
     orchestrator.approve(other.approvals[0]["id"], by=ALICE)
-    changed = Orchestrator(Holds(needed=1, approvers=("manager",)), store).resume(other.execution_id, agent)
+    stricter = Orchestrator(Holds(needed=1, approvers=("manager",)), store)
+    with pytest.raises(UsageError, match="the policy is not the one"):
+        stricter.resume(other.execution_id, agent)
+    changed = stricter.resume(other.execution_id, agent, allow_changes=True)
     assert changed.status == "SUSPENDED"
     assert "pay bob 5" not in RAN
 
@@ -438,7 +441,7 @@ def test_a_run_whose_code_changed_is_not_resumed(store: Store) -> None:
         look("mine")
         return pay("bob", amount=5) + "!"
 
-    with pytest.raises(UsageError, match="the code of the agent is not the one"):
+    with pytest.raises(UsageError, match=r"the code of function .*\.other is not the one"):
         orchestrator.resume(first.execution_id, other)
     assert orchestrator.resume(first.execution_id, other, allow_changes=True).final_output == "paid bob 5!"
 

@@ -192,22 +192,29 @@ def test_an_agent_that_raises_is_a_failed_report_with_the_error() -> None:
 
 
 @pytest.mark.parametrize("policy", [None, StrictPolicy()])
-def test_a_keyboard_interrupt_ends_the_run_and_reaches_the_user(policy: object) -> None:
-    """The journal is closed before the interrupt goes on; with a deadline it is an error of the agent's thread."""
+def test_a_keyboard_interrupt_reaches_the_user_and_the_run_can_go_on(policy: object) -> None:
+    """The journal says so before the interrupt goes on; with a deadline it is an error of the agent's thread."""
     store = MemoryStore()
+    asked: list[str] = []
 
-    def agent(task: str) -> None:
-        raise KeyboardInterrupt
+    def agent(task: str) -> str:
+        asked.append(task)
+        if len(asked) == 1:
+            raise KeyboardInterrupt
+        return "done"
 
     orchestrator = Orchestrator(policy=policy, store=store)
     if policy is None:
         with pytest.raises(KeyboardInterrupt):
             orchestrator.run(agent, "x")
+        (summary,) = store.runs()
+        assert summary.status == "SUSPENDED"
+        assert orchestrator.resume(summary.execution_id, agent).final_output == "done"
     else:
         assert orchestrator.run(agent, "x").status == "FAILED"
 
     (summary,) = store.runs()
-    assert summary.status == "FAILED"
+    assert summary.status == ("SUCCESS" if policy is None else "FAILED")
 
 
 async def test_a_cancelled_run_is_closed_and_the_cancellation_goes_on() -> None:

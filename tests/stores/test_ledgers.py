@@ -249,19 +249,6 @@ class TestRedis(LedgerConformance):
             ledger.totals("a")
 
 
-@pytest.fixture(scope="module")
-def cluster(redis_server: RedisServer) -> Iterator[RedisServer]:
-    """One node that has all slots."""
-    with RedisServer("--cluster-enabled", "yes") as server:
-        with redis.Redis.from_url(server.url) as client:
-            client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-            give_up = time.monotonic() + 10
-            while client.execute_command("CLUSTER INFO")["cluster_state"] != "ok":
-                assert time.monotonic() < give_up
-                time.sleep(0.02)
-        yield server
-
-
 class TestRedisCluster(LedgerConformance):
     """A server in cluster mode refuses a script whose keys are not in one slot."""
 

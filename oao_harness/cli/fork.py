@@ -1,0 +1,110 @@
+"""`oao fork`: run an agent again from the middle of a run."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Sequence
+
+import click
+
+from oao_harness.cli.console import console
+from oao_harness.cli.loading import import_policies, load_agent, prefer_working_folder
+from oao_harness.cli.outcome import end_with
+from oao_harness.cli.progress import Progress
+from oao_harness.cli.stores import find_outer_run, kept, open_store, store_option, store_url
+from oao_harness.cli.timeline import Timeline, mapping, text
+from oao_harness.errors import UsageError
+from oao_harness.journal.branching import Edit, where_it_ended
+from oao_harness.runtime.orchestrator import Orchestrator
+from oao_hookspecs import Json
+
+__all__ = ["command"]
+
+
+@click.command("fork", short_help="Run an agent again from the middle of a run.")
+@click.argument("id", metavar="[ID]", default="last")
+@click.argument("agent", metavar="[MODULE:AGENT]", required=False)
+@click.option(
+    "--at",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="The first call that is made anew (oao show). By default the one that failed last, else the next one.",
+)
+@click.option("--set-result", "result", metavar="JSON", help="What call N returns instead; then it is not made.")
+@click.option(
+    "--policy", "policies", multiple=True, metavar="NAME|FILE", help="As in `oao run`; that of the run by default."
+)
+@click.option("--model", metavar="NAME", help="The model that is asked from here on.")
+@click.option("--framework", metavar="NAME", help="Which adapter drives the agent; found by itself by default.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on standard output, nothing else.")
+@store_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    *,
+    id: str,
+    agent: str | None,
+    at: int | None,
+    result: str | None,
+    policies: Sequence[str],
+    model: str | None,
+    framework: str | None,
+    as_json: bool,
+    store: str,
+) -> None:
+    """Run an agent again from the middle of a run, as a new run; the old one stays as it is.
+
+    The calls before N are served from the journal: no model is asked, no effect fires again. From there on the agent
+    runs live, with its code as it is now: go on after a failure, ask what would have been, try another policy or model.
+    Exit code: as for `oao run`.
+
+    \b
+    Examples:
+      oao fork 3f2a
+      oao fork 3f2a --at 4 --set-result '"no seats left"'
+      oao fork 3f2a --at 2 --policy strict --model gpt-4o-mini
+    """  # noqa: D301 - click reads the control character as "do not wrap"
+    if not kept(store):
+        raise UsageError("no run is journaled here yet; make one with: oao run module:agent TASK")
+    with open_store(store) as opened:
+        records = find_outer_run(opened, id)
+    if result is not None and at is None:
+        raise UsageError("--set-result needs the call that it is for: --at N; oao show lists them")
+    started = records[0]
+    origin = mapping(started, "origin")
+    where = agent or text(origin, "agent")
+    if not where:
+        raise UsageError(f"the journal does not say where the agent is; write: oao fork {id} module:agent")
+    named = origin.get("policy")
+    names = list(policies) or [str(name) for name in (named if isinstance(named, list) else [])]
+    prefer_working_folder()
+    on = console()
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext(), Progress(on) as progress:
+        found = load_agent(where)
+        import_policies(names)
+        orchestrator = Orchestrator(names, store_url(store), plugins=[] if as_json else [progress])
+        try:
+            report = orchestrator.fork(
+                text(started, "execution_id"),
+                found,
+                where_it_ended(records) if at is None else at,
+                edit=None if result is None else Edit(_result(result)),
+                model=model,
+                framework=framework,
+            )
+            timeline = Timeline.of(orchestrator.store.read(report.execution_id))
+        finally:
+            orchestrator.store.close()
+    end_with(ctx, on, report, timeline, as_json=as_json)
+
+
+def _result(given: str) -> Json:
+    try:
+        found: Json = json.loads(given)
+    except ValueError as error:
+        raise UsageError(
+            f"--set-result {given!r:.60} is not JSON: {error}; a text needs its quotes: '\"text\"'"
+        ) from error
+    return found

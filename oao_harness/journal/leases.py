@@ -1,0 +1,225 @@
+"""Who is at work on a run: a lease in the store, renewed while this process lives, and taken over when it is dead.
+
+Of two processes that want one run, one gets it. A process that was frozen and comes back late cannot write: its epoch
+was superseded. What it had begun is in doubt for the other.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import logging
+import os
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from oao_harness.errors import BusyError, FencedError
+from oao_hookspecs import Store
+
+__all__ = ["LEASE_S", "Lease", "claim", "take"]
+
+_log: Final = logging.getLogger(__name__)
+
+LEASE_S: Final = 30.0
+"""Seconds that a lease lives where nobody renews it, by default; it is renewed four times in them."""
+
+_OWNER: Final = re.compile(r"pid (?P<pid>\d+) on (?P<host>.+) \[(?P<boot>[^-]*)-(?P<start>\d+)\]")
+
+
+def claim(store: Store, execution_id: str, *, ttl_s: float = 0.0) -> int:
+    """Become the only writer of a run; also where a process of this machine held it that is dead by now.
+
+    Args:
+        store: Where the run is.
+        execution_id: The run.
+        ttl_s: See `Store.claim`.
+
+    Returns:
+        The epoch.
+
+    Raises:
+        BusyError: Somebody is at work on it.
+    """
+    try:
+        return store.claim(execution_id, owner=_me(), ttl_s=ttl_s)
+    except BusyError as busy:
+        if not _is_dead(busy.owner):
+            raise
+        return store.claim(execution_id, owner=_me(), ttl_s=ttl_s, over=busy.epoch)
+
+
+def take(
+    store: Store, execution_id: str, on_lost: Callable[[str], None], *, ttl_s: float = LEASE_S, by_force: bool = False
+) -> Lease:
+    """Claim a run and keep it until the lease is let go.
+
+    Args:
+        store: Where the run is.
+        execution_id: The run.
+        on_lost: Told why, from another thread, when the run has another writer or cannot be kept any longer.
+        ttl_s: Seconds that the lease lives where nobody renews it.
+        by_force: True where whoever else holds it may hold it no more.
+
+    Raises:
+        BusyError: Somebody is at work on it.
+    """
+    try:
+        epoch = claim(store, execution_id, ttl_s=ttl_s)
+    except BusyError as busy:
+        if not by_force:
+            raise
+        epoch = store.claim(execution_id, owner=_me(), ttl_s=ttl_s, over=busy.epoch)
+    lease = Lease(store, execution_id, epoch, on_lost, ttl_s)
+    _keeper.put(lease)
+    return lease
+
+
+class Lease:
+    """A run that this process is at work on.
+
+    Args:
+        store: Where the run is.
+        execution_id: The run.
+        epoch: Of the claim.
+        on_lost: See `take`.
+        ttl_s: See `take`.
+    """
+
+    __slots__ = ("_gone", "_lock", "_on_lost", "_store", "epoch", "execution_id", "renewed", "ttl_s")
+
+    def __init__(
+        self, store: Store, execution_id: str, epoch: int, on_lost: Callable[[str], None], ttl_s: float
+    ) -> None:
+        self._store = store
+        self.ttl_s = ttl_s
+        self.execution_id = execution_id
+        self.epoch = epoch
+        self.renewed = time.perf_counter()
+        """When it was renewed last; by a clock that no test moves."""
+        self._on_lost = on_lost
+        self._lock = threading.Lock()
+        self._gone = False
+
+    def renew(self) -> bool:
+        """Let it live on; return False where it is lost, or was let go."""
+        lost = ""
+        with self._lock:
+            if self._gone:
+                return False
+            try:
+                self._store.renew(self.execution_id, self.epoch, self.ttl_s)
+                self.renewed = time.perf_counter()
+            except FencedError as error:
+                lost = f"another process has taken the run over: {error}"
+            except Exception as error:  # noqa: BLE001 - a store that is away may be back in time
+                _log.warning("run %s: its lease could not be renewed: %s", self.execution_id, error)
+                if self.is_late:
+                    lost = f"its lease lapsed, and the store cannot be reached: {error}"
+        if lost:
+            self._on_lost(lost)
+        return not lost
+
+    @property
+    def is_late(self) -> bool:
+        """True where this process was not heard of for so long that another one may have the run."""
+        return time.perf_counter() - self.renewed > self.ttl_s
+
+    def let_go(self) -> None:
+        """Keep it no more; the record of the run's end ends it in the store."""
+        _keeper.take(self)
+        with self._lock:
+            self._gone = True
+
+
+class _Keeper:
+    """The leases of this process. One instance, because it owns the one thread."""
+
+    def __init__(self) -> None:
+        self.forked()
+
+    def forked(self) -> None:
+        """In a forked child: the runs are the parent's."""
+        self._some = threading.Condition()
+        self._leases: dict[int, Lease] = {}
+        self._rest_s = LEASE_S
+        """Seconds that the thread sleeps at most."""
+        self._thread: threading.Thread | None = None
+
+    def put(self, lease: Lease) -> None:
+        with self._some:
+            self._leases[id(lease)] = lease
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="oao-leases", daemon=True)
+                # In an empty context: else the thread would belong to the run that starts.
+                contextvars.Context().run(self._thread.start)
+            elif lease.ttl_s / 8 < self._rest_s:
+                self._some.notify()
+
+    def take(self, lease: Lease) -> None:
+        with self._some:
+            self._leases.pop(id(lease), None)
+
+    def _work(self) -> None:
+        while True:
+            with self._some:
+                self._rest_s = min((lease.ttl_s / 8 for lease in self._leases.values()), default=LEASE_S)
+                self._some.wait(self._rest_s)
+                leases = list(self._leases.values())
+            now = time.perf_counter()
+            for lease in leases:
+                if now - lease.renewed >= lease.ttl_s / 4 and not lease.renew():
+                    self.take(lease)
+
+
+_keeper: Final = _Keeper()
+
+
+@functools.cache
+def _boot() -> str:
+    """Return what tells this start of the machine from any other, as far as the system says."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()[:8]
+    return "0"
+
+
+def _me() -> str:
+    return _name(os.getpid(), socket.gethostname())
+
+
+@functools.lru_cache(maxsize=4)
+def _name(pid: int, host: str) -> str:
+    """Return a process in words; a number that is used again, or after a restart, is another process."""
+    return f"pid {pid} on {host} [{_boot()}-{_started(pid)}]"
+
+
+def _started(pid: int) -> str:
+    """Return when a process was started, in ticks since the machine was; empty where there is none."""
+    with suppress(OSError, IndexError):
+        # The name of the program comes second, in brackets, and may hold anything.
+        return Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[19]
+    return ""
+
+
+def _is_dead(owner: str) -> bool:
+    """Return True for a process of this machine that is gone; of others nobody knows."""
+    found = _OWNER.fullmatch(owner)
+    if found is None or found["host"] != socket.gethostname():
+        return False
+    pid = int(found["pid"])
+    return found["boot"] != _boot() or _started(pid) != found["start"] or _is_zombie(pid)
+
+
+def _is_zombie(pid: int) -> bool:
+    with suppress(OSError, IndexError):
+        return Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[0] in {"Z", "X"}
+    return True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keeper.forked)

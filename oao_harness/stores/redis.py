@@ -1,0 +1,333 @@
+"""Journals in Redis or Valkey (7 or newer, no modules), which the workers of many machines may share."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, NamedTuple, cast
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from oao_harness.errors import ConfigError, StoreError
+from oao_harness.stores.redis_client import RedisClient, Value
+from oao_harness.stores.refusals import (
+    busy,
+    damaged,
+    deleted_meanwhile,
+    fenced,
+    first_of,
+    gap,
+    missing,
+    require_own_seq,
+)
+from oao_harness.stores.summaries import Told, told
+from oao_hookspecs import Record, RunQuery, RunSummary, chained, line_of, without_hash
+
+__all__ = ["RedisStore"]
+
+_SCRIPTS: Final = ("claim", "lease", "append", "delete", "runs")
+_CONNECTIONS: Final = 250  # twice a worker's 100 runs, and 50
+_PAGE: Final = 1000
+_SCANNED: Final = 5000
+_REMEMBERED: Final = 10_000
+_OPEN: Final = {"RUNNING", "SUSPENDED"}
+_SPAN: Final = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+class _Options(NamedTuple):
+    """What a URL says to this store; the rest of it is the client's."""
+
+    url: str
+    prefix: str
+    keep_ms: int
+    zero_loss: bool
+
+
+class _Doubt(NamedTuple):
+    """An append of which nobody knows whether it happened."""
+
+    epoch: int
+    first: int
+    previous: str
+
+
+class RedisStore:
+    """A store on a server; see `Store`.
+
+    Each write is one script, so it happens wholly or not at all, and one round trip. The clock is the server's.
+    A connection that breaks is tried again for half a second; a script that had run already finds its own record, by
+    number and hash, and does nothing. What a server keeps that dies is its own business: with `appendonly yes`
+    everything that was answered survives its process, and the last second may be lost with the power, unless
+    `appendfsync always`; without it a restart forgets all journals, and a warning is logged.
+
+    All keys of a store have one hash tag, `{oao}` unless the URL says: a cluster keeps a store on one node, which the
+    URL must name; give several prefixes to spread over more.
+
+    Args:
+        url: `redis://[[user]:password@]host[:port][/db]`, `rediss://` for TLS, with the options of redis-py and
+            `keep=30d` (forget finished runs after that time: s, m, h or d; else they stay), `prefix=NAME`, and
+            `zero_loss=1` (refuse a server without `appendonly yes` and `maxmemory-policy noeviction`).
+        timeout_s: Seconds to wait for a connection or an answer.
+
+    Raises:
+        ConfigError: The URL is wrong, or the server would lose journals: it evicts them, or see `zero_loss`.
+        StoreError: The server cannot be reached.
+    """
+
+    def __init__(self, url: str, *, timeout_s: float = 5.0) -> None:
+        options = _options(url)
+        self._client = RedisClient(
+            options.url,
+            what="store",
+            loss="journals are lost",
+            scripts=("journal_lua", _SCRIPTS),
+            timeout_s=timeout_s,
+            connections=_CONNECTIONS,
+            zero_loss=options.zero_loss,
+        )
+        tag = f"{{{options.prefix}}}"
+        self._runs, self._due, self._counts = f"{tag}:runs", f"{tag}:due", f"{tag}:counts"
+        self._run_prefix, self._log_prefix = f"{tag}:run:".encode(), f"{tag}:log:".encode()
+        self._keep_ms = options.keep_ms
+        self._last: dict[str, tuple[int, int, str]] = {}
+        """Epoch, number and hash of the last record of the runs that are written here: only that epoch appends."""
+        self._doubts: dict[str, _Doubt] = {}
+
+    def claim(self, execution_id: str, *, owner: str = "", ttl_s: float = 0.0, over: int | None = None) -> int:
+        """Become the only writer of a run; see `Store.claim`. The lease is on the clock of the server."""
+        dead = "" if over is None else str(over)
+        keys: list[Value] = [self._run(execution_id), self._runs, self._due, self._counts]
+        args = (self._run_prefix, self._log_prefix, _bytes(owner), _ms(ttl_s), dead, secrets.token_hex(8))
+        answer = self._client.run("claim", keys, args)
+        epoch = int(answer[1])
+        if answer[0] == b"busy":
+            raise busy(execution_id, epoch, _text(answer[2]), int(answer[3]) / 1000)
+        self._remember(execution_id, epoch, int(answer[2]), answer[3].decode())
+        return epoch
+
+    def _remember(self, execution_id: str, epoch: int, seq: int, hashed: str) -> None:
+        if len(self._last) >= _REMEMBERED:
+            self._last.clear()
+        self._last[execution_id] = (epoch, seq, hashed)
+
+    def renew(self, execution_id: str, epoch: int, ttl_s: float) -> None:
+        """Let a lease live on; see `Store.renew`."""
+        if self._client.run("lease", [self._run(execution_id)], (epoch, _ms(ttl_s))) == b"fenced":
+            raise fenced(execution_id, epoch)
+
+    def release(self, execution_id: str, epoch: int) -> None:
+        """End a lease; see `Store.release`."""
+        self._client.run("lease", [self._run(execution_id)], (epoch, 0))
+
+    def append(self, execution_id: str, epoch: int, *records: Record) -> None:
+        """Append records; see `Store.append`."""
+        self._write(execution_id, epoch, {}, records)
+
+    def rewrite(self, execution_id: str, epoch: int, replaced: Mapping[int, Record], *records: Record) -> None:
+        """Put other records in place of some; see `Store.rewrite`."""
+        require_own_seq(execution_id, replaced)
+        self._write(execution_id, epoch, replaced, records)
+
+    def _write(self, execution_id: str, epoch: int, replaced: Mapping[int, Record], records: Sequence[Record]) -> None:
+        first = first_of(execution_id, records) if records else 1
+        says = told(execution_id, records)
+        previous, again = ("", False) if not records else self._before(execution_id, epoch, first)
+        if first is None or previous is None:
+            raise self._refusal(execution_id, epoch, records[0])
+        lines, hashed = list[Value](), previous
+        for record in records:
+            line, hashed = chained(hashed, record)
+            lines.append(line)
+        others = list[Value]()
+        for seq, record in replaced.items():
+            others += [seq, line_of(without_hash(record))[:-1]]
+
+        def args(*, lost: bool) -> Sequence[Value]:
+            start: list[Value] = [_bytes(execution_id), epoch, "1" if lost else "", previous, hashed, self._keep_ms]
+            return [*start, *_told(says), len(replaced), *others, first, *lines]
+
+        keys = self._keys(execution_id)
+        try:
+            answer = self._client.run("append", keys, args(lost=again), lost=lambda: args(lost=True))
+        except BaseException:
+            if records:
+                self._doubts[execution_id] = _Doubt(epoch, first, previous)
+            raise
+        if answer[0] != b"ok":
+            raise _refused(execution_id, epoch, first, answer)
+        if records and not (says is not None and says.ends_lease):
+            self._remember(execution_id, epoch, first + len(lines) - 1, hashed)
+
+    def _before(self, execution_id: str, epoch: int, first: int | None) -> tuple[str | None, bool]:
+        """Return the hash before a record, and whether that record may be there already.
+
+        It is forgotten here: only an append that is kept makes it known again.
+        """
+        known, doubt = self._last.pop(execution_id, None), self._doubts.pop(execution_id, None)
+        if first is None:
+            return None, False
+        if doubt is not None and doubt[:2] == (epoch, first):
+            return doubt.previous, True
+        if known is not None and known[:2] == (epoch, first - 1):
+            return known[2], False
+        return self._hash_before(execution_id, first), False
+
+    def _hash_before(self, execution_id: str, first: int) -> str | None:
+        """Return the hash of the record before one, None where that is not the last one."""
+        count, hashed = self._client.ask(lambda: self._client.redis.hmget(self._run(execution_id), "count", "hash"))
+        return hashed.decode() if count is not None and int(count) == first - 1 else None
+
+    def _refusal(self, execution_id: str, epoch: int, record: Record) -> StoreError:
+        found, count = self._client.ask(lambda: self._client.redis.hmget(self._run(execution_id), "epoch", "count"))
+        if found is None or int(found) != epoch:
+            return fenced(execution_id, epoch)
+        return gap(execution_id, record["seq"], int(count))
+
+    def delete(self, execution_id: str) -> None:
+        """Forget a run; see `Store.delete`."""
+        self._last.pop(execution_id, None)
+        self._doubts.pop(execution_id, None)
+        self._client.run("delete", self._keys(execution_id), [_bytes(execution_id)])
+
+    def read(self, execution_id: str) -> Iterator[Record]:
+        """Yield the records of a run in order; those that it has when the reading begins."""
+        server, run, log = self._client.redis, self._run(execution_id), self._log(execution_id)
+        count, seq = int(self._client.ask(lambda: server.hget(run, "count")) or 0), 0
+        while seq < count:
+            end = min(seq + _PAGE, count) - 1
+            page = self._page(log, seq, end)
+            if not page and not self._client.ask(lambda: server.exists(run)):
+                raise deleted_meanwhile(execution_id)
+            for body in page or [b""]:
+                seq += 1
+                try:
+                    record = json.loads(body)
+                except (ValueError, RecursionError) as error:
+                    raise damaged(execution_id, seq, f"it is not JSON: {error}" if page else "it is missing") from error
+                if not isinstance(record, dict) or cast("Record", record).get("seq") != seq:
+                    raise damaged(execution_id, seq, "another one stands in its place")
+                yield cast("Record", record)
+
+    def _page(self, log: bytes, start: int, end: int) -> list[bytes]:
+        return cast("list[bytes]", self._client.ask(lambda: self._client.redis.lrange(log, start, end)))
+
+    def runs(self, limit: int | None = 100, *, offset: int = 0, query: RunQuery | None = None) -> Sequence[RunSummary]:
+        """Return the newest runs first; see `Store.runs`.
+
+        A filter is asked of 5,000 runs at a time, on the server: of 100,000 runs that is a fraction of a second.
+        """
+        asked = query or RunQuery()
+        # Without a filter the first ones need not be looked at.
+        seen, wanted = (offset, limit) if asked == RunQuery() else (0, None if limit is None else offset + limit)
+        filters: list[Value] = [
+            _bytes(asked.starts_with),
+            _bytes(asked.status),
+            _bytes(asked.agent_name),
+            _bytes(asked.forked_from),
+            "" if asked.started_before is None else repr(float(asked.started_before)),
+            "1" if asked.outer else "",
+        ]
+        found, cursor, ended = dict[str, RunSummary](), b"", False
+        while not ended and (wanted is None or len(found) < wanted):
+            most = _SCANNED if wanted is None else min(_SCANNED, wanted - len(found))
+            args: list[Value] = [self._run_prefix, self._log_prefix, cursor, seen, _SCANNED, most, *filters]
+            cursor, seen, end, rows = self._client.run("runs", [self._runs, self._due], args)
+            ended = end == b"1"
+            for row in rows:
+                summary = _summary(row)
+                found.setdefault(summary.execution_id, summary)
+        rows_found = list(found.values())
+        return rows_found if asked == RunQuery() else rows_found[offset:]
+
+    def _keys(self, execution_id: str) -> list[Value]:
+        return [self._run(execution_id), self._log(execution_id), self._runs, self._due, self._counts]
+
+    def _run(self, execution_id: str) -> bytes:
+        return self._run_prefix + _bytes(execution_id)
+
+    def _log(self, execution_id: str) -> bytes:
+        return self._log_prefix + _bytes(execution_id)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+
+def _options(url: str) -> _Options:
+    parts = urlsplit(url)
+    given = parse_qsl(parts.query, keep_blank_values=True)
+    ours = {name: value for name, value in given if name in {"keep", "prefix", "zero_loss"}}
+    rest = [(name, value) for name, value in given if name not in ours]
+    prefix = ours.get("prefix", "oao")
+    if not prefix or set(prefix) & set("{}"):
+        raise ConfigError(f"the store's prefix {prefix!r} is wrong: give a name without braces, as in ?prefix=oao")
+    zero_loss = ours.get("zero_loss", "0")
+    if zero_loss not in {"0", "1"}:
+        raise ConfigError(f"the store's zero_loss={zero_loss} is wrong: give 1 or 0")
+    keep_ms = 0
+    if "keep" in ours:
+        span = _SPAN.fullmatch(ours["keep"])
+        keep_ms = round(float(span[1]) * _SECONDS[span[2]] * 1000) if span else 0
+        if keep_ms < 1:
+            raise ConfigError(f"the store's keep={ours['keep']} is wrong: give a number and s, m, h or d: keep=30d")
+    return _Options(urlunsplit(parts._replace(query=urlencode(rest))), prefix, keep_ms, zero_loss == "1")
+
+
+def _refused(execution_id: str, epoch: int, first: int, answer: Sequence[bytes]) -> StoreError:
+    """Return what the script's refusal means."""
+    word, *numbers = answer[0].decode(), *map(int, answer[1:])
+    if word == "fenced":
+        return fenced(execution_id, epoch)
+    if word == "gap":
+        return gap(execution_id, first, numbers[0])
+    if word == "missing":
+        return missing(execution_id, numbers[0], numbers[1])
+    if word == "hash":
+        return damaged(execution_id, first - 1, "its hash is not the one that this writer knows")
+    return damaged(execution_id, numbers[0], "it has no hash")
+
+
+def _told(says: Told | None) -> Sequence[Value]:
+    """Return what the script needs of the row of a run."""
+    if says is None:
+        return ["", "", "", "", 0]
+    row = says.row
+    finished = row.finished_at is not None and row.status not in _OPEN
+    fields: dict[str, str | bytes] = {"status": _bytes(row.status)}
+    if row.finished_at is not None:
+        fields |= {"finished": repr(row.finished_at), "totals": json.dumps(row.totals)}
+    if says.begun:
+        fields |= {"agent": _bytes(row.agent_name), "started": repr(row.started_at)}
+        fields |= {} if row.parent is None else {"parent": _bytes(row.parent)}
+        fields |= {} if row.forked_from is None else {"forked": _bytes(row.forked_from)}
+    flat = [part for pair in fields.items() for part in pair]
+    flags = ["1" if flag else "" for flag in (says.ends_lease, row.status in _OPEN, finished)]
+    return ["begun" if says.begun else "moved", *flags, len(fields), *flat]
+
+
+def _summary(row: Sequence[bytes | None]) -> RunSummary:
+    id_, agent, status, started, finished, totals, parent, forked = row
+    return RunSummary(
+        execution_id=_text(id_ or b""),
+        agent_name=_text(agent or b""),
+        status=_text(status or b""),
+        started_at=float(started or 0),
+        finished_at=None if finished is None else float(finished),
+        totals=None if totals is None else json.loads(totals),
+        parent=None if parent is None else _text(parent),
+        forked_from=None if forked is None else _text(forked),
+    )
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _text(kept: bytes) -> str:
+    return kept.decode("utf-8", "surrogatepass")
+
+
+def _ms(seconds: float) -> int:
+    return max(1, round(seconds * 1000)) if seconds else 0

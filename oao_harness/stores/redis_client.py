@@ -1,0 +1,177 @@
+"""The connection to a Redis or Valkey server. Owns retries, scripts and messages, not what is kept there."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from importlib.resources import files
+from typing import Any, Final, TypeAlias, cast
+
+import redis
+from redis.backoff import ExponentialBackoff, NoBackoff
+from redis.exceptions import NoPermissionError
+from redis.retry import Retry
+
+from oao_harness.errors import ConfigError, StoreError
+
+__all__ = ["RedisClient", "Value"]
+
+Value: TypeAlias = str | bytes | int
+"""What a script is given."""
+
+_log: Final = logging.getLogger(__name__)
+
+
+class RedisClient:
+    """A server, and the scripts that are run on it.
+
+    A broken connection is tried again for half a second; a server that does not answer in time is an error at once.
+
+    Args:
+        url: `redis://[[user]:password@]host[:port][/db]`, `rediss://` for TLS, with the options of redis-py.
+        what: What is kept there, for a message: `store` or `ledger`.
+        loss: What a server does that loses it, for a message.
+        scripts: Folder of the scripts beside this file, and their names; `common.lua` stands before each.
+        timeout_s: Seconds to wait for a connection or an answer.
+        connections: How many may be open at once, unless the URL says; further threads wait for one.
+        zero_loss: True refuses a server that may lose what it was given when it dies, or when memory is full.
+
+    Raises:
+        ConfigError: The URL is wrong, or the server would lose what it is to keep.
+        StoreError: The server cannot be reached.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        what: str,
+        loss: str,
+        scripts: tuple[str, Sequence[str]],
+        timeout_s: float,
+        connections: int,
+        zero_loss: bool = False,
+    ) -> None:
+        self._what = what
+        self._loss = loss
+        options: dict[str, Any] = {
+            "socket_timeout": timeout_s,
+            "socket_connect_timeout": timeout_s,
+            "timeout": timeout_s,
+            "max_connections": connections,
+            # Not the client's own: it tries again to connect within each try to send, 16 times in all.
+            "retry": Retry(NoBackoff(), 0),
+            "health_check_interval": 30,
+        }
+        try:
+            pool: Any = cast("Any", redis.BlockingConnectionPool).from_url(url, **options)
+            self.redis: Any = redis.Redis(connection_pool=pool)
+        except ValueError as error:
+            raise ConfigError(f"the {what}'s URL is wrong: {error}; give redis://host:port/db") from error
+        self._retry = Retry(ExponentialBackoff(cap=0.4, base=0.05), 3, (redis.ConnectionError,))
+        self.name = _without_secrets(pool)
+        """How a message names the server: without user and password."""
+        self._closed = False
+        folder, names = files("oao_harness.stores") / scripts[0], scripts[1]
+        common = (folder / "common.lua").read_text("utf-8")
+        self._scripts: dict[str, Any] = {
+            name: self.redis.register_script(f"{common}\n{(folder / f'{name}.lua').read_text('utf-8')}")
+            for name in names
+        }
+        try:
+            self._inspect(zero_loss)
+        except BaseException:
+            self.redis.close()
+            raise
+
+    def _inspect(self, zero_loss: bool) -> None:
+        """Refuse a server that would forget while it runs; refuse it, or warn, where it forgets when it dies."""
+        what = f"the {self._what} {self.name}"
+        try:
+            found: dict[str, Any] = self.redis.info()
+        except NoPermissionError as error:
+            if zero_loss:
+                raise ConfigError(
+                    f"{what} does not let this user ask what it keeps (INFO); allow it, or leave zero_loss out"
+                ) from error
+            return
+        except (redis.RedisError, OSError) as error:
+            raise self.failure(error) from error
+        policy = str(found.get("maxmemory_policy", "noeviction"))
+        if (found.get("maxmemory") and policy.startswith("allkeys")) or (zero_loss and policy != "noeviction"):
+            raise ConfigError(
+                f"{what} evicts keys when memory is full (maxmemory-policy {policy}), and {self._loss}; "
+                "set it to noeviction"
+            )
+        if found.get("aof_enabled") == 1:
+            return
+        if zero_loss:
+            raise ConfigError(
+                f"{what} has no append-only file, and {self._loss} when it dies; set appendonly yes, or leave "
+                "zero_loss out"
+            )
+        _log.warning("%s has no append-only file: %s when it dies; set appendonly yes", what, self._loss)
+
+    def failure(self, error: Exception) -> StoreError:
+        """Return what to say where the server failed."""
+        return StoreError(f"the {self._what} {self.name} failed: {error}")
+
+    def run(
+        self,
+        script: str,
+        keys: Sequence[Value],
+        args: Sequence[Value],
+        *,
+        lost: Callable[[], Sequence[Value]] | None = None,
+    ) -> Any:
+        """Run a script, again where its connection broke.
+
+        Args:
+            script: Its name.
+            keys: The keys it touches.
+            args: Its arguments.
+            lost: Returns the arguments for the time after an answer may have got lost; None where they are the same.
+
+        Raises:
+            StoreError: The server failed; whether the script ran is not known where the connection broke.
+        """
+        tried = args
+
+        def failed(_error: Exception) -> None:
+            nonlocal tried
+            tried = lost() if lost is not None else args
+
+        return self.ask(lambda: self._scripts[script](keys=keys, args=tried), failed)
+
+    def ask(self, question: Callable[[], Any], failed: Callable[[Exception], None] | None = None) -> Any:
+        """Return what the server answers, asked again where the connection broke.
+
+        Args:
+            question: Asks it.
+            failed: Called between two tries.
+
+        Raises:
+            StoreError: The server failed.
+        """
+        if self._closed:
+            raise StoreError(f"the {self._what} {self.name} is closed")
+        try:
+            return self._retry.call_with_retry(question, failed or _nothing)
+        except (redis.RedisError, OSError) as error:
+            raise self.failure(error) from error
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._closed = True
+        self.redis.close()
+        self.redis.connection_pool.disconnect()
+
+
+def _nothing(_error: Exception) -> None:
+    """Nothing to do between two tries: the connection was closed by the one that failed."""
+
+
+def _without_secrets(pool: Any) -> str:
+    found: Mapping[str, Any] = pool.connection_kwargs
+    place = found.get("path") or f"{found.get('host', 'localhost')}:{found.get('port', 6379)}"
+    return f"redis://{place}/{found.get('db') or 0}"

@@ -1,0 +1,27 @@
+"""Nothing is lost and nothing is done twice, whatever happens to the process, its clock or its store."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.faults.scenarios import SCENARIOS
+
+# Done this often here; `python -m tests.faults` does all of them more often.
+_FEWER = {"kill -9, Redis": 15, "SIGTERM": 15, "kill -9, clock jumps": 10, "two resumers": 3, "frozen, taken over": 2}
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_every_effect_happens_exactly_once(name: str, tmp_path: Path) -> None:
+    """By key, or because a person looked; a call that is declared `once` never twice."""
+    if ("Redis" in name or "store down in" in name) and shutil.which("redis-server") is None:
+        pytest.skip("no redis-server is on the PATH")
+    scenario, faults = SCENARIOS[name]
+    faults = min(faults, _FEWER.get(name, faults))
+
+    found = scenario(tmp_path, faults)
+
+    assert found.faults == faults
+    assert (found.lost, found.doubled, found.wrong) == (0, 0, [])
