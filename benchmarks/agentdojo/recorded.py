@@ -20,6 +20,9 @@ from agentdojo.default_suites.v1.tools.web import standardize_url
 from agentdojo.functions_runtime import FunctionCall, FunctionsRuntime, TaskEnvironment
 from agentdojo.task_suite.load_suites import get_suites
 from agentdojo.types import text_content_block_from_string
+from oao_harness.importing.forms import import_runs
+from oao_harness.importing.reading import text_of
+from oao_harness.journal.events import RecordedEvent
 from oao_harness.policy.file import FilePolicy, load_policy
 
 from .configurations import FOLDER
@@ -91,10 +94,10 @@ def load_runs(folder: Path) -> Iterator[RecordedRun]:
     """Yield the recorded runs of a folder with `index.json` and `runs/`, in the order of their names."""
     index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
     for row in sorted(index, key=lambda row: str(row["file"])):
-        log = json.loads((folder / "runs" / row["file"]).read_text(encoding="utf-8"))
-        messages = log["messages"]
-        users = [message for message in messages if message["role"] == "user"]
-        answers = [message for message in messages if message["role"] == "assistant" and message.get("content")]
+        path = folder / "runs" / row["file"]
+        log = json.loads(path.read_text(encoding="utf-8"))
+        recording = import_runs(path)[0].recording
+        answers = [message for message in log["messages"] if message["role"] == "assistant" and message.get("content")]
         yield RecordedRun(
             file=row["file"],
             suite=log["suite_name"],
@@ -102,27 +105,24 @@ def load_runs(folder: Path) -> Iterator[RecordedRun]:
             attack=log["injection_task_id"],
             succeeded=log["injection_task_id"] is not None and bool(log["security"]),
             solved=bool(log["utility"]),
-            task=_text(users[0]["content"]),
+            task=str(recording.header["task"]),
             injections=log["injections"],
             user_task=log["user_task_id"],
-            calls=[_call(message) for message in messages if message["role"] == "tool"],
-            answer=_text(answers[-1]["content"]) if answers else "",
+            calls=[_call(event) for event in recording.events if event.kind == "tool" and event.finished],
+            answer=text_of(answers[-1]["content"]) if answers else "",
         )
 
 
-def _text(content: object) -> str:
-    if isinstance(content, list):
-        return "\n".join(str(part.get("content", part.get("text", ""))) for part in cast("list[Any]", content))
-    return str(content)
-
-
-def _call(message: Mapping[str, Any]) -> RecordedCall:
-    made = message["tool_call"]
-    arguments = dict(made["args"])
+def _call(event: RecordedEvent) -> RecordedCall:
+    arguments = dict(event.request)
     if isinstance(arguments.get("url"), str):
         arguments["url"] = standardize_url(arguments["url"])  # as the tool itself does before it looks
+    error = event.error
     return RecordedCall(
-        tool=made["function"], arguments=arguments, result=_text(message["content"]), error=message.get("error")
+        tool=event.name,
+        arguments=arguments,
+        result=str(event.value or ""),
+        error=None if error is None else error.message,
     )
 
 

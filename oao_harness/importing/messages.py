@@ -44,6 +44,8 @@ class Said:
     """The tool calls that the answer asks for."""
     results: Node = field(default_factory=dict[str, Json])
     """Results of tools in the request, by the id of the call."""
+    asked_before: list[str] = field(default_factory=list[str])
+    """Ids of the tool calls that the request tells of."""
     has_system: bool = False
     task: str | None = None
     """The first text of the user."""
@@ -118,6 +120,7 @@ def _hear(said: Said, value: Json, where: str) -> None:
         said.messages.append(message if call_id is None else {**message, "call_id": call_id})
         if call_id is not None:
             said.results.setdefault(call_id, result)
+    said.asked_before += [call.call_id for call in calls if call.call_id is not None]
     if texts or calls or not results:
         said.messages.append(_shown(role, texts, calls))
 

@@ -145,6 +145,8 @@ def _collect(root: Span, agent: str, outer: _Call | None, calls: list[_Call], ot
             operation = _TOOL
         elif operation is None and f"{_PREFIX}request.model" in span.attributes:
             operation = "chat"
+        if operation is not None and not isinstance(operation, str):
+            raise RecordingError(f"{span.where} gen_ai.operation.name is {operation!r:.60}, not a text")
         own = _agent_of(span) or name
         call: _Call | None = None
         if operation in _MODEL:
@@ -154,7 +156,7 @@ def _collect(root: Span, agent: str, outer: _Call | None, calls: list[_Call], ot
         elif operation in _AGENT or operation is None:
             pass
         else:
-            other[str(operation)] += 1
+            other[operation] += 1
         if call is not None:
             calls.append(call)
         pending += [(child, own, call or parent, depth + 1) for child in reversed(span.children)]
@@ -171,6 +173,10 @@ def _tell_tools(calls: list[_Call], run: RunBuilder) -> None:
     unclaimed = list(spans)
     for model in models:
         asked = model.said.proposed if model.said is not None else ()
+        if model.parent is not None and model.parent.kind == "model":
+            run.count("{n} model calls are inside of another one: two instrumentations may tell of the same call")
+            if model.parent.said is not None and model.parent.said.proposed:
+                continue  # the outer one asks for the same tools
         for one in asked:
             mine = next((call for call in unclaimed if _is_span_of(call, one, model)), None)
             if mine is not None:
@@ -188,6 +194,10 @@ def _tell_tools(calls: list[_Call], run: RunBuilder) -> None:
             mine.asked_by = model if len(asked) > 1 else None
     for call in spans:
         _read_tool(call, results, run)
+    known = {call.proposed.call_id for call in calls if call.proposed is not None}
+    for call_id in {one for model in models if model.said is not None for one in model.said.asked_before}:
+        if call_id not in known:
+            run.count("{n} tool calls that requests tell of were asked for by no recorded answer; they are left out")
 
 
 def _is_span_of(call: _Call, asked: ProposedCall, model: _Call) -> bool:

@@ -20,6 +20,12 @@ _RESOURCES: Final = ("resourceSpans", "resource_spans")
 _SCOPES: Final = ("scopeSpans", "scope_spans", "instrumentationLibrarySpans")
 _FAILED: Final = (2, "2", "STATUS_CODE_ERROR")
 _DEEPEST: Final = 64
+_PLAIN: Final[dict[str, tuple[type, ...]]] = {
+    "stringvalue": (str,),
+    "bytesvalue": (str,),
+    "boolvalue": (bool,),
+    "doublevalue": (int, float, str),  # NaN and the infinities are texts
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +178,9 @@ def _value(value: Json, where: str, depth: int) -> Json:
     node = node_at({} if value is None else value, where)
     for key, item in node.items():
         kind = key.replace("_", "").lower()
-        if kind in {"stringvalue", "boolvalue", "doublevalue", "bytesvalue"}:
+        if kind in _PLAIN:
+            if not isinstance(item, _PLAIN[kind]):
+                raise RecordingError(f"{where}.{key} is {item!r:.60}, which is not of its type")
             return item
         if kind == "intvalue":
             return _whole(item, where)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Final, cast
+from typing import Final
 
 from oao_harness.errors import RecordingError
 from oao_harness.importing.reading import Node, list_at, node_at, parsed, required, text_at, text_of
@@ -86,7 +86,7 @@ def _tau_run(item: Json, where: str, source: str, names: _Names) -> ImportedRun:
     conversation.end()
     info = row.get("info")
     if isinstance(info, dict) and info.get("error"):
-        run.note(f"the run ended with an error: {text_of(cast('Json', info['error'])):.200}")
+        run.note(f"the run ended with an error: {text_of(info['error']):.200}")
     return run.build()
 
 
@@ -96,7 +96,7 @@ def index_of(value: Json) -> str:
 
 
 def _add_tau(run: RunBuilder, conversation: Conversation, message: Node, where: str) -> None:
-    role, content = message.get("role"), message.get("content")
+    role, content = required(message.get("role"), str, f"{where}.role"), message.get("content")
     if role in {"system", "user", "developer"}:
         blocks = _blocks(content, "tool_result")
         if role == "user" and blocks:
@@ -106,7 +106,7 @@ def _add_tau(run: RunBuilder, conversation: Conversation, message: Node, where: 
             return
         if role == "user" and run.task is None:
             run.task = text_of(content)
-        conversation.say(str(role), text_of(content))
+        conversation.say(role, text_of(content))
     elif role == "assistant":
         conversation.answer(None if content is None else _said(content), list(_tau_calls(message, where)))
     elif role in {"tool", "function"}:
@@ -236,7 +236,7 @@ def _flat(value: Json, where: str) -> Iterator[tuple[int, Node]]:
 
 def _add_tau2(agent: Conversation, user: Conversation, message: Node, index: int, where: str) -> None:
     run = agent.builder
-    role, content = message.get("role"), text_of(message.get("content"))
+    role, content = required(message.get("role"), str, f"{where}.role"), text_of(message.get("content"))
     calls = list(_tau2_calls(message, where))
     if role == "system":
         agent.say("system", content)

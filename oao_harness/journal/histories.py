@@ -96,9 +96,11 @@ class _Teller:
 
     def hear(self, run: str, record: Record) -> None:
         kind = record["type"]
+        if record.get("redacted") is not None:
+            self._note("parts of its journal are redacted: they are judged as they stand there now")
         if kind == "call":
             self._call(run, record)
-        elif kind == "outcome":
+        elif kind == "outcome" or (kind == "resolved" and record.get("landed") is True):
             self._outcome(run, record)
         elif kind == "step":
             self.history.moments.append(("step", -1))
@@ -118,11 +120,17 @@ class _Teller:
 
     def _started(self, run: str, record: Record) -> None:
         self._agents[run] = str(record["agent"])
+        if record.get("forked") is not None:
+            self._note("it is a fork: its beginning is that of another run, and counts in both")
         if run == _OUTER:
             history = self.history
             history.agent = str(record["agent"])
             history.task = record.get("task")
             history.principal = principal_from_json(record.get("principal"))
+
+    def _note(self, text: str) -> None:
+        if text not in self.history.notes:
+            self.history.notes = (*self.history.notes, text)
 
     def _call(self, run: str, record: Record) -> None:
         n = cast("int", record["n"])
@@ -234,6 +242,8 @@ def histories_of_recording(recording: Recording, name: str) -> list[History]:
         _lane(events, lane if len(lanes) > 1 or not isinstance(agent, str) else agent, header)
         for lane, events in (lanes or {str(agent or ""): []}).items()
     ]
+    # The agent that the recording is of comes first.
+    found.sort(key=lambda history: history.agent != agent)
     for history in found:
         if len(found) > 1:
             history.recording = name

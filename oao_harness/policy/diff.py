@@ -273,23 +273,26 @@ class PolicyDiff:
         first, second = before.decisions, after.decisions
         self._runs.add(run.recording or run.name)
         self.calls += len(run.calls)
-        for i, told in enumerate(run.calls):
-            call = told.call
-            table = self.tools if call.kind == "tool" else self.models
-            tool = table.get(call.name)
-            if tool is None:
-                tool = table[call.name] = Row()
-            agent = self.agents.get(told.agent)
-            if agent is None:
-                agent = self.agents[told.agent] = Row()
-            tool.calls += 1
-            agent.calls += 1
-            one, other = first[i], second[i]
+        made = Counter([(told.call.kind, told.call.name, told.agent) for told in run.calls])
+        for (kind, name, agent), times in made.items():
+            self._row(self.tools if kind == "tool" else self.models, name).calls += times
+            self._row(self.agents, agent).calls += times
+        for i, (one, other) in enumerate(zip(first, second, strict=True)):
+            # Most calls are allowed by both, with the same object.
             if one is not other or one.verdict != "allow":
-                self._count(run, i, tool, agent)
+                told = run.calls[i]
+                table = self.tools if told.call.kind == "tool" else self.models
+                self._count(run, i, table[told.call.name], self.agents[told.agent])
         if before.stops or after.stops:
             self._count_stops(run)
         self._count_halt(run)
+
+    @staticmethod
+    def _row(table: dict[str, Row], name: str) -> Row:
+        row = table.get(name)
+        if row is None:
+            row = table[name] = Row()
+        return row
 
     def _count(self, run: JudgedRun, i: int, tool: Row, agent: Row) -> None:
         before, after = run.before.decisions[i], run.after.decisions[i]
@@ -302,7 +305,7 @@ class PolicyDiff:
             self._note_error(decision, side)
             if decision.verdict not in {"deny", "ask"}:
                 continue
-            rule = self.rules.setdefault(decision.rule, Row())
+            rule = self._row(self.rules, decision.rule)
             rule.calls += decision.rule not in named
             named.add(decision.rule)
             for row in (rule, tool, agent):
@@ -315,7 +318,7 @@ class PolicyDiff:
             run=run.name, agent=told.agent, stage="call", place=told.place, kind=told.call.kind,
             name=told.call.name, what=what, before=before, after=after,
         )  # fmt: skip
-        for row in (tool, agent, self.rules.setdefault(change.rule, Row())):
+        for row in (tool, agent, self._row(self.rules, change.rule)):
             row.changes[what] += 1
         self._list(change)
 
@@ -338,7 +341,8 @@ class PolicyDiff:
                 known = found[side]
                 if known is None or (known.verdict == "ask" and stop.decision.verdict == "deny"):
                     found[side] = stop.decision
-                self._note_error(stop.decision, "before" if side == 0 else "after")
+                if stop.stage != "batch":  # its calls are judged one by one as well
+                    self._note_error(stop.decision, "before" if side == 0 else "after")
         for (stage, index), (before, after) in places.items():
             what = _stop_change(before, after)
             if what is None:

@@ -136,7 +136,8 @@ class Budget:
         totals.calls += 1
         if isinstance(call, ModelCall):
             totals.model_calls += 1
-            self._hold(hold, 1)
+            if hold is not _NOTHING:
+                self._hold(hold, 1)
         else:
             totals.tool_calls += 1
             totals.tool_usage[call.name] = totals.tool_usage.get(call.name, 0) + 1
@@ -247,7 +248,8 @@ class Budget:
         if usage is None and hold is _NOTHING:
             return None
         with self._lock:
-            self._hold(hold, -1)
+            if hold is not _NOTHING:
+                self._hold(hold, -1)
             if usage is None:
                 return None
             totals.input_tokens += usage.input_tokens

@@ -248,24 +248,24 @@ class Rejudge:
             try:
                 answer = function(*values) if places is None else function(*[values[place] for place in places])
             except Exception as error:  # noqa: BLE001 - fail closed
-                return denial_for(impl, hook, error, self._timeout_s)
+                answer = denial_for(impl, hook, error, self._timeout_s)
             except (CancelledError, GeneratorExit, RunHalted) as error:
                 own = error if isinstance(error, RunHalted) else RuntimeError(error_line(error))
-                return denial_for(impl, hook, own, self._timeout_s)
+                answer = denial_for(impl, hook, own, self._timeout_s)
             if perf_counter() - began > self._timeout_s:
-                return too_slow(impl, self._timeout_s)
+                answer = too_slow(impl, self._timeout_s)
             if answer is None or answer.__class__ is Allow:
                 continue
             if isinstance(answer, Modify) or _awaits(answer):
                 # The gate asks again after a change as well: a policy counts a call once, by its id.
                 self._slow.add(hook)
                 return None
-            call = values[0]
-            answer = checked(impl, answer, {"call": call} if isinstance(call, ModelCall | ToolCall) else {})
-            if isinstance(answer, Deny):
-                return answer
-            if strictest is ALLOWED:
-                strictest = answer
+            # After a denial the others are asked all the same: the call counts as let through, so they must see it.
+            if strictest is ALLOWED or strictest.verdict != "deny":
+                call = values[0]
+                found = checked(impl, answer, {"call": call} if isinstance(call, ModelCall | ToolCall) else {})
+                if strictest is ALLOWED or isinstance(found, Deny):
+                    strictest = found
         return strictest
 
 
@@ -330,8 +330,9 @@ class _Judging:
             hold = self._budget.force(call, sent)
         self._holds[i] = hold
         if decision is not ALLOWED:
-            self.found.decisions[i] = decision
-            if isinstance(decision, Deny | Ask):
+            found = self.found
+            found.decisions[i] = decision
+            if found.halt is None and isinstance(decision, Deny | Ask):
                 self._stop(Stop("call", i, decision))
 
     def _end(self, i: int, *, asks: bool, is_tool: bool) -> None:
