@@ -2,40 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import re
-import shlex
-import subprocess
-import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
-TEXT = (ROOT / "docs" / "approvals.md").read_text(encoding="utf-8")
-
-
-def masked(text: str) -> str:
-    """Ids and times differ from run to run."""
-    text = re.sub(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", "ID", text)
-    text = re.sub(r"\b[0-9a-f]{8}-1\b", "ID-1", text)
-    return re.sub(r" +\d[\d.]* (us|ms|s|min)\b( \d+ s)?", " TIME", text)
+from tests.console_pages import play
 
 
 def test_the_session_is_what_the_page_shows(tmp_path: Path) -> None:
     """Run, refused, approved, resumed: word for word but for ids and times."""
-    blocks = re.findall(r"^```(\w+)(?: file=(\S+))?\n(.*?)^```$", TEXT, re.S | re.M)
-    python = os.pathsep.join([str(ROOT), str(ROOT / "hookspecs")])
-    env = {**os.environ, "PYTHONPATH": python, "NO_COLOR": "1", "COLUMNS": "100"}
-    sessions = 0
-    for language, file, body in blocks:
-        if file:
-            (tmp_path / file).write_text(body, encoding="utf-8")
-            continue
-        assert language == "console"
-        command, _, expected = body.partition("\n")
-        done = subprocess.run(
-            [sys.executable, "-m", "oao_harness", *shlex.split(command.removeprefix("$ oao "))],
-            cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
-        sessions += 1
-        assert masked(done.stdout + done.stderr) == masked(expected), command
-    assert sessions == 4
+    assert play("approvals.md", tmp_path) == 4

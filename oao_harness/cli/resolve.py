@@ -45,7 +45,8 @@ def command(
     """Say what became of a call that began before its run was interrupted. `oao resume` then goes on with the run.
 
     Nobody but a person can know: look at the bank, the mailbox, the server. RUN#N is the id of the call (oao
-    approvals); the run's id may be cut short, and #N left out where only one call of it is in doubt.
+    approvals); the run's id may be cut short, #N left out where only one call of it is in doubt, and `last` is the one
+    that began last.
 
     \b
     Examples:

@@ -117,11 +117,14 @@ def find_doubt(store: Store, start: str) -> Doubt:
 
     Args:
         store: Where its run is.
-        start: Its id `execution_id#n`, where the run's id may be cut short; or that of the run, where it has only one.
+        start: Its id `execution_id#n`, where the run's id may be cut short; that of the run, where it has only one; or
+            `last` for the one that began last, of a run that was resumed once.
 
     Raises:
         UsageError: There is none, or more than one.
     """
+    if start == "last" and (newest := doubts_of_runs(store)):
+        return newest[-1]
     head, _, number = start.partition("#")
     if number and not number.isdigit():
         raise UsageError(f"{start!r} names no call; write RUN#N, for example {head or '3f2a'}#4")

@@ -1,0 +1,52 @@
+"""Plays the console sessions that a page of docs/ shows: every block, in order, in one folder."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+__all__ = ["play"]
+
+ROOT = Path(__file__).parent.parent
+
+
+def _masked(text: str) -> str:
+    """Ids, hashes and times differ from run to run, and with them how wide a column is."""
+    text = re.sub(r"\b[0-9a-f]{64}\b", "HASH", text)
+    text = re.sub(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", "ID", text)
+    text = re.sub(r"\b[0-9a-f]{8}\b", "ID", text)
+    text = re.sub(r"\b\d\d:\d\d:\d\d\b", "TIME", text)
+    text = re.sub(r"\b\d[\d.]* (us|ms|s|min)( \d+ s)?( ago)?\b|\bnow\b", "TIME", text)
+    text = re.sub(r"\b\d+\.\d{3}\b|━+", "TIME", text)
+    return re.sub(r" +", " ", text)
+
+
+def play(page: str, folder: Path) -> int:
+    """Write the files of a page, run its commands, and compare what they print; return how many commands there were.
+
+    Args:
+        page: Name of a file in docs/.
+        folder: Empty.
+    """
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(\w+)(?: file=(\S+))?\n(.*?)^```$", text, re.S | re.M)
+    python = os.pathsep.join([str(ROOT), str(ROOT / "hookspecs")])
+    env = {**os.environ, "PYTHONPATH": python, "NO_COLOR": "1", "COLUMNS": "100"}
+    sessions = 0
+    for language, file, body in blocks:
+        if file:
+            (folder / file).write_text(body, encoding="utf-8")
+            continue
+        assert language == "console", body
+        command, _, expected = body.partition("\n")
+        done = subprocess.run(
+            [sys.executable, "-m", "oao_harness", *shlex.split(command.removeprefix("$ oao "))],
+            cwd=folder, env=env, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        sessions += 1
+        assert _masked(done.stdout + done.stderr) == _masked(expected), command
+    return sessions
