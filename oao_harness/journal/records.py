@@ -6,14 +6,16 @@ plan           adapter, policy, limits, fingerprints, oao
 child          execution_id [, n]
 state          state
 step           index, name
-call           n, kind, name, req, decision [, call_id, scope, effect, access, parent, given, approvals, event]
-again          n
+call           n, kind, name, req, decision
+               [, call_id, scope, effect, access, parent, given, given_name, approvals, event]
+again          n [, name]
 retry          n, attempt, delay_s, error
 outcome        n, res | error, duration_s [, usage, batch, attempts, replayed, event, late, abandoned, edited]
 approval.*     see `questions`
 resolved       n, landed, by [, note, res]
 run.suspended  reason, approvals, totals [, inside, in_doubt]
 run.resumed    agent, adapter, policy, limits, fingerprints, oao
+checkpoint     thread, checkpoint [, n, ns, done]
 http           h, name, req [, parent]
 http.ended     h, res | error, duration_s
 violation      rule, plugin, reason [, source, n]
@@ -29,12 +31,14 @@ a call that was allowed and then never made, `edited` one that a fork gave anoth
 beginning this one has, and the number of the first call that is its own: `{"run": ..., "at": ...}`. `event` is the
 number of the recorded event that a replay served; `at` and `duration_s` are the recorded ones then. `inside` are the
 calls whose bodies wait for a person. `given` is the request as the agent made it, present where a policy modified it;
-`approvals` are the questions whose approval let the call pass. `in_doubt` are the calls of which a person must say in a
-`resolved` whether they landed, and with what. `batch` holds the ids of the tool calls that one answer of a model asks
-for together. `usage` is `{"in": ..., "out": ..., "estimated": ...}` in tokens. `redaction` says which records somebody
-replaced, `[{"seq": ..., "digest": ...}]` with the digest of what stands there now; it may follow the end of a run. Each
-of these has as `redacted` the digest of what stood there when it was written. Every record also has `v`, `seq`, `type`
-and `at` (Unix seconds), and in its store a `hash`.
+`given_name` is the model that the agent asked for, where a fork asks another; `approvals` are the questions whose
+approval let the call pass. `in_doubt` are the calls of which a person must say in a `resolved` whether they landed, and
+with what. `batch` holds the ids of the tool calls that one answer of a model asks for together. `fingerprints` are
+digests of the agent, of its `parts` by name, of its `tools` and of the `policy`. `checkpoint` says where in a thread of
+LangGraph a graph began, inside of call `n`; None: at nothing. `usage` is `{"in": ..., "out": ..., "estimated": ...}` in
+tokens. `redaction` says which records somebody replaced, `[{"seq": ..., "digest": ...}]` with the digest of what stands
+there now; it may follow the end of a run. Each of these has as `redacted` the digest of what stood there when it was
+written. Every record also has `v`, `seq`, `type` and `at` (Unix seconds), and in its store a `hash`.
 """
 
 from __future__ import annotations
