@@ -50,7 +50,9 @@ def command(id: str, *, output: str | None, test: str, force: bool, store: str) 
         records = find_outer_run(opened, id)
         execution_id = text(records[0], "execution_id")
         tape = tape_of(execution_id, lambda one: list(opened.read(one)))
-    recording = Recording.from_records(tape, test=test, header={"run": execution_id})
+    recording = Recording.from_records(
+        tape, test=test, header={"run": execution_id, "task": records[0].get("input", records[0]["task"])}
+    )
     if not recording.events:
         raise UsageError(f"run {execution_id[:8]} made no call, so there is nothing to record")
     agent = re.sub(r"[^\w.-]+", "-", text(records[0], "agent")) or "run"

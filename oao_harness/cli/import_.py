@@ -16,9 +16,11 @@ from rich.text import Text
 from oao_harness.cli import preview
 from oao_harness.cli.console import console, one_line, print_error, print_paragraph, symbol
 from oao_harness.cli.render import Column, print_columns
+from oao_harness.cli.stores import DEFAULT_STORE, open_store, store_option
 from oao_harness.cli.units import count, plural
 from oao_harness.errors import RecordingError, UsageError
 from oao_harness.importing.forms import import_runs, is_cassette
+from oao_harness.importing.stored import store_recording
 from oao_harness.journal.recording import RecordedEvent, Recording
 from oao_hookspecs import Json
 
@@ -60,9 +62,22 @@ class _Found:
 )
 @click.option("--test", default="", metavar="NODEID", help="The test that is to play it; by default any may.")
 @click.option("--force", is_flag=True, help="Replace a recording that is there.")
+@click.option("--agent", default="", metavar="MODULE:AGENT", help="Of a recording: the agent that goes on with it.")
+@click.option("--task", metavar="TEXT", help="Of a recording: what the agent was asked, where it does not say.")
+@store_option
 @click.pass_context
-def command(ctx: click.Context, files: Sequence[Path], output: Path | None, test: str, force: bool) -> None:
-    """Turn vcrpy cassettes, and runs that other tools recorded, into recordings.
+def command(
+    ctx: click.Context,
+    files: Sequence[Path],
+    *,
+    output: Path | None,
+    test: str,
+    force: bool,
+    agent: str,
+    task: str | None,
+    store: str,
+) -> None:
+    """Turn vcrpy cassettes, and runs that other tools recorded, into recordings; and a recording into a stored run.
 
     A cassette (.yaml) knows the requests of the model providers' clients, and nothing of the agent. So a test that
     plays it runs the agent and its tools as they are; each request must be the recorded one, and is answered from the
@@ -71,6 +86,9 @@ def command(ctx: click.Context, files: Sequence[Path], output: Path | None, test
     Other files are recognised by what is in them: run logs of AgentDojo, results of tau-bench and tau2-bench, traces
     in OTLP-JSON with GenAI spans. What such a run does not tell, and so cannot be replayed, is said. `oao policy diff`
     reads these files without an import.
+
+    A recording (.oao.json) becomes a run of the store, suspended where the recording ends: `oao resume` and `oao fork`
+    go on from there, its calls are served.
 
     Exit code: 0, or 2 where a file cannot be read, or a recording cannot be written: for example because it would
     hold a credential.
@@ -81,22 +99,41 @@ def command(ctx: click.Context, files: Sequence[Path], output: Path | None, test
       oao import cassettes/*.yaml -o tests/recordings/test_shop/
       oao import trace.json
       oao import results.json -o runs/
+      oao import refund.oao.json --agent shop:agent
     """  # noqa: D301 - click reads the control character as "do not wrap"
     is_folder = output is not None and (output.is_dir() or not output.name.endswith(".json"))
     if len(files) > 1 and output is not None and not is_folder:
         raise UsageError(f"-o {str(output)!r} is one file, and there are {len(files)} files; name a folder")
     if len(files) > 1 and test:
         raise UsageError("--test names one test; import its file alone")
+    on = console()
+    recordings = [file for file in files if file.name.endswith(_SUFFIX)]
+    _store(on, recordings, store, agent=agent, task=task)
+    files = [file for file in files if file not in recordings]
     cassettes = [_target(file, output, is_folder=is_folder) for file in files if is_cassette(file)]
     _require_free(cassettes, force=force)
     # All are read before one is written: a mistake in the last leaves nothing half done.
     found = [one for file in files for one in _read(file, output, test, is_folder=is_folder)]
     _require_free([one.target for one in found], force=force)
-    on = console()
     refused = [one for one in found if not _save(on, one, test)]
     if refused:
         print_error(f"{plural(len(refused), 'recording')} of {len(found)} could not be written")
     ctx.exit(2 if refused else 0)
+
+
+def _store(on: Console, files: Sequence[Path], store: str, *, agent: str, task: str | None) -> None:
+    """Make recordings runs of the store, and say how to go on with them."""
+    loaded = [(file, Recording.load(file)) for file in files]
+    if not loaded:
+        return
+    with open_store(store) as opened:
+        for file, recording in loaded:
+            id_ = store_recording(recording, opened, source=str(file), agent=agent, task=task)
+            what = f"{one_line(str(file))}: {plural(len(recording.events), 'call')} {symbol(on, '→')} run {id_}"
+            on.print(Text.assemble((f"{symbol(on, '✔')} ", "green"), what), soft_wrap=True)
+            where = "" if store == DEFAULT_STORE else f" --store {store}"
+            go_on = f"go on with: oao resume {id_[:8]}{'' if agent else ' MODULE:AGENT'}{where}"
+            on.print(Text(go_on, style="dim"), soft_wrap=True)
 
 
 def _require_free(targets: Sequence[Path], *, force: bool) -> None:
