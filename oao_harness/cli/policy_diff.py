@@ -66,6 +66,8 @@ class _Read:
     others: int = 0
     """Runs of agents that were not asked for."""
     notes: Counter[str] = field(default_factory=Counter[str])
+    noted: set[str] = field(default_factory=set[str])
+    """Recordings whose notes were counted."""
     """What is not recorded, and of how many runs."""
 
 
@@ -183,7 +185,10 @@ def _judge(history: History, judges: Sequence[Rejudge], diff: PolicyDiff, read: 
     except RecursionError:
         read.errors.append((history.name, "it is nested too deep"))
         return
-    read.notes.update(history.notes)
+    if not history.recording or history.recording not in read.noted:
+        # What a recording of several agents does not tell is said once.
+        read.notes.update(history.notes)
+        read.noted.add(history.recording)
     diff.add(
         JudgedRun(
             name=history.name, agent=history.agent, calls=history.calls, before=before, after=after,
