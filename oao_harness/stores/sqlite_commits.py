@@ -70,9 +70,9 @@ class Commits:
     """Leader and followers, no thread of its own.
 
     Who finds nobody at work leads: it writes for itself and for everybody who waits, in one transaction, wakes those,
-    and hands the lead to the first that came meanwhile. A single caller pays for two locks that nobody holds. One
-    thread that writes for all would cost it two switches of threads per record (measured: 20% of an append), and was
-    no faster for many.
+    and hands the lead to the first that came meanwhile. A single caller pays for two locks that nobody holds, where one
+    thread that writes for all would cost it two switches of threads per record; for many callers neither of the two
+    was measured to be the faster one beyond the noise.
 
     A refusal is found before the first row of its caller is written, so that it takes nothing from the others. Where
     SQLite itself fails, each caller of the group is tried again alone.
