@@ -373,7 +373,7 @@ class Run:
                 run.time_out()
             if run.lease is not None and run.lease.is_late:
                 # Frozen, or its store is away: what it is about to do, another process may have done meanwhile.
-                run.lose("this process was not heard of for longer than its lease; another one may have the run")
+                run.lease.renew()
             if run.closed:
                 raise RunHalted(
                     f"run {run.execution_id} is over; what it left behind may do nothing more", rule="closed"
