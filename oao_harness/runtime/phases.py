@@ -253,9 +253,9 @@ def abort(run: Run, error: BaseException) -> Steps[None]:
         return
     if isinstance(error, KeyboardInterrupt):
         run.latch(interruption())
-        if run.writer is not None and isinstance(run.halted, RunSuspended):
-            _suspended(run)
-            return
+    if run.writer is not None and isinstance(run.halted, RunSuspended):
+        _suspended(run)
+        return
     run.latch(RunHalted(f"aborted: {error_line(error)}", rule="aborted", plugin="oao"))
     run.close()
     if run.writer is not None:
