@@ -181,7 +181,7 @@ class _Keeper:
     def _renewed(self, lease: Lease) -> bool:
         try:
             return lease.renew()
-        except Exception:  # one run's trouble must not cost the others their leases
+        except Exception:  # noqa: BLE001 - one run's trouble must not cost the others their leases
             _log.exception("run %s: that its lease is lost could not be told", lease.execution_id)
             return False
 

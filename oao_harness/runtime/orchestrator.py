@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from oao_harness.errors import ConfigError, RunHalted
 from oao_harness.journal.branching import Edit, branch, new_id
-from oao_harness.journal.doubts import doubts_of, is_said
+from oao_harness.journal.doubts import doubts_of, is_said, is_suspended
 from oao_harness.journal.leases import LEASE_S, take
 from oao_harness.journal.playback import Playback
 from oao_harness.journal.questions import Questions, principal_from_json
@@ -452,7 +452,8 @@ class Orchestrator(Inbox):
         forked = cast("Mapping[str, Json]", started.get("forked") or {})
         run.model_override = cast("str | None", forked.get("model"))
         run.questions, run.doubts = Questions(records), doubts_of(records)
-        if run.questions.pending(self._clock.time()) or is_said(records, run.doubts):
+        is_held = bool(run.questions.pending(self._clock.time())) and is_suspended(records)
+        if is_held or is_said(records, run.doubts):
             return run
         if not allow_changes:
             require_same_code(records, agent, tools, policy=version_of_policies(self._policies))
