@@ -151,6 +151,10 @@ def _print_head(on: Console, one: _Checked, head: str, place: int | None) -> Non
     since = one.chain.count - place
     more = f"; {plural(since, 'record')} came after it" if since else ""
     print_paragraph(on, Text(f"{head:.16} is the hash of record {place}{more}", style="green"), indent=3)
+    later = [str(told.seq) for told in one.chain.redacted if told.seq <= place < told.declared_in]
+    if later:
+        text = f"what stood in record {', '.join(later)} then was replaced since: the hash says nothing of it"
+        print_paragraph(on, Text(text, style="yellow"), indent=3)
 
 
 def _print_all(on: Console, checked: Sequence[_Checked]) -> None:

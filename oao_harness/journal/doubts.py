@@ -15,7 +15,7 @@ from typing import cast
 
 from oao_hookspecs import Json, Record
 
-__all__ = ["Doubt", "doubts_of", "is_said", "repeatable"]
+__all__ = ["Doubt", "doubts_of", "is_said", "is_suspended", "repeatable"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +40,16 @@ def is_said(records: Sequence[Record], doubts: Sequence[Doubt]) -> bool:
     """Return True where the run was suspended for these very calls, and nothing happened since."""
     last = records[-1]
     return bool(doubts) and last["type"] == "run.suspended" and last.get("in_doubt") == [doubt.n for doubt in doubts]
+
+
+def is_suspended(records: Sequence[Record]) -> bool:
+    """Return True where the run was suspended, and since then only people have written to its journal."""
+    for record in reversed(records):
+        if record["type"] == "run.suspended":
+            return True
+        if record["type"] not in {"approval.answered", "resolved", "redaction"}:
+            return False
+    return False
 
 
 def repeatable(records: Sequence[Record]) -> frozenset[int]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final
+import json
+from typing import Final, cast
 
-from oao_harness.errors import UsageError
+from oao_harness.errors import OaoError, UsageError
+from oao_harness.journal.codec import decode
 from oao_harness.journal.doubts import Doubt, doubts_of
 from oao_harness.journal.leases import claim
 from oao_harness.journal.questions import Question, Questions, State, answer_fields, is_entitled, principal_to_json
@@ -160,11 +162,13 @@ def resolve(
         note: Why.
 
     Raises:
-        UsageError: There is no such call, it is not in doubt, or a result is given for a call that did not happen.
+        UsageError: There is no such call, it is not in doubt, a result is given for a call that did not happen, or the
+            result cannot be handed to the agent.
         BusyError: Somebody is at work on the run.
     """
     if not landed and result is not None:
         raise UsageError("a call that did not happen has no result; leave the result out, or say that it landed")
+    result = _readable(result)
     doubt = find_doubt(store, start)
     # Claimed before it is looked at again: whoever resumes or answers at the same time is refused by the store.
     epoch = claim(store, doubt.execution_id)
@@ -180,3 +184,17 @@ def resolve(
         fields["note"] = note
     writer.append("resolved", fields)
     return doubt
+
+
+def _readable(result: Json) -> Json:
+    """Return a result as a journal has it; once it is written, a run that cannot read it cannot go on.
+
+    Raises:
+        UsageError: It is no JSON, or has a tag of the journal's that nobody knows.
+    """
+    try:
+        written = cast("Json", json.loads(json.dumps(result, allow_nan=False)))
+        decode(written)
+    except (TypeError, ValueError, RecursionError, OaoError) as error:
+        raise UsageError(f"the result cannot be handed to the agent: {error}; give plain JSON") from error
+    return written

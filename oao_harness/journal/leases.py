@@ -168,13 +168,22 @@ class _Keeper:
     def _work(self) -> None:
         while True:
             with self._some:
+                # No longer than that: a wait of years is refused, and would end this thread.
                 self._rest_s = min((lease.ttl_s / 8 for lease in self._leases.values()), default=LEASE_S)
+                self._rest_s = min(self._rest_s, LEASE_S)
                 self._some.wait(self._rest_s)
                 leases = list(self._leases.values())
             now = time.perf_counter()
             for lease in leases:
-                if now - lease.renewed >= lease.ttl_s / 4 and not lease.renew():
+                if now - lease.renewed >= lease.ttl_s / 4 and not self._renewed(lease):
                     self.take(lease)
+
+    def _renewed(self, lease: Lease) -> bool:
+        try:
+            return lease.renew()
+        except Exception:  # noqa: BLE001 - one run's trouble must not cost the others their leases
+            _log.exception("run %s: that its lease is lost could not be told", lease.execution_id)
+            return False
 
 
 _keeper: Final = _Keeper()

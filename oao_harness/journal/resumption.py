@@ -43,9 +43,15 @@ class Resumption(Matcher):
         self.doubts = doubts_of(records)
         """Calls that a person must decide about first."""
         self._repeatable = repeatable(records)
+        self._swapped: dict[str, set[str]] = {}
+        for record in records:
+            if record["type"] == "call" and "given_name" in record:
+                self._swapped.setdefault(str(record["given_name"]), set()).add(str(record["name"]))
         self._before = _ended_before_the_break(records)
         self._played: set[int] = set()
         """Numbers of the calls served so far."""
+        self.version = 0
+        """Grows with every call that is served, and every nested run that goes on."""
         self._runs_of: dict[int | None, list[str]] = {}
         for record in records:
             if record["type"] == "child":
@@ -64,11 +70,28 @@ class Resumption(Matcher):
             if not started:
                 return None
             index = next((i for i, nested in enumerate(started) if self._is_of(nested, agent, task)), 0)
+            self.version += 1
             return started.pop(index)
+
+    def has_other_children(self, parent_call: int | None, agent: str, task: Json) -> bool:
+        """Return True where a call's body started runs that nobody has started again yet, and this is none of them.
+
+        Args:
+            parent_call: See `child`.
+            agent: See `child`.
+            task: See `child`.
+        """
+        with self._lock:
+            started = self._runs_of.get(parent_call)
+            return bool(started) and not any(self._is_of(nested, agent, task) for nested in started or ())
 
     def _is_of(self, nested: str, agent: str, task: Json) -> bool:
         first = next(iter(self._read(nested)), None)
         return first is not None and first.get("agent") == agent and alike(first.get("task"), task)
+
+    def swapped(self, call: Call) -> Sequence[str]:
+        """Return the names of the models that were asked in place of the one that a call is for."""
+        return sorted(self._swapped.get(call.name, ())) if call.kind == "model" else ()
 
     def holds(self, call: Call) -> bool:
         """Return True where the proposed call was made before, so that nobody is asked about it again."""
@@ -77,12 +100,17 @@ class Resumption(Matcher):
     def _may_be_new(self, call: Call) -> bool:
         if self.is_over or not self._before <= self._played:
             return False
-        # A sibling of what was held may have ended after it: asked for in other words, it would be done twice.
+        # A sibling of what was held may have ended after it, and what began may have happened: asked for in other
+        # words, it would be done twice, the second time with another idempotency key.
         return not any(
             (event.kind, event.name) == (call.kind, call.name)
             for event in self._events
-            if event.n not in self._served and event.outcome is not None
+            if event.n not in self._served and (event.outcome is not None or self._may_have_happened(event))
         )
+
+    def _may_have_happened(self, event: RecordedEvent) -> bool:
+        repeats_nothing = event.kind == "model" or event.effect == "pure"
+        return not (event.denied or repeats_nothing or event.call_n in self._repeatable)
 
     def _may_be_made_again(self, event: RecordedEvent) -> bool:
         """Return True for a call without an outcome that was denied, repeats nothing, waited, or did not happen."""
@@ -95,6 +123,7 @@ class Resumption(Matcher):
 
     def _take(self, event: RecordedEvent) -> Served | Divergence:
         self._mark_served(event)
+        self.version += 1
         self._played.add(event.call_n)
         if event.outcome is None:
             if self._may_be_made_again(event):

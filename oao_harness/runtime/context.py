@@ -197,8 +197,16 @@ def _carry_into_threads() -> None:
 
 def _in_run(run: Run | None, inside: Frame | None, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     run_token, frame_token = here.set(run), frame.set(inside)
+    _count_thread(run, 1)
     try:
         return fn(*args, **kwargs)
     finally:
+        _count_thread(run, -1)
         frame.reset(frame_token)
         here.reset(run_token)
+
+
+def _count_thread(run: Run | None, change: int) -> None:
+    if run is not None:
+        with _registry.lock:
+            run.threads += change

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import signal
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -132,7 +133,8 @@ async def execute_async(run: Run, body: Callable[[], Awaitable[object]], *, is_s
             task.cancel("oao: the run is past its deadline")
             await asyncio.wait({task}, timeout=_CANCEL_S)
     except asyncio.CancelledError:
-        run.latch(RunHalted("cancelled by the caller", rule="cancelled", plugin="oao"))
+        cancelled = RunHalted("cancelled by the caller", rule="cancelled", plugin="oao")
+        run.latch(interruption() if _is_interrupted() else cancelled)
         task.cancel()
         await asyncio.wait({task}, timeout=_UNWIND_S)
         raise
@@ -140,6 +142,12 @@ async def execute_async(run: Run, body: Callable[[], Awaitable[object]], *, is_s
         gave_up.cancel()
         task.add_done_callback(_retrieve)
     return ending
+
+
+def _is_interrupted() -> bool:
+    """Return True where Ctrl-C was pressed while `asyncio.run` ran: it tells its main task by cancelling it."""
+    runner = getattr(getattr(signal.getsignal(signal.SIGINT), "func", None), "__self__", None)
+    return isinstance(runner, asyncio.Runner) and getattr(runner, "_interrupt_count", 0) > 0
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:
@@ -160,6 +168,9 @@ async def _in_task(run: Run, body: Callable[[], Awaitable[object]], ending: Endi
     except asyncio.CancelledError as error:
         if run.halted is None:
             ending.error, ending.done = error, True
+        raise
+    except KeyboardInterrupt:
+        run.latch(interruption())
         raise
     except BaseException as error:  # noqa: BLE001 - RunHalted among them; a group of exceptions too
         ending.error = error

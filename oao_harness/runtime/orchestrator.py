@@ -6,13 +6,14 @@ Holds configuration only: all state of a run is in its `Run`, so one orchestrato
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from oao_harness.errors import ConfigError, RunHalted
 from oao_harness.journal.branching import Edit, branch, new_id
-from oao_harness.journal.doubts import doubts_of, is_said
+from oao_harness.journal.doubts import doubts_of, is_said, is_suspended
 from oao_harness.journal.leases import LEASE_S, take
 from oao_harness.journal.playback import Playback
 from oao_harness.journal.questions import Questions, principal_from_json
@@ -32,6 +33,7 @@ from oao_harness.runtime.fingerprint import version_of_policies
 from oao_harness.runtime.inbox import Inbox
 from oao_harness.runtime.leaves import install_when_imported
 from oao_harness.runtime.limits import NamedLimits
+from oao_harness.runtime.nesting import call_of, open_parent, wait_for_siblings, wait_for_siblings_async
 from oao_harness.runtime.plain import as_json
 from oao_harness.runtime.report import ExecutionReport
 from oao_harness.runtime.resuming import decode_task, reopen, reopen_nested, require_same_code, resumable
@@ -78,8 +80,8 @@ class Orchestrator(Inbox):
         waivers: Mapping[str, str] | None = None,
         lease_s: float = LEASE_S,
     ) -> None:
-        if not lease_s > 0:
-            raise ConfigError(f"lease_s={lease_s!r} must be more than 0 seconds")
+        if not 0 < lease_s < math.inf:
+            raise ConfigError(f"lease_s={lease_s!r} must be more than 0 seconds, and a number")
         self._lease_s = lease_s
         policies = _as_list(policy)
         asked = [] if approver is None else [CallbackApprover(approver)]
@@ -144,7 +146,9 @@ class Orchestrator(Inbox):
             AgentError: There is no way to run this agent.
         """
         adapter = adapter_for(self._adapters, agent, framework)
-        run = self._make_run(agent_name or _name_of(agent), task, execution_id, principal=principal, origin=origin)
+        agent_name = agent_name or _name_of(agent)
+        wait_for_siblings(agent_name, task)
+        run = self._make_run(agent_name, task, execution_id, principal=principal, origin=origin)
         return self._run(adapter, run, agent, tools)
 
     def _run(self, adapter: Adapter, run: Run, agent: object, tools: Sequence[object]) -> ExecutionReport:
@@ -180,7 +184,9 @@ class Orchestrator(Inbox):
     ) -> ExecutionReport:
         """Run an agent on a task and return the report; see `run`. A sync agent runs in a thread of its own."""
         adapter = adapter_for(self._adapters, agent, framework)
-        run = self._make_run(agent_name or _name_of(agent), task, execution_id, principal=principal, origin=origin)
+        agent_name = agent_name or _name_of(agent)
+        await wait_for_siblings_async(agent_name, task)
+        run = self._make_run(agent_name, task, execution_id, principal=principal, origin=origin)
         return await self._run_async(adapter, run, agent, tools)
 
     async def _run_async(self, adapter: Adapter, run: Run, agent: object, tools: Sequence[object]) -> ExecutionReport:
@@ -385,9 +391,8 @@ class Orchestrator(Inbox):
         principal: Principal | None = None,
         origin: Mapping[str, Json] | None = None,
     ) -> Run:
-        parent = None if ambient else _open_parent()
-        outer = context.frame.get()
-        parent_call = outer.n if outer is not None and parent is not None and outer.run is parent else None
+        parent = None if ambient else open_parent()
+        parent_call = call_of(parent)
         earlier: str | None = None
         if parent is not None and parent.resumption is not None:
             earlier = parent.resumption.child(parent_call, agent_name, as_json(task))
@@ -447,7 +452,8 @@ class Orchestrator(Inbox):
         forked = cast("Mapping[str, Json]", started.get("forked") or {})
         run.model_override = cast("str | None", forked.get("model"))
         run.questions, run.doubts = Questions(records), doubts_of(records)
-        if run.questions.pending(self._clock.time()) or is_said(records, run.doubts):
+        is_held = bool(run.questions.pending(self._clock.time())) and is_suspended(records)
+        if is_held or is_said(records, run.doubts):
             return run
         if not allow_changes:
             require_same_code(records, agent, tools, policy=version_of_policies(self._policies))
@@ -469,15 +475,6 @@ def _name_of(agent: object) -> str:
         if isinstance(name, str) and name:
             return name
     return type(agent).__name__
-
-
-def _open_parent() -> Run | None:
-    """Return the run that this one is started in: its policies and its budget hold here too."""
-    parent = context.here.get()
-    if parent is not None and (not parent.closed or parent.halted is not None):
-        return parent
-    session = context.session()
-    return session.ambient() if session is not None else None
 
 
 def _has_running_loop() -> bool:

@@ -303,22 +303,30 @@ def _match(run: Run, request: Call, *, patient: bool) -> Steps[tuple[Call, Serve
         call = run.described(request)
         served = run.replay.serve(call, run.label) if run.replay is not None else None
         if run.resumption is not None and not isinstance(served, Served):
-            other = overridden(run, call)
-            again = run.resumption.serve(other, run.label) if other is not call else None
-            if isinstance(again, Served):
-                call, served = other, again
+            swapped = (replace(call, name=name) for name in run.resumption.swapped(call))
+            for other in (overridden(run, call), *swapped):
+                again = run.resumption.serve(other, run.label) if other is not call else None
+                if isinstance(again, Served):
+                    call, served = other, again
+                    break
     except Exception as error:
         reason = f"the gate failed: {error_line(error)}"
         yield from run.halting(PolicyViolation(reason, rule="gate", plugin="oao"))
         raise
     if isinstance(served, Divergence):
-        if patient and served.kind == "order":
+        if patient and (served.kind == "order" or _is_early(run, served)):
             raise TooEarly
         caller = caller_line()
         told = served if caller is None else replace(served, text=f"{served.text}\n  {caller}")
         yield from diverging(run, told, len(run.calls) + 1)
         raise run.require_halt()
     return call, served
+
+
+def _is_early(run: Run, divergence: Divergence) -> bool:
+    """Return True where a resumed run's other threads may ask for what it had done, and then this call is new."""
+    known = divergence.kind in {"doubt", "unreadable"}
+    return run.resumption is not None and not known and run.resumption.unplayed_text() is not None
 
 
 def diverging(run: Run, divergence: Divergence, n: int | None) -> Steps[None]:

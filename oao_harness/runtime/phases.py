@@ -88,14 +88,15 @@ def _opening(run: Run, task: Json) -> Steps[None]:
         started["principal"] = principal_to_json(run.principal)
     if run.origin:
         started["origin"] = run.origin
+    child: dict[str, Json] = {"execution_id": run.execution_id}
     if run.parent is not None:
         started["parent"] = run.parent.execution_id
-        child: dict[str, Json] = {"execution_id": run.execution_id}
         if run.parent_call is not None:
             started["parent_call"] = child["n"] = run.parent_call
-        if not run.parent.closed:
-            run.parent.write("child", child)
+    # First: a process that dies in between leaves a run that did nothing, not a name without a journal.
     run.write("run.started", started)
+    if run.parent is not None and not run.parent.closed:
+        run.parent.write("child", child)
     if run.hooks.heard("oao_run_started"):
         event = RunStarted(execution_id=run.execution_id, agent_name=run.agent_name, task=freeze(task))
         yield from observe(run.hooks, "oao_run_started", {"event": event, "run": run})
@@ -253,9 +254,9 @@ def abort(run: Run, error: BaseException) -> Steps[None]:
         return
     if isinstance(error, KeyboardInterrupt):
         run.latch(interruption())
-        if run.writer is not None and isinstance(run.halted, RunSuspended):
-            _suspended(run)
-            return
+    if run.writer is not None and isinstance(run.halted, RunSuspended):
+        _suspended(run)
+        return
     run.latch(RunHalted(f"aborted: {error_line(error)}", rule="aborted", plugin="oao"))
     run.close()
     if run.writer is not None:

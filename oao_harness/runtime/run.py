@@ -104,6 +104,8 @@ class Run:
     """The calls made so far, where the agent's framework can go back and make them again."""
     model_override: str | None = None
     """The model that live calls of this run, and of those nested in it, are made with; None is what the agent asks."""
+    threads: int = 0
+    """How many threads besides its own the agent has work in just now."""
     muted: bool = False
     """True where the journal is complete already, or another process has it: nothing is written to it again."""
 

@@ -257,3 +257,21 @@ def test_what_was_answered_before_is_served_whatever_its_name(server: OpenAIServ
         report = other.resume("r", agent)
     assert (report.status, report.final_output) == ("SUCCESS", 2), report.error
     assert [request["model"] for request in server.requests] == ["mine", "other"]
+
+
+def test_a_fork_of_a_fork_serves_what_another_model_said() -> None:
+    """Whichever model is asked from there on: what the first fork's model had answered is served, not asked again."""
+
+    def agent(task: object) -> list[str | None]:
+        with openai.OpenAI(base_url=server.url, api_key="any", max_retries=0) as client:
+            asked = [client.chat.completions.create(model="mine", messages=[*USER, *USER[:at]]) for at in (0, 1)]
+            return [one.choices[0].message.content for one in asked]
+
+    with OpenAIServer(replies=["one", "two", "three", "four", "five"]) as server:
+        orchestrator = oao.Orchestrator()
+        first = orchestrator.run(agent, "t")
+        other = orchestrator.fork(first.execution_id, agent, 1, model="other")
+        again = orchestrator.fork(other.execution_id, agent, 2)
+
+    assert (again.status, again.error, again.final_output) == ("SUCCESS", None, ["three", "five"])
+    assert [request["model"] for request in server.requests] == ["mine", "mine", "other", "other", "mine"]

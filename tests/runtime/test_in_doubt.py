@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -153,6 +154,18 @@ def test_what_cannot_be_resolved_is_said(call: str, result: Json, message: str) 
 
     with pytest.raises(UsageError, match=message.format(id=id_)):
         Orchestrator(store=store).resolve(call.format(id=id_), landed=False, by=ALICE, result=result)
+    assert list(store.read(id_)) == before
+
+
+@pytest.mark.parametrize("result", [{"$oao": "nonsense"}, {"$oao": "set"}, float("nan"), {"x": object()}])
+def test_a_result_that_no_run_could_go_on_with_is_refused(result: Any) -> None:
+    """Once it is written nobody can take it back."""
+    store = MemoryStore()
+    id_ = cut(store, outcome_of(2))
+    before = list(store.read(id_))
+
+    with pytest.raises(UsageError, match="cannot be handed to the agent"):
+        Orchestrator(store=store).resolve(f"{id_}#2", landed=True, by=ALICE, result=result)
     assert list(store.read(id_)) == before
 
 
