@@ -1,4 +1,4 @@
-"""A run is killed again and again, resumed until it is done, and replayed offline: nothing is lost, nothing is done twice.
+"""A run is killed again and again, resumed until done, and replayed offline: nothing is lost, nothing is done twice.
 
 Run it: `python examples/deterministic_replay.py`. No key and no server.
 """

@@ -96,7 +96,7 @@ def test_a_damaged_file_is_named_and_the_others_are_judged(oao: Oao, files: Path
     done = oao("policy", "diff", "--from", "off", "--to", "no-find.toml", "runs", "--fail-on", "denied")
 
     assert done.exit_code == 2
-    assert "2 runs, 8 calls" in done.stdout
+    assert "2 runs, 8 calls (4 of tools, 4 of models)" in done.stdout
     assert "error: cannot import 'runs/cut.json': it is truncated or no JSON" in done.stderr
     assert "skipped, of no known form: runs/list.json" in " ".join(done.stdout.split())
     found = document(oao, "--from", "off", "--to", "no-find.toml", "runs", "runs/list.json")
@@ -115,13 +115,16 @@ def test_mistakes_are_said(oao: Oao, files: Path) -> None:
         (("--from", "off", "--to", "strict", "none/"), "there is no file or folder 'none/'"),
         (("--from", "off", "--to", "strict", "abc123"), "no run is journaled here yet"),
         (("--from", "off", "--to", "strict", "all"), "no run is journaled here yet"),
-        (("--from", "off", "runs"), "Missing option '--to'"),
-        (("--from", "off", "--to", "strict"), "Missing argument"),
+        (("--from", "off", "runs"), "error: missing option '--to' (see oao policy diff --help)"),
+        (("--from", "off", "--to", "strict"), "error: missing argument"),
     ]:
         done = oao("policy", "diff", *arguments)
         assert done.exit_code == 2, arguments
         assert said in " ".join(done.output.split()), (arguments, done.output)
         assert "Traceback" not in done.output
+    done = oao("policy", "diff", "--from", "off", "--to", "strict", "runs", "--agent", "nobody*", "--fail-on", "any")
+    assert done.exit_code == 2, "a check that judges nothing must not pass"
+    assert "error: no run is of an agent like 'nobody*'; there are: " in done.output
     (files / "empty").mkdir()
     assert "holds no file that ends in" in oao("policy", "diff", "--from", "off", "--to", "off", "empty").output
 
