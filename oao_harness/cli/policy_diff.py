@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -54,6 +55,7 @@ _CALLS: Final = (
     Column(title="rule", optional=True),
 )
 _SHOWN: Final = 10
+_MADE_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _LONGEST: Final = 40
 _LONGEST_WHERE_NARROW: Final = 24
 _NARROW: Final = 100
@@ -289,7 +291,7 @@ def _print_calls(on: Console, diff: PolicyDiff, most: int, arrow: str) -> None:
     longest = _LONGEST if on.width >= _NARROW else _LONGEST_WHERE_NARROW
     rows = [
         [
-            Text(one_line(one.run.rpartition("/")[2])),
+            Text(_short(one_line(one.run.rpartition("/")[2]))),
             Text(one_line(one.place or one.stage)),
             Text(f"{_cut(one_line(one.name), longest)}{'' if one.stage == 'call' else f' ({one.stage})'}".strip()),
             _verdict(one.before),
@@ -303,6 +305,11 @@ def _print_calls(on: Console, diff: PolicyDiff, most: int, arrow: str) -> None:
     more = len(diff.listed) + diff.left_out - len(rows)
     if more > 0:
         on.print(Text(f" and {count(more)} more; see --show, --json", style="dim"))
+
+
+def _short(run: str) -> str:
+    """Return the name of a run as it may be typed: the start of a made id, or a file."""
+    return run[:8] if _MADE_ID.fullmatch(run) else run
 
 
 def _cut(text: str, longest: int) -> str:

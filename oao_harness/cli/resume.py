@@ -91,11 +91,15 @@ def command(
 
 
 def _require_open(store: Store, records: Sequence[Record]) -> None:
-    """Refuse a run that is over, before its agent is imported, and say which one is not.
+    """Refuse a run that is nested or over, before its agent is imported, and say which one is not.
 
     Raises:
-        UsageError: The run is over.
+        UsageError: The run is nested in another, or over.
     """
+    if records[0].get("parent") is not None:
+        outer = text(records[0], "parent")
+        nested = text(records[0], "execution_id")
+        raise UsageError(f"run {nested!r} is nested in run {outer!r}; go on with that one: oao resume {outer[:8]}")
     over = next((record for record in records if record["type"] == "run.finished"), None)
     if over is None:
         return

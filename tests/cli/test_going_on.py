@@ -54,6 +54,11 @@ def test_the_last_run_is_the_outer_one(oao: Oao, journal: Journal) -> None:
     journal("inner-1", at=2000.0, parent="outer-1", origin={"agent": "elsewhere:agent"})
 
     assert "there is no module 'nowhere'" in oao("resume", "last").stderr
+    nested = oao("resume", "inner")
+    assert nested.exit_code == 2
+    assert nested.stderr == (
+        "error: run 'inner-1' is nested in run 'outer-1'; go on with that one: oao resume outer-1\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,8 @@ def test_a_table_says_what_changes(oao: Oao, files: Path) -> None:
 
     assert done.exit_code == 0, done.output
     for line in (
-        "2 runs, 8 calls", "newly denied 2", "same 6", "tools.deny 2 2 0 → 2", "find 2 2", "banking 5 1",
+        "2 runs, 8 calls (4 of tools, 4 of models)", "newly denied 2", "same 6", "tools.deny 2 2 0 → 2", "find 2 2",
+        "banking 5 1",
         "tau-bench 3 1",
         "log.json #2 find allow deny tools.deny", "tau.json:task-3-trial-0 #2 find allow deny tools.deny",
         "runs halted 0 → 2 (2 newly)", "tokens saved unknown in 2 runs",
@@ -222,3 +223,25 @@ def test_the_real_runs_by_the_command(oao: Oao, files: Path) -> None:
     assert found["runs"] == 256 + 100 + 55
     assert found["changes"]["denied"] == found["rules"]["tools.deny"]["denied"] == wanted > 0
     assert [Path(one["name"]).name for one in found["skipped"]] == ["index.json"]
+
+
+def test_a_changed_call_is_traced_to_its_run_in_a_narrow_terminal(oao: Oao, files: Path) -> None:
+    """A long file name loses its beginning, which all share; a made id is cut to what can be typed; the rule stays."""
+
+    @tool
+    def find(what: str) -> str:
+        return what
+
+    log = (files / "runs" / "log.json").read_text(encoding="utf-8")
+    (files / "runs" / f"{'a-long-pipeline-' * 4}user_task_7.json").write_text(log, encoding="utf-8")
+    store = SQLiteStore(STORE)
+    report = Orchestrator(store=store).run(lambda _t: find("a"), "t")
+    store.close()
+
+    shown = oao("policy", "diff", "--from", "off", "--to", "no-find.toml", "runs", "all").stdout
+
+    assert any(
+        line.startswith(" …") and "user_task_7.json " in line and " tools.deny" in line for line in shown.splitlines()
+    )
+    assert f" {report.execution_id[:8]}  " in shown
+    assert report.execution_id[:9] not in shown
