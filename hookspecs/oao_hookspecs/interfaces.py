@@ -114,7 +114,8 @@ class RunSummary:
     finished_at: float | None = None
     """Unix seconds; None while the run is open."""
     totals: Mapping[str, Json] | None = None
-    """`steps`, `model_calls`, `tool_calls`, `tokens`; None while the run is open."""
+    """`steps`, `model_calls`, `tool_calls`, `tokens`: those of `run.finished`, before that of the last
+    `run.suspended`; None where neither was written."""
     parent: str | None = None
     """The run that this one is nested in."""
     forked_from: str | None = None

@@ -9,6 +9,7 @@ import sys
 from typing import Final, cast
 
 import click
+from click.exceptions import NoArgsIsHelpError
 
 from oao_harness.errors import StoreError, UsageError
 
@@ -77,6 +78,12 @@ class _Commands(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(sorted(COMMANDS.items()))
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            raise _mistake(error) from error
+
     def invoke(self, ctx: click.Context) -> object:
         for stream in (sys.stdout, sys.stderr):
             # An agent may say what the terminal's encoding does not have: shown escaped, never a crash.
@@ -87,6 +94,17 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except (UsageError, StoreError) as error:
             raise _Mistake(str(error)) from error
+        except click.UsageError as error:
+            raise _mistake(error) from error
+
+
+def _mistake(error: click.UsageError) -> click.ClickException:
+    """Return what click says in four lines as one; a group without a command is no mistake, and prints its help."""
+    if isinstance(error, NoArgsIsHelpError):
+        return error
+    said = error.format_message().rstrip(".")
+    command = "oao" if error.ctx is None else error.ctx.command_path
+    return _Mistake(f"{said[:1].lower()}{said[1:]} (see {command} --help)")
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
@@ -25,6 +26,8 @@ class Column:
     """Numbers stand to the right."""
     shrinks: bool = False
     """The one column that gives way where the console is too narrow."""
+    keeps_end: bool = False
+    """What does not fit is cut off at its beginning, for names that begin alike."""
     wraps: bool = False
     """What does not fit into it goes on in the next line, for what must be read whole."""
     optional: bool = False
@@ -106,9 +109,18 @@ def _joined(row: Sequence[Text], used: Sequence[int], widths: Mapping[int, int],
     line = Text(" ")
     for position, i in enumerate(used):
         cell = row[i].copy()
+        if columns[i].keeps_end and cell.cell_len > widths[i]:
+            cell = Text("…" + _ending(cell.plain, widths[i] - 1), style=cell.style)
         cell.truncate(widths[i], overflow="ellipsis")
         room = " " * (widths[i] - cell.cell_len)
         line.append(" " * GAP if position else "")
         line.append_text(Text(room) + cell if columns[i].right else cell + room)
     line.rstrip()
     return line
+
+
+def _ending(text: str, room: int) -> str:
+    """Return as much of the end of a text as has room, in cells."""
+    while text and cell_len(text) > room:
+        text = text[1:]
+    return text

@@ -18,6 +18,7 @@ from oao_harness.cli.timeline import Timeline, mapping, text
 from oao_harness.errors import UsageError
 from oao_harness.journal.branching import Edit, where_it_ended
 from oao_harness.runtime.orchestrator import Orchestrator
+from oao_harness.runtime.report import ExecutionReport
 from oao_hookspecs import Json
 
 __all__ = ["command"]
@@ -30,7 +31,8 @@ __all__ = ["command"]
     "--at",
     type=click.IntRange(min=1),
     metavar="N",
-    help="The first call that is made anew (oao show). By default the one that failed last, else the next one.",
+    help="The first call that is made anew (oao show). By default the one that failed last, else the next one; a run "
+    "that succeeded needs it.",
 )
 @click.option("--set-result", "result", metavar="JSON", help="What call N returns instead; then it is not made.")
 @click.option(
@@ -58,7 +60,8 @@ def command(
 
     The calls before N are served from the journal: no model is asked, no effect fires again. From there on the agent
     runs live, with its code as it is now: go on after a failure, ask what would have been, try another policy or model.
-    Exit code: as for `oao run`.
+    What it asks for before N must be what it asked for then: a changed prompt is tried with N at the first call that
+    has it. Exit code: as for `oao run`.
 
     \b
     Examples:
@@ -72,6 +75,13 @@ def command(
         records = find_outer_run(opened, id)
     if result is not None and at is None:
         raise UsageError("--set-result needs the call that it is for: --at N; oao show lists them")
+    if at is None and records[-1].get("status") == "SUCCESS":
+        id_ = text(records[0], "execution_id")[:8]
+        raise UsageError(
+            f"run {id_} succeeded, so nothing says where the fork begins: --at N, 1 to {where_it_ended(records) - 1}; "
+            f"oao show {id_} lists its calls"
+        )
+    first = where_it_ended(records) if at is None else at
     started = records[0]
     origin = mapping(started, "origin")
     where = agent or text(origin, "agent")
@@ -89,7 +99,7 @@ def command(
             report = orchestrator.fork(
                 text(started, "execution_id"),
                 found,
-                where_it_ended(records) if at is None else at,
+                first,
                 edit=None if result is None else Edit(_result(result)),
                 model=model,
                 framework=framework,
@@ -97,7 +107,17 @@ def command(
             timeline = Timeline.of(orchestrator.store.read(report.execution_id))
         finally:
             orchestrator.store.close()
-    end_with(ctx, on, report, timeline, as_json=as_json)
+    hint = _hint(report, text(started, "execution_id")[:8], first)
+    end_with(ctx, on, report, timeline, as_json=as_json, hint=hint)
+
+
+def _hint(report: ExecutionReport, source: str, at: int) -> str:
+    """Return what to do where the agent asks for something else before the fork begins."""
+    violation = report.violation or {}
+    n = violation.get("n")
+    if violation.get("rule") != "replay" or not isinstance(n, int) or n >= at:
+        return ""
+    return f"it asks for something else before call #{at}; to make that anew too: oao fork {source} --at {n}"
 
 
 def _result(given: str) -> Json:

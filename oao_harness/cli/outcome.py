@@ -8,8 +8,9 @@ from typing import Final
 
 import click
 from rich.console import Console
+from rich.text import Text
 
-from oao_harness.cli.console import print_json
+from oao_harness.cli.console import print_json, print_paragraph
 from oao_harness.cli.render import print_run
 from oao_harness.cli.timeline import Timeline
 from oao_harness.runtime.report import ExecutionReport
@@ -28,6 +29,7 @@ def end_with(
     *,
     as_json: bool,
     policy_from: str = "",
+    hint: str = "",
 ) -> None:
     """Print how a run went and exit.
 
@@ -38,9 +40,12 @@ def end_with(
         timeline: The run, for the terminal.
         as_json: True prints the report as JSON and nothing else.
         policy_from: Where the policy was named, where no option did.
+        hint: What to do now, for the terminal.
     """
     if as_json:
         print_json(json.loads(report.json()), indent=2)
     else:
         print_run(on, timeline, details=False, policy_from=policy_from)
+        if hint:
+            print_paragraph(on, Text(hint, style="yellow"))
     ctx.exit(_EXIT_CODES[report.status])

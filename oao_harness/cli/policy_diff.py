@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -46,15 +47,18 @@ _STYLES: Final[Mapping[str, str]] = {
     "modified": "yellow",
 }
 _CALLS: Final = (
-    Column(title="run", shrinks=True),
+    Column(title="run", shrinks=True, keeps_end=True),
     Column(title="call", right=True),
-    Column(title="name"),
+    Column(title="name", shrinks=True),
     Column(title="from"),
     Column(title="to"),
     Column(title="rule", optional=True),
 )
 _SHOWN: Final = 10
+_MADE_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _LONGEST: Final = 40
+_LONGEST_WHERE_NARROW: Final = 24
+_NARROW: Final = 100
 
 
 @dataclass(slots=True)
@@ -63,8 +67,8 @@ class _Read:
 
     errors: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     skipped: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
-    others: int = 0
-    """Runs of agents that were not asked for."""
+    others: Counter[str] = field(default_factory=Counter[str])
+    """Runs of agents that were not asked for, by agent."""
     notes: Counter[str] = field(default_factory=Counter[str])
     noted: set[str] = field(default_factory=set[str])
     """Recordings whose notes were counted."""
@@ -127,6 +131,8 @@ def command(
         sources = sources_of(runs, opened)
         for history in _histories(sources, agents, read):
             _judge(history, judges, diff, read)
+    if not diff.runs and not read.errors:
+        raise UsageError(_nothing(agents, read))
     if as_json:
         print_json(_as_json(diff, read, judges), indent=2)
     else:
@@ -173,7 +179,7 @@ def _histories(sources: Sequence[Source], agents: Sequence[str], read: _Read) ->
                 continue
             for history in found:
                 if agents and not any(fnmatchcase(history.agent, glob) for glob in agents):
-                    read.others += 1
+                    read.others[history.agent] += 1
                 else:
                     yield history
 
@@ -197,6 +203,16 @@ def _judge(history: History, judges: Sequence[Rejudge], diff: PolicyDiff, read: 
     )  # fmt: skip
 
 
+def _nothing(agents: Sequence[str], read: _Read) -> str:
+    """Return why no run was judged: a check that judges nothing must not pass."""
+    if read.others:
+        names = ", ".join(sorted(read.others)[:_SHOWN])
+        return f"no run is of an agent like {' or '.join(map(repr, agents))}; there are: {names}"
+    skipped = ", ".join(name for name, _ in read.skipped[:3])
+    forms = f"; of no known form: {skipped}" if skipped else ""
+    return f"no run was found{forms}; name files or folders that hold runs"
+
+
 def _not_judged(judges: Sequence[Rejudge]) -> list[str]:
     """Return the limits that one of the policies names, and that recorded calls do not tell."""
     limits = [judge.limits for judge in judges]
@@ -211,7 +227,7 @@ def _as_json(diff: PolicyDiff, read: _Read, judges: Sequence[Rejudge]) -> dict[s
         **diff.to_json(),
         "not_judged": list(_not_judged(judges)),
         "notes": dict(read.notes.most_common()),
-        "other_agents": read.others,
+        "other_agents": read.others.total(),
         "skipped": pairs(read.skipped),
         "errors": pairs(read.errors),
     }
@@ -220,7 +236,9 @@ def _as_json(diff: PolicyDiff, read: _Read, judges: Sequence[Rejudge]) -> dict[s
 def _print(on: Console, diff: PolicyDiff, read: _Read, judges: Sequence[Rejudge], most: int) -> None:
     arrow = symbol(on, "→")
     on.print(Text(f" {one_line(diff.before)} {arrow} {one_line(diff.after)}", style="bold"), soft_wrap=True)
-    on.print(Text(f" {plural(diff.runs, 'run')}, {plural(diff.calls, 'call')}", style="dim"))
+    tools, models = (sum(row.calls for row in table.values()) for table in (diff.tools, diff.models))
+    kinds = f" ({count(tools)} of tools, {count(models)} of models)" if tools and models else ""
+    on.print(Text(f" {plural(diff.runs, 'run')}, {plural(diff.calls, 'call')}{kinds}", style="dim"))
     on.print()
     rows = [[Text(_TITLES[what]), _number(diff.changes[what], _STYLES[what])] for what in CHANGES]
     rows.append([Text("same"), Text(count(diff.same))])
@@ -275,13 +293,12 @@ def _from_to(row: Row, verdict: str, arrow: str) -> Text:
 def _print_calls(on: Console, diff: PolicyDiff, most: int, arrow: str) -> None:
     if not diff.listed or not most:
         return
+    longest = _LONGEST if on.width >= _NARROW else _LONGEST_WHERE_NARROW
     rows = [
         [
-            Text(one_line(one.run.rpartition("/")[2])),
+            Text(_short(one_line(one.run.rpartition("/")[2]))),
             Text(one_line(one.place or one.stage)),
-            Text(
-                _cut(one_line(one.name)) if one.stage == "call" else f"{_cut(one_line(one.name))} ({one.stage})".strip()
-            ),
+            Text(f"{_cut(one_line(one.name), longest)}{'' if one.stage == 'call' else f' ({one.stage})'}".strip()),
             _verdict(one.before),
             _verdict(one.after),
             Text(one_line(one.rule)),
@@ -295,8 +312,13 @@ def _print_calls(on: Console, diff: PolicyDiff, most: int, arrow: str) -> None:
         on.print(Text(f" and {count(more)} more; see --show, --json", style="dim"))
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+def _short(run: str) -> str:
+    """Return the name of a run as it may be typed: the start of a made id, or a file."""
+    return run[:8] if _MADE_ID.fullmatch(run) else run
+
+
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def _verdict(decision: Decision | None) -> Text:
@@ -337,7 +359,7 @@ def _print_doubts(on: Console, diff: PolicyDiff, read: _Read, judges: Sequence[R
     for note, runs in read.notes.most_common(_SHOWN):
         print_paragraph(on, Text(f"{plural(runs, 'run')}: {clean(note)}", style="dim"))
     if read.others:
-        on.print(Text(f" {plural(read.others, 'run')} of other agents left out", style="dim"))
+        on.print(Text(f" {plural(read.others.total(), 'run')} of other agents left out", style="dim"))
     if read.skipped:
         names = ", ".join(name for name, _ in read.skipped[:3])
         more = f" and {count(len(read.skipped) - 3)} more" if len(read.skipped) > 3 else ""

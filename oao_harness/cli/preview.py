@@ -57,6 +57,9 @@ def _said(value: Json) -> str:
 
         said = message_of(value)
         value = said if said["content"] or said["calls"] else value
+    # What a LangChain chat model answered stands beside its usage.
+    inner = value.get("message")
+    value = inner if isinstance(inner, Mapping) and ("content" in inner or "calls" in inner) else value
     asks = _asks(value)
     return f"asks for {asks}" if asks else _content(value)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Mapping, Sequence
 from typing import Final, cast
 
@@ -16,7 +17,7 @@ from oao_harness.cli.columns import GAP, Column, print_columns, widths_of
 from oao_harness.cli.console import clean, compact, one_line, print_paragraph, status_text, symbol
 from oao_harness.cli.landmarks import answer_text, landmark_text
 from oao_harness.cli.timeline import Moment, Timeline, mapping, number, short_id, text, tokens_of
-from oao_harness.cli.units import count, dollars, duration, plural
+from oao_harness.cli.units import ago, count, dollars, duration, plural
 from oao_hookspecs import Json, Record
 
 __all__ = ["VERDICT_STYLES", "Column", "print_columns", "print_run", "print_timeline", "print_verdict"]
@@ -78,7 +79,15 @@ def _print_head(on: Console, timeline: Timeline, policy_from: str) -> None:
         ("policy", _policy(timeline.plan)),
         ("from", policy_from),
     ):
-        if value:
+        if value and label == "fork of":
+            # What was changed stands at its end.
+            first, *rest = Text(one_line(value)).wrap(on, max(20, on.width - 9))
+            first.rstrip()
+            on.print(Text.assemble((f" {label:<8}", "dim"), first), soft_wrap=True)
+            for part in rest:
+                part.rstrip()
+                on.print(Text(" " * 9) + part, soft_wrap=True)
+        elif value:
             line = Text.assemble((f" {label:<8}", "dim"), one_line(value))
             on.print(line, no_wrap=True, overflow="ellipsis", crop=True)
 
@@ -287,8 +296,10 @@ def _print_open(on: Console, timeline: Timeline) -> None:
     if timeline.suspended is not None:
         _print_questions(on, timeline)
     else:
-        print_paragraph(on, Text("no end was journaled: it is still running, or its process died", style="yellow"))
-        resume = f"if it died: oao resume {text(timeline.started, 'execution_id')[:8]}"
+        since = ago(max(0.0, time.time() - timeline.last_at))
+        told = f"no end was journaled, the last record {since}: it is still running, or its process died"
+        print_paragraph(on, Text(told, style="yellow"))
+        resume = f"if it died: oao resume {text(timeline.started, 'execution_id')[:8]} (refused while it is running)"
         print_paragraph(on, Text(resume, style="dim"), indent=3)
     _print_doubts(on, timeline)
 

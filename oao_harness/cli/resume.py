@@ -12,10 +12,11 @@ from oao_harness.cli.console import console
 from oao_harness.cli.loading import import_policies, load_agent, prefer_working_folder
 from oao_harness.cli.outcome import end_with
 from oao_harness.cli.progress import Progress
-from oao_harness.cli.stores import find_run, kept, open_store, store_option, store_url
+from oao_harness.cli.stores import find_outer_run, kept, open_store, store_option, store_url
 from oao_harness.cli.timeline import Timeline, mapping, text
 from oao_harness.errors import UsageError
 from oao_harness.runtime.orchestrator import Orchestrator
+from oao_hookspecs import Record, RunQuery, Store
 
 __all__ = ["command"]
 
@@ -44,8 +45,18 @@ def command(
 ) -> None:
     """Go on with a run that was suspended or interrupted, from its journal.
 
-    Its finished calls are served, the next one is made. Agent and policy are those that `oao run` was given. Exit
-    code: 0 success, 1 failed, 2 wrong command, 3 still waiting for a person.
+    ID is the id of a run, the unique start of one, or `last`, the default. Its finished calls are served, the next
+    one is made. Agent and policy are those that `oao run` was given. Exit code: 0 success, 1 failed, 2 wrong
+    command, 3 still waiting for a person.
+
+    \b
+    Where it is refused:
+      code or policy changed     put it back, or --allow-changes: what the agent
+                                 asked for before must still be the same
+      a call is held, in doubt   oao approvals; oao approve or oao resolve
+      the run is over            oao fork ID: again from where it failed
+      somebody is at work on it  wait; a death is noticed after 30 seconds
+      its task was redacted      in Python: Orchestrator.resume(..., task=...)
 
     \b
     Examples:
@@ -55,7 +66,9 @@ def command(
     if not kept(store):
         raise UsageError("no run is journaled here yet; make one with: oao run module:agent TASK")
     with open_store(store) as opened:
-        started = find_run(opened, id)[0]
+        records = find_outer_run(opened, id)
+        _require_open(opened, records)
+    started = records[0]
     origin = mapping(started, "origin")
     where = agent or text(origin, "agent")
     if not where:
@@ -75,3 +88,32 @@ def command(
         finally:
             orchestrator.store.close()
     end_with(ctx, on, report, timeline, as_json=as_json)
+
+
+def _require_open(store: Store, records: Sequence[Record]) -> None:
+    """Refuse a run that is nested or over, before its agent is imported, and say which one is not.
+
+    Raises:
+        UsageError: The run is nested in another, or over.
+    """
+    if records[0].get("parent") is not None:
+        outer = text(records[0], "parent")
+        nested = text(records[0], "execution_id")
+        raise UsageError(f"run {nested!r} is nested in run {outer!r}; go on with that one: oao resume {outer[:8]}")
+    over = next((record for record in records if record["type"] == "run.finished"), None)
+    if over is None:
+        return
+    id_ = text(records[0], "execution_id")
+    open_ = [
+        row
+        for status in ("RUNNING", "SUSPENDED")
+        for row in store.runs(limit=1, query=RunQuery(status=status, outer=True))
+    ]
+    newest = max(open_, key=lambda row: row.started_at, default=None)
+    told = "" if newest is None else f"; the newest that is not over: oao resume {newest.execution_id[:8]}"
+    has_failed = text(over, "status") == "FAILED"
+    again = "to try again from where it ended" if has_failed else "for another end of it"
+    raise UsageError(
+        f"run {id_[:8]} is over ({text(over, 'status')}); {again}: oao fork {id_[:8]}{'' if has_failed else ' --at N'}"
+        f"{told}"
+    )

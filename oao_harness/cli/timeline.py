@@ -246,6 +246,11 @@ class Timeline:
         return "RUNNING" if self.suspended is None else "SUSPENDED"
 
     @property
+    def last_at(self) -> float:
+        """When its last record was written, in Unix seconds; 0 without one."""
+        return self._last_at or 0.0
+
+    @property
     def duration_s(self) -> float | None:
         """Seconds in which the run was at work; None while it is open."""
         return None if self.finished is None else self.running_s

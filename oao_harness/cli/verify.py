@@ -18,7 +18,7 @@ from oao_harness.cli.trees import nested_in, progress_bar, summary_of
 from oao_harness.cli.units import local_time, plural
 from oao_harness.errors import DamagedError, UsageError
 from oao_harness.journal.chain import Chain, Damage, verify
-from oao_hookspecs import Json, Store
+from oao_hookspecs import Json, RunSummary, Store
 
 __all__ = ["command"]
 
@@ -68,8 +68,8 @@ def command(ctx: click.Context, id: str, *, head: str, every: bool, as_json: boo
             checked = _all(opened)
         else:
             execution_id = _found(opened, id)
-            checked = [_check(opened, execution_id)]
-            checked += [_check(opened, nested) for nested in _nested(opened, execution_id)]
+            ids = [execution_id, *_nested(opened, execution_id)]
+            checked = [_check(opened, one, summary_of(opened, one)) for one in ids]
     damaged = sum(one.damage is not None for one in checked)
     place = checked[0].chain.place_of(head) if checked else None
     if as_json:
@@ -101,11 +101,10 @@ def _nested(store: Store, execution_id: str) -> Sequence[str]:
         return []
 
 
-def _check(store: Store, execution_id: str) -> _Checked:
+def _check(store: Store, execution_id: str, row: RunSummary | None) -> _Checked:
     chain = verify(store.read(execution_id), execution_id)
     damage, gone = chain.damage, not chain.count and chain.damage is None
-    row = None if gone or damage is not None else summary_of(store, execution_id)
-    if row is not None and row.finished_at is not None and not chain.complete:
+    if not gone and damage is None and row is not None and row.finished_at is not None and not chain.complete:
         why = "it is missing, with all after it: the list of runs knows how the run ended"
         damage = Damage(seq=chain.count + 1, why=why)
     return _Checked(execution_id=execution_id, chain=chain, damage=damage, gone=gone)
@@ -114,7 +113,7 @@ def _check(store: Store, execution_id: str) -> _Checked:
 def _all(store: Store) -> list[_Checked]:
     rows = store.runs(limit=None)
     with progress_bar() as bar:
-        return [_check(store, row.execution_id) for row in bar.track(rows, description="verifying")]
+        return [_check(store, row.execution_id, row) for row in bar.track(rows, description="verifying")]
 
 
 def _print(on: Console, one: _Checked, *, nested: bool) -> None:

@@ -113,7 +113,7 @@ class Orchestrator(Inbox):
     def _open_store(self, url: str | None) -> Store:
         opened = self._manager.hook.oao_open_store(url=url or "memory:")
         if opened is None:
-            raise ConfigError(f"no plugin opens the store {url!r}; known: memory:, sqlite:PATH")
+            raise ConfigError(f"no plugin opens the store {url!r}; known: memory:, sqlite:PATH, redis://HOST:PORT/DB")
         return cast("Store", opened)
 
     def run(

@@ -10,6 +10,7 @@ from oao_harness.journal.chain import intact
 from oao_harness.journal.codec import decode, holds_opaque
 from oao_harness.journal.questions import Questions
 from oao_harness.journal.resumption import Resumption
+from oao_harness.journal.secrets import REDACTED
 from oao_harness.runtime.fingerprint import changes, fingerprints
 from oao_harness.runtime.run import Run
 from oao_hookspecs import Json, Record, Store
@@ -32,9 +33,11 @@ def resumable(store: Store, execution_id: str) -> list[Record]:
         raise UsageError(f"there is no run {execution_id!r} in this store; `oao runs` lists them")
     over = next((record for record in records if record["type"] == "run.finished"), None)
     if over is not None:
+        again = "to try again from where it ended" if over["status"] == "FAILED" else "for another end of it"
+        at = "" if over["status"] == "FAILED" else " --at N"
         raise UsageError(
-            f"run {execution_id!r} is over ({over['status']}); only a suspended or interrupted run goes on; to try "
-            f"again from where it ended: oao fork {execution_id}"
+            f"run {execution_id!r} is over ({over['status']}); only a suspended or interrupted run goes on; "
+            f"{again}: oao fork {execution_id}{at}"
         )
     parent = records[0].get("parent")
     if parent is not None:
@@ -50,14 +53,27 @@ def decode_task(started: Record, task: object) -> object:
         task: What the caller says the task is; None takes the recorded one.
 
     Raises:
-        UsageError: It is not in the journal, and was not given.
+        UsageError: It is not in the journal, or not as it was given, and was not given anew.
     """
     if task is not None:
         return task
     recorded = started.get("input", started["task"])
     if holds_opaque(recorded):
         raise UsageError("the task of this run is no plain data, so its journal does not hold it; give it as task=")
+    if "redacted" in started and _holds_redacted(recorded):
+        raise UsageError(
+            f"the task of run {started['execution_id']!r} was redacted: its agent would be asked something else now; "
+            "give the task anew, in Python: task="
+        )
     return decode(recorded)
+
+
+def _holds_redacted(value: Json) -> bool:
+    if isinstance(value, Mapping):
+        return any(_holds_redacted(part) for item in value.items() for part in item)
+    if isinstance(value, list):
+        return any(_holds_redacted(item) for item in value)
+    return isinstance(value, str) and REDACTED in value
 
 
 def require_same_code(

@@ -302,7 +302,9 @@ def _told(says: Told | None) -> Sequence[Value]:
     finished = row.finished_at is not None and row.status not in _OPEN
     fields: dict[str, str | bytes] = {"status": _bytes(row.status)}
     if row.finished_at is not None:
-        fields |= {"finished": repr(row.finished_at), "totals": json.dumps(row.totals)}
+        fields["finished"] = repr(row.finished_at)
+    if row.totals is not None:
+        fields["totals"] = json.dumps(row.totals)
     if says.begun:
         fields |= {"agent": _bytes(row.agent_name), "started": repr(row.started_at)}
         fields |= {} if row.parent is None else {"parent": _bytes(row.parent)}

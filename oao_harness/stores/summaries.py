@@ -56,8 +56,11 @@ def after(summary: RunSummary | None, execution_id: str, record: Record) -> RunS
             finished_at=float(cast("float", record["at"])),
             totals=cast("Mapping[str, Json]", record["totals"]),
         )
-    if type_ in TOLD:
-        return replace(summary, status="SUSPENDED" if type_ == "run.suspended" else "RUNNING")
+    if type_ == "run.suspended":
+        totals = cast("Mapping[str, Json] | None", record.get("totals"))
+        return replace(summary, status="SUSPENDED", totals=summary.totals if totals is None else totals)
+    if type_ == "run.resumed":
+        return replace(summary, status="RUNNING")
     return summary
 
 

@@ -323,8 +323,12 @@ class StoreConformance(StoreTogether):
         assert listed(store, run) == [replace(row, status="SUSPENDED")]
         store.append(run, epoch, {**note(3), "type": "run.resumed"}, note(4))
         assert listed(store, run) == [row]
+        store.append(run, epoch, {**note(5), "type": "run.suspended", "totals": {"steps": 2}})
+        assert listed(store, run) == [replace(row, status="SUSPENDED", totals={"steps": 2})]
+        store.append(run, epoch, {**note(6), "type": "run.resumed"})
+        assert listed(store, run) == [replace(row, totals={"steps": 2})]
         totals: Json = {"steps": 3, "text": "✓"}
-        store.append(run, epoch, {**finished(5, at=2.5), "status": "FAILED", "totals": totals})
+        store.append(run, epoch, {**finished(7, at=2.5), "status": "FAILED", "totals": totals})
         assert listed(store, run) == [replace(row, status="FAILED", finished_at=2.5, totals={"steps": 3, "text": "✓"})]
 
     def test_runs_are_listed_newest_first(self, store: Store, run: str) -> None:

@@ -40,7 +40,8 @@ def test_a_table_says_what_changes(oao: Oao, files: Path) -> None:
 
     assert done.exit_code == 0, done.output
     for line in (
-        "2 runs, 8 calls", "newly denied 2", "same 6", "tools.deny 2 2 0 → 2", "find 2 2", "banking 5 1",
+        "2 runs, 8 calls (4 of tools, 4 of models)", "newly denied 2", "same 6", "tools.deny 2 2 0 → 2", "find 2 2",
+        "banking 5 1",
         "tau-bench 3 1",
         "log.json #2 find allow deny tools.deny", "tau.json:task-3-trial-0 #2 find allow deny tools.deny",
         "runs halted 0 → 2 (2 newly)", "tokens saved unknown in 2 runs",
@@ -96,7 +97,7 @@ def test_a_damaged_file_is_named_and_the_others_are_judged(oao: Oao, files: Path
     done = oao("policy", "diff", "--from", "off", "--to", "no-find.toml", "runs", "--fail-on", "denied")
 
     assert done.exit_code == 2
-    assert "2 runs, 8 calls" in done.stdout
+    assert "2 runs, 8 calls (4 of tools, 4 of models)" in done.stdout
     assert "error: cannot import 'runs/cut.json': it is truncated or no JSON" in done.stderr
     assert "skipped, of no known form: runs/list.json" in " ".join(done.stdout.split())
     found = document(oao, "--from", "off", "--to", "no-find.toml", "runs", "runs/list.json")
@@ -115,13 +116,16 @@ def test_mistakes_are_said(oao: Oao, files: Path) -> None:
         (("--from", "off", "--to", "strict", "none/"), "there is no file or folder 'none/'"),
         (("--from", "off", "--to", "strict", "abc123"), "no run is journaled here yet"),
         (("--from", "off", "--to", "strict", "all"), "no run is journaled here yet"),
-        (("--from", "off", "runs"), "Missing option '--to'"),
-        (("--from", "off", "--to", "strict"), "Missing argument"),
+        (("--from", "off", "runs"), "error: missing option '--to' (see oao policy diff --help)"),
+        (("--from", "off", "--to", "strict"), "error: missing argument"),
     ]:
         done = oao("policy", "diff", *arguments)
         assert done.exit_code == 2, arguments
         assert said in " ".join(done.output.split()), (arguments, done.output)
         assert "Traceback" not in done.output
+    done = oao("policy", "diff", "--from", "off", "--to", "strict", "runs", "--agent", "nobody*", "--fail-on", "any")
+    assert done.exit_code == 2, "a check that judges nothing must not pass"
+    assert "error: no run is of an agent like 'nobody*'; there are: " in done.output
     (files / "empty").mkdir()
     assert "holds no file that ends in" in oao("policy", "diff", "--from", "off", "--to", "off", "empty").output
 
@@ -219,3 +223,25 @@ def test_the_real_runs_by_the_command(oao: Oao, files: Path) -> None:
     assert found["runs"] == 256 + 100 + 55
     assert found["changes"]["denied"] == found["rules"]["tools.deny"]["denied"] == wanted > 0
     assert [Path(one["name"]).name for one in found["skipped"]] == ["index.json"]
+
+
+def test_a_changed_call_is_traced_to_its_run_in_a_narrow_terminal(oao: Oao, files: Path) -> None:
+    """A long file name loses its beginning, which all share; a made id is cut to what can be typed; the rule stays."""
+
+    @tool
+    def find(what: str) -> str:
+        return what
+
+    log = (files / "runs" / "log.json").read_text(encoding="utf-8")
+    (files / "runs" / f"{'a-long-pipeline-' * 4}user_task_7.json").write_text(log, encoding="utf-8")
+    store = SQLiteStore(STORE)
+    report = Orchestrator(store=store).run(lambda _t: find("a"), "t")
+    store.close()
+
+    shown = oao("policy", "diff", "--from", "off", "--to", "no-find.toml", "runs", "all").stdout
+
+    assert any(
+        line.startswith(" …") and "user_task_7.json " in line and " tools.deny" in line for line in shown.splitlines()
+    )
+    assert f" {report.execution_id[:8]}  " in shown
+    assert report.execution_id[:9] not in shown

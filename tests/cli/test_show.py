@@ -56,6 +56,25 @@ def test_a_run_is_told_in_the_order_of_its_journal(oao: Oao, journal: Journal) -
     assert order == sorted(order)
 
 
+def test_what_a_langchain_model_answered_is_read_like_any_other(oao: Oao, journal: Journal) -> None:
+    """Its message stands beside its usage: the calls it asks for are shown, or what it said; never the JSON."""
+    call = {"type": "call", "kind": "model", "name": "m", "decision": ALLOW, "req": {"messages": []}}
+    asks = {"role": "assistant", "content": "", "calls": [{"id": "c1", "name": "find", "args": {"q": "x"}}]}
+    says = {"role": "assistant", "content": "It is 12 🎉"}
+    journal(
+        "run-1",
+        {**call, "n": 1},
+        {"type": "outcome", "n": 1, "res": {"message": asks, "usual": {"in": 1, "out": 1}}},
+        {**call, "n": 2},
+        {"type": "outcome", "n": 2, "res": {"message": says, "usual": {"in": 1, "out": 1}}},
+    )
+
+    shown = oao("show", "run-1").stdout
+
+    assert '← asks for find(q="x")\n' in shown
+    assert "← It is 12 🎉\n" in shown
+
+
 def test_a_model_call_shows_the_newest_message_and_what_it_asks_for(oao: Oao, journal: Journal) -> None:
     """The request is the last message; an answer with tool calls names them; estimated tokens are marked."""
     journal(
@@ -203,3 +222,4 @@ def test_a_reason_is_not_cut_off_and_an_open_run_says_how_to_go_on(oao: Oao, jou
     assert [word for word in shown.split() if word.startswith("word")] == reason.split()
     assert all(len(line) <= 80 for line in shown.splitlines())
     assert "if it died: oao resume run-1" in shown
+    assert "no end was journaled, the last record" in " ".join(shown.split())

@@ -23,7 +23,8 @@ TYPES = ["note", "note", "run.started", "run.suspended", "run.resumed", "run.fin
 def make(seq: int, type_: str, moment: int) -> Record:
     record: dict = {"v": 1, "seq": seq, "type": type_, "at": float(moment)}
     record |= {"agent": f"a{moment}"} if type_ == "run.started" else {}
-    return record | ({"status": "SUCCESS", "totals": {"steps": moment}} if type_ == "run.finished" else {})
+    record |= {"totals": {"steps": moment}} if type_ in {"run.suspended", "run.finished"} else {}
+    return record | ({"status": "SUCCESS"} if type_ == "run.finished" else {})
 
 
 @dataclass
@@ -74,6 +75,7 @@ class Model:
                 run.row |= {"status": "SUCCESS", "finished_at": record["at"], "totals": record["totals"]}
             elif run.row is not None and type_ != "note":
                 run.row |= {"status": "SUSPENDED" if type_ == "run.suspended" else "RUNNING"}
+                run.row |= {"totals": record["totals"]} if type_ == "run.suspended" else {}
         return refusal or "kept"
 
     def rewrite(self, id_: str, epoch: int, seqs: list[int], records: list[Record]) -> str:
