@@ -92,6 +92,8 @@ async def _await(awaitable: Any) -> object:
 
 
 def _is_async(entry: Callable[..., object]) -> bool:
+    if isinstance(entry, types.FunctionType | types.MethodType):
+        return inspect.iscoroutinefunction(entry) or inspect.isasyncgenfunction(entry)
     call = getattr(entry, "__call__", None)  # noqa: B004 - the method of a callable object, not a test
     return any(
         inspect.iscoroutinefunction(candidate) or inspect.isasyncgenfunction(candidate) for candidate in (entry, call)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, cast
 
 from oao_harness.adapters.governed import is_governed
-from oao_harness.runtime.reach import attributes_of, function_of, names_of, references_of
+from oao_harness.runtime.reach import attributes_of, function_of, is_routine, names_of, references_of
 
 __all__ = ["reaches_governed"]
 
@@ -46,7 +45,7 @@ def _is_framework(value: object) -> bool:
 
 
 def _references(agent: object) -> Iterator[object]:
-    if inspect.isroutine(agent):
+    if is_routine(agent):
         yield from _named_in(agent)
         return
     yield from (value for _, value in attributes_of(agent))

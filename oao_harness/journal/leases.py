@@ -91,7 +91,7 @@ class Lease:
         ttl_s: See `take`.
     """
 
-    __slots__ = ("_gone", "_lock", "_on_lost", "_store", "epoch", "execution_id", "renewed", "ttl_s")
+    __slots__ = ("_gone", "_lock", "_on_lost", "_store", "epoch", "execution_id", "late_at", "renewed", "ttl_s")
 
     def __init__(
         self, store: Store, execution_id: str, epoch: int, on_lost: Callable[[str], None], ttl_s: float
@@ -102,6 +102,8 @@ class Lease:
         self.epoch = epoch
         self.renewed = time.perf_counter()
         """When it was renewed last; by a clock that no test moves."""
+        self.late_at = self.renewed + ttl_s
+        """From when on, by that clock, another process may have the run: this one was not heard of for so long."""
         self._on_lost = on_lost
         self._lock = threading.Lock()
         self._gone = False
@@ -115,20 +117,16 @@ class Lease:
             try:
                 self._store.renew(self.execution_id, self.epoch, self.ttl_s)
                 self.renewed = time.perf_counter()
+                self.late_at = self.renewed + self.ttl_s
             except FencedError as error:
                 lost = f"another process has taken the run over: {error}"
             except Exception as error:  # noqa: BLE001 - a store that is away may be back in time
                 _log.warning("run %s: its lease could not be renewed: %s", self.execution_id, error)
-                if self.is_late:
+                if time.perf_counter() > self.late_at:
                     lost = f"its lease lapsed, and the store cannot be reached: {error}"
         if lost:
             self._on_lost(lost)
         return not lost
-
-    @property
-    def is_late(self) -> bool:
-        """True where this process was not heard of for so long that another one may have the run."""
-        return time.perf_counter() - self.renewed > self.ttl_s
 
     def let_go(self) -> None:
         """Keep it no more; the record of the run's end ends it in the store."""
@@ -147,7 +145,7 @@ class _Keeper:
         """In a forked child: the runs are the parent's."""
         self._some = threading.Condition()
         self._leases: dict[int, Lease] = {}
-        self._rest_s = LEASE_S
+        self._rest_s = LEASE_S / 8
         """Seconds that the thread sleeps at most."""
         self._thread: threading.Thread | None = None
 
@@ -168,9 +166,11 @@ class _Keeper:
     def _work(self) -> None:
         while True:
             with self._some:
-                # No longer than that: a wait of years is refused, and would end this thread.
-                self._rest_s = min((lease.ttl_s / 8 for lease in self._leases.values()), default=LEASE_S)
-                self._rest_s = min(self._rest_s, LEASE_S)
+                # Where nothing is kept now it slows down by and by: runs that come one after the other must not each
+                # wake it. Never longer than a lease: a wait of years is refused, and would end this thread.
+                idle_s = 2 * self._rest_s
+                rest_s = min((lease.ttl_s / 8 for lease in self._leases.values()), default=idle_s)
+                self._rest_s = min(rest_s, LEASE_S)
                 self._some.wait(self._rest_s)
                 leases = list(self._leases.values())
             now = time.perf_counter()

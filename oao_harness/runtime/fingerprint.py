@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import operator
 import re
 import types
 import weakref
@@ -12,7 +13,7 @@ from typing import Final, cast
 
 from oao_harness.runtime.hashing import digest
 from oao_harness.runtime.parts import parts_of
-from oao_harness.runtime.reach import attributes_of, function_of, references_of
+from oao_harness.runtime.reach import attributes_of, function_of, is_routine, references_of
 from oao_hookspecs import Json
 
 __all__ = ["changes", "digest", "fingerprints", "version_of_policies"]
@@ -115,7 +116,7 @@ def _parts(item: object, *, anew: bool) -> dict[str, str]:
 
 def _stamp(item: object) -> object:
     """Return what tells cheaply that an object is not what it was: identities of what it refers to itself."""
-    function = function_of(item) if inspect.isroutine(item) else None
+    function = function_of(item) if is_routine(item) else None
     if function is None:
         return type(item), [id(value) for _, value in attributes_of(item)]
     return function.__code__, [id(value) for _, value in references_of(function)]
@@ -131,11 +132,25 @@ def version_of_policies(policies: Sequence[object]) -> str:
     for policy in policies:
         cls = type(policy)
         parts += [cls.__module__, cls.__qualname__]
-        parts += [_of_code(value.__code__) for value in vars(cls).values() if inspect.isfunction(value)]
+        parts += _of_methods(cls)
         if cls.__repr__ is not object.__repr__:
             parts.append(_ADDRESS.sub("", repr(policy)))
         parts += [f"{key}={_stable(value)}" for key, value in sorted(_plain(policy).items())]
     return digest(parts)
+
+
+_known_methods: Final[weakref.WeakKeyDictionary[type, tuple[list[types.CodeType], list[str]]]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def _of_methods(cls: type) -> list[str]:
+    codes = [value.__code__ for value in vars(cls).values() if type(value) is types.FunctionType]
+    known = _known_methods.get(cls)
+    # By identity, and of every run: the hash of a code object is computed from all of it each time.
+    if known is None or len(known[0]) != len(codes) or not all(map(operator.is_, known[0], codes)):
+        known = _known_methods[cls] = codes, [_of_code(code) for code in codes]
+    return known[1]
 
 
 def _plain(policy: object) -> dict[str, object]:
@@ -148,7 +163,7 @@ def _name(item: object) -> str:
 
 
 def _fingerprint(item: object) -> str:
-    if inspect.isroutine(item):
+    if is_routine(item):
         function = inspect.unwrap(getattr(item, "__func__", item))
         code = getattr(function, "__code__", None)
         return _of_code(code) if isinstance(code, types.CodeType) else digest([_name_of_builtin(function)])

@@ -50,6 +50,7 @@ __all__ = [
 
 # Two policies that undo each other's change would ask each other for ever.
 _MOST_ROUNDS: Final = 8
+_SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,9 @@ def _hook_of(call: Call) -> str:
 def is_unjudged(run: Run, call: Call) -> bool:
     """Return True where no policy of the run, or of one that it is nested in, cares for calls of this kind."""
     hook = _hook_of(call)
-    return not run.hooks.heard(hook) and all(not outer.hooks.heard(hook) for outer in run.lineage[1:])
+    if len(run.lineage) == 1:
+        return not run.hooks.heard(hook)
+    return not any(member.hooks.heard(hook) for member in run.lineage)
 
 
 def judge_call(run: Run, call: Call, unique: str) -> Steps[Judgement]:
@@ -214,7 +217,7 @@ def require_unchanged(call: Call, again: Callable[[], Call]) -> None:
     Raises:
         PolicyViolation: They differ.
     """
-    if all(isinstance(item, str | int | float) or item is None for item in call.request.values()):
+    if _SCALARS.issuperset(map(type, call.request.values())):
         return
     # Not by plain equality: for that, 1 and True are the same.
     if not alike(call.request, again().request):

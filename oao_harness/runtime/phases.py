@@ -188,13 +188,19 @@ def review(run: Run, ending: Ending | None, adapter: Adapter | None) -> Steps[Ex
     if error is None and ending is not None:
         report.keep_result(ending.result)
     yield from _finished(run, report.status, report.error, report.final_output)
+    return _as_written(run, report)
+
+
+def _as_written(run: Run, report: ExecutionReport) -> ExecutionReport:
+    """Return a report after the last record was written, with what came of that."""
     late: dict[str, object] = {}
     if run.unwritten is not None and report.error is None:
         # A success that the journal does not hold is none.
         late = {"status": "FAILED", "error": _halt_text(run.unwritten), "final_output": None}
         report.keep_result(None)
-    late |= {"state_history": list(run.lifecycle.history), "ungoverned": list(run.ungoverned)}
-    return report.model_copy(update=late)
+    if report.ungoverned != run.ungoverned:
+        late["ungoverned"] = list(run.ungoverned)
+    return report.model_copy(update=late) if late else report
 
 
 def _suspended(run: Run) -> ExecutionReport:
@@ -322,4 +328,7 @@ def _describe(policy: object) -> str:
 def _limits_to_json(limits: Limits) -> Mapping[str, Json]:
     fields: dict[str, object] = {key: getattr(limits, key) for key in Limits.__slots__}
     said = {key: value for key, value in fields.items() if value is not None and value is not False and value != {}}
-    return cast("dict[str, Json]", as_json(said))
+    return {
+        key: value if isinstance(value, int) and value.bit_length() < 64 else as_json(value)
+        for key, value in said.items()
+    }

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import types
-from collections.abc import Hashable, Iterable, Iterator
-from typing import Any, Final, cast
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from typing import Any, Final, TypeGuard, cast
 
-__all__ = ["TOOL_MARK", "attributes_of", "function_of", "items_of", "names_of", "references_of"]
+__all__ = ["TOOL_MARK", "attributes_of", "function_of", "is_routine", "items_of", "names_of", "references_of"]
 
 TOOL_MARK: Final = "__oao_tool__"
 """Attribute of a governed function: the name of the tool that it is."""
@@ -21,6 +22,12 @@ def names_of(code: types.CodeType) -> tuple[str, ...]:
     """Return the global and attribute names that some code uses, with those of the functions inside of it."""
     inner = [name for constant in code.co_consts if isinstance(constant, types.CodeType) for name in names_of(constant)]
     return tuple(dict.fromkeys((*code.co_names, *inner)))
+
+
+def is_routine(value: object) -> TypeGuard[Callable[..., object]]:
+    """Return True for a function, a method or a builtin of either kind."""
+    # On the path of every run: most agents are objects that cannot be called, and `inspect` asks them five questions.
+    return callable(value) and inspect.isroutine(value)
 
 
 def function_of(routine: object) -> types.FunctionType | None:

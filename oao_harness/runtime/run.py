@@ -10,7 +10,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from oao_harness.errors import FencedError, OaoError, PolicyViolation, RunHalted, RunSuspended
 from oao_harness.journal.codec import error_line
@@ -48,6 +49,7 @@ __all__ = ["Run", "interruption"]
 
 T = TypeVar("T")
 
+_UNLIMITED: Final = Limits()
 # How long an agent may take to unwind by itself after a halt, before its task is cancelled.
 _GRACE_S = 0.05
 
@@ -133,7 +135,7 @@ class Run:
         self.parent = parent
         self.principal: Principal | None = principal or (parent.principal if parent is not None else None)
         self.lineage: tuple[Run, ...] = (self, *(parent.lineage if parent is not None else ()))
-        self.budget = Budget(Limits())
+        self.budget = Budget(_UNLIMITED)
         self.questions = Questions()
         self.origin: dict[str, Json] = {}
         """Where the agent and the policy can be found again, for who resumes the run in another process."""
@@ -373,7 +375,7 @@ class Run:
                 raise run.halted
             if run.deadline is not None and run.clock.monotonic() > run.deadline:
                 run.time_out()
-            if run.lease is not None and run.lease.is_late:
+            if run.lease is not None and perf_counter() > run.lease.late_at:
                 # Frozen, or its store is away: what it is about to do, another process may have done meanwhile.
                 run.lease.renew()
             if run.closed:

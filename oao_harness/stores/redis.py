@@ -160,7 +160,7 @@ class RedisStore:
             if records:
                 self._doubts[execution_id] = _Doubt(epoch, first, previous)
             raise
-        if answer[0] != b"ok":
+        if answer != 1:
             raise _refused(execution_id, epoch, first, answer)
         if records and not (says is not None and says.ends_lease):
             self._remember(execution_id, epoch, first + len(lines) - 1, hashed)
@@ -181,11 +181,11 @@ class RedisStore:
 
     def _hash_before(self, execution_id: str, first: int) -> str | None:
         """Return the hash of the record before one, None where that is not the last one."""
-        count, hashed = self._client.ask(lambda: self._client.redis.hmget(self._run(execution_id), "count", "hash"))
+        count, hashed = self._client.command("HMGET", self._run(execution_id), "count", "hash")
         return hashed.decode() if count is not None and int(count) == first - 1 else None
 
     def _refusal(self, execution_id: str, epoch: int, record: Record) -> StoreError:
-        found, count = self._client.ask(lambda: self._client.redis.hmget(self._run(execution_id), "epoch", "count"))
+        found, count = self._client.command("HMGET", self._run(execution_id), "epoch", "count")
         if found is None or int(found) != epoch:
             return fenced(execution_id, epoch)
         return gap(execution_id, record["seq"], int(count))
@@ -198,12 +198,12 @@ class RedisStore:
 
     def read(self, execution_id: str) -> Iterator[Record]:
         """Yield the records of a run in order; those that it has when the reading begins."""
-        server, run, log = self._client.redis, self._run(execution_id), self._log(execution_id)
-        count, seq = int(self._client.ask(lambda: server.hget(run, "count")) or 0), 0
+        run, log = self._run(execution_id), self._log(execution_id)
+        count, seq = int(self._client.command("HGET", run, "count") or 0), 0
         while seq < count:
             end = min(seq + _PAGE, count) - 1
             page = self._page(log, seq, end)
-            if not page and not self._client.ask(lambda: server.exists(run)):
+            if not page and not self._client.command("EXISTS", run):
                 raise deleted_meanwhile(execution_id)
             for body in page or [b""]:
                 seq += 1
@@ -216,7 +216,7 @@ class RedisStore:
                 yield cast("Record", record)
 
     def _page(self, log: bytes, start: int, end: int) -> list[bytes]:
-        return cast("list[bytes]", self._client.ask(lambda: self._client.redis.lrange(log, start, end)))
+        return cast("list[bytes]", self._client.command("LRANGE", log, start, end))
 
     def runs(self, limit: int | None = 100, *, offset: int = 0, query: RunQuery | None = None) -> Sequence[RunSummary]:
         """Return the newest runs first; see `Store.runs`.

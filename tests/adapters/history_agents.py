@@ -1,9 +1,16 @@
-"""A graph with a checkpointer whose process may be killed: run as a script by the tests of LangGraph's history."""
+"""A graph with a checkpointer whose process may be killed: run as a script by the tests of LangGraph's history.
+
+    python -m tests.adapters.history_agents MODE FOLDER:WHAT...
+
+Each WHAT happens in a process of its own, forked before anything was opened: LangGraph is imported once. What became of
+it is `FOLDER/WHAT.json`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import multiprocessing
 import operator
 import os
 import signal
@@ -98,8 +105,25 @@ async def go(folder: Path, what: str, mode: str) -> None:
             config = {"configurable": {"thread_id": "r"}} if mode == "own" else CONFIG
             state = graph.get_state(config).values if saver is not None else None
         connection.close()
-        print(json.dumps({"report": report.model_dump(mode="json"), "state": state}))
+        said = {"report": report.model_dump(mode="json"), "state": state}
+        (folder / f"{what}.said").write_text(json.dumps(said))
+
+
+def step(folder: Path, what: str, mode: str) -> None:
+    """Do one thing in a process of its own, and write how that ended, with the effects so far."""
+    context = multiprocessing.get_context("fork")
+    process = context.Process(target=lambda: asyncio.run(go(folder, what, mode)))
+    process.start()
+    process.join(60)
+    said, effects = folder / f"{what}.said", folder / "effects"
+    found = {
+        "exitcode": process.exitcode,
+        "effects": effects.read_text().splitlines() if effects.exists() else [],
+        "said": json.loads(said.read_text()) if said.exists() else None,
+    }
+    (folder / f"{what}.json").write_text(json.dumps(found))
 
 
 if __name__ == "__main__":
-    asyncio.run(go(Path(sys.argv[1]), sys.argv[2], sys.argv[3]))
+    for place, _, what_ in (argument.rpartition(":") for argument in sys.argv[2:]):
+        step(Path(place), what_, sys.argv[1])

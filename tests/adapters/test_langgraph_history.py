@@ -23,10 +23,11 @@ ROOT = Path(__file__).parent.parent.parent
 CONFIG: Any = {"configurable": {"thread_id": "t"}}
 
 
-def script(folder: Path, what: str, mode: str) -> subprocess.CompletedProcess[str]:
+def script(mode: str, *steps: tuple[Path, str]) -> list[dict[str, Any]]:
+    """Do things in folders, each in a process of its own, and return what became of them."""
     path = os.pathsep.join([str(ROOT), str(ROOT / "hookspecs")])
-    return subprocess.run(
-        [sys.executable, "-m", "tests.adapters.history_agents", str(folder), what, mode],
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.adapters.history_agents", mode, *(f"{folder}:{what}" for folder, what in steps)],
         capture_output=True,
         text=True,
         timeout=120,
@@ -34,6 +35,9 @@ def script(folder: Path, what: str, mode: str) -> subprocess.CompletedProcess[st
         env={**os.environ, "PYTHONPATH": path},
         check=False,
     )
+    found = [json.loads((folder / f"{what}.json").read_text()) for folder, what in steps]
+    assert [one["exitcode"] for one in found if one["exitcode"] not in {0, -signal.SIGKILL}] == [], done.stderr
+    return found
 
 
 @pytest.mark.parametrize(
@@ -41,28 +45,24 @@ def script(folder: Path, what: str, mode: str) -> subprocess.CompletedProcess[st
 )
 def test_a_killed_run_goes_on_where_its_graph_began(tmp_path: Path, mode: str, earlier: bool) -> None:
     """With any checkpointer, with earlier turns in the thread or none: each effect once, and the same end."""
-    if earlier:
-        assert script(tmp_path, "before", mode).returncode == 0
-    before = (tmp_path / "effects").read_text().splitlines() if earlier else []
-    killed = script(tmp_path, "run", mode)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    resumed = script(tmp_path, "resume", mode)
-    assert resumed.returncode == 0, resumed.stderr
-    found = json.loads(resumed.stdout.splitlines()[-1])
-    report = found["report"]
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    turns = ["before"] if earlier else []
+    steps = [(tmp_path, what) for what in (*turns, "run", "resume")] + [(whole, what) for what in (*turns, "whole")]
+    done = dict(zip(steps, script(mode, *steps), strict=True))
+    killed, resumed, uninterrupted = done[tmp_path, "run"], done[tmp_path, "resume"], done[whole, "whole"]
+    assert [one["exitcode"] for one in done.values() if one is not killed] == [0] * (len(done) - 1)
+    assert killed["exitcode"] == -signal.SIGKILL
+    report = resumed["said"]["report"]
     assert (report["status"], report["error"]) == ("SUCCESS", None)
-    effects = (tmp_path / "effects").read_text().splitlines()[len(before) :]
+    before = done[tmp_path, "before"]["effects"] if earlier else []
+    effects = resumed["effects"][len(before) :]
     count = ["count"] if mode == "nested" else []
     assert [line.partition(" ")[0] for line in effects] == [*count, "first", "think", "second", "third"]
     assert report["tool_calls"] == 3 + len(count)
-    whole = tmp_path / "whole"
-    whole.mkdir()
-    if earlier:
-        script(whole, "before", mode)
-    uninterrupted = json.loads(script(whole, "whole", mode).stdout.splitlines()[-1])
-    assert report["final_output"] == uninterrupted["report"]["final_output"]
-    assert found["state"] == uninterrupted["state"]
-    assert (found["state"] is None) == (mode == "none")
+    assert report["final_output"] == uninterrupted["said"]["report"]["final_output"]
+    assert resumed["said"]["state"] == uninterrupted["said"]["state"]
+    assert (resumed["said"]["state"] is None) == (mode == "none")
 
 
 # Inside of one open run

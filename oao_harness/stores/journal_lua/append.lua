@@ -8,7 +8,7 @@ end
 local count, seq, added = tonumber(run[2]), tonumber(ARGV[5]), #ARGV - 5
 if count ~= seq - 1 then
   if ARGV[2] == '1' and count == seq - 1 + added and run[3] == ARGV[4] then
-    return {'ok'}
+    return 1
   end
   return {'gap', run[2]}
 end
@@ -19,4 +19,4 @@ for i = 6, #ARGV, 1000 do
   redis.call('RPUSH', KEYS[2], unpack(ARGV, i, math.min(i + 999, #ARGV)))
 end
 redis.call('HSET', KEYS[1], 'count', string.format('%d', count + added), 'hash', ARGV[4])
-return {'ok'}
+return 1

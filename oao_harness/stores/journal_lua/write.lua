@@ -20,7 +20,7 @@ local count, added = tonumber(run[2]), #ARGV - first
 local seq = tonumber(ARGV[first])
 if added > 0 and count ~= seq - 1 then
   if again == '1' and count == seq - 1 + added and run[3] == after_ then
-    return {'ok'}
+    return 1
   end
   return {'gap', run[2]}
 end
@@ -50,7 +50,7 @@ if added > 0 then
   redis.call('HSET', KEYS[1], 'count', string.format('%d', count + added), 'hash', after_)
 end
 if told == '' then
-  return {'ok'}
+  return 1
 end
 
 if ends_lease == '1' then
@@ -64,7 +64,7 @@ end
 if told == 'begun' then
   redis.call('HDEL', KEYS[1], 'finished', 'totals', 'parent', 'forked')
 elseif not run[4] then
-  return {'ok'}
+  return 1
 end
 redis.call('HSET', KEYS[1], unpack(ARGV, row, replaced - 1))
 local member = ordinal .. ':' .. id
@@ -82,4 +82,4 @@ elseif finished == '1' and keep > 0 then
   redis.call('PEXPIREAT', KEYS[2], gone)
   forget_epoch(KEYS[5], epoch)
 end
-return {'ok'}
+return 1
