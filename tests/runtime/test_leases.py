@@ -101,6 +101,7 @@ def test_the_lease_of_a_dead_process_holds_nobody_up(tmp_path: Path, reaped: boo
         "a plugin of somebody's",
         "",
     ],
+    ids=["another host", "odd name", "other words", "nobody"],
 )
 def test_of_other_owners_nobody_knows(store: Store, owner: str) -> None:
     """Their leases hold until they lapse."""
