@@ -43,6 +43,7 @@ class Resumption(Matcher):
         self.doubts = doubts_of(records)
         """Calls that a person must decide about first."""
         self._repeatable = repeatable(records)
+        self._numbered = {event.n: event for event in self._events}
         self._swapped: dict[str, set[str]] = {}
         for record in records:
             if record["type"] == "call" and "given_name" in record:
@@ -88,6 +89,16 @@ class Resumption(Matcher):
     def _is_of(self, nested: str, agent: str, task: Json) -> bool:
         first = next(iter(self._read(nested)), None)
         return first is not None and first.get("agent") == agent and alike(first.get("task"), task)
+
+    def is_ahead(self, number: int) -> bool:
+        """Return True where a call that had ended before a served one was not asked for yet.
+
+        Args:
+            number: Of the served event.
+        """
+        with self._lock:
+            event = self._numbered.get(number)
+            return event is not None and self._runs[event.run].reach() < event.end
 
     def swapped(self, call: Call) -> Sequence[str]:
         """Return the names of the models that were asked in place of the one that a call is for."""

@@ -182,6 +182,7 @@ async def take_turn_async(ticket: Ticket) -> None:
     """
     playback, event = ticket.run.playback, ticket.event
     if playback is None or event is None:
+        await _end_in_order(ticket)
         return
     if playback.ahead_of(event) is not None:
         playback.queue(event)
@@ -191,6 +192,16 @@ async def take_turn_async(ticket: Ticket) -> None:
         until = time.monotonic() + _duration_s(ticket) + _LONGEST_S
         while time.monotonic() < until:
             await _rest(_REST_S)
+
+
+async def _end_in_order(ticket: Ticket) -> None:
+    """Let what had ended before a served call of a resumed run be asked for first: sync code cannot wait in a loop."""
+    resumption, event = ticket.run.resumption, ticket.served.event if ticket.served is not None else None
+    if resumption is None or event is None:
+        return
+    arrivals = Arrivals(ticket.run)
+    while arrivals.may_come and resumption.is_ahead(event):
+        await arrivals.wait_async()
 
 
 async def _queue(playback: Playback, event: int) -> None:
