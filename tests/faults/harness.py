@@ -9,6 +9,7 @@ import random
 import signal
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -23,7 +24,7 @@ __all__ = ["PERSON", "Bench", "Tally", "kill_and_resume"]
 PERSON: Final = Principal(id="person")
 # Its processes are forked from a server that has imported oao: a fresh interpreter each time would take minutes.
 _CONTEXT: Final = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["tests.faults.program", "oao_harness.stores.sqlite"])
+_CONTEXT.set_forkserver_preload(["tests.faults.program", "oao_harness.stores.sqlite", "oao_harness.stores.redis"])
 _LONGEST_S: Final = 60.0
 
 
@@ -183,8 +184,9 @@ def kill_and_resume(
             left = max(0.35, 1 - len(bench.effects()) / CALLS)
             time.sleep(moments.uniform(0, takes_s * left))
             if process.is_alive():
-                os.kill(cast("int", process.pid), how)
-                tally.faults += 1
+                with suppress(ProcessLookupError):  # it ended by itself meanwhile
+                    os.kill(cast("int", process.pid), how)
+                    tally.faults += 1
             if bench.said(process).get("status") == "SUSPENDED":
                 tally.in_doubt += bench.resolve()
         bench.count(tally, bench.go_on(tally, **more))
