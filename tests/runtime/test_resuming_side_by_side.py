@@ -93,7 +93,10 @@ def test_calls_that_raced_may_come_in_any_order_again(store: Store, agent: Any, 
     assert Orchestrator(store=whole).run(agent, "t", execution_id="r").status == "SUCCESS"
     records = list(whole.read("r"))
     third = next(index for index, one in enumerate(records) if one["type"] == "call" and one["n"] == 3)
-    missing = RAN[2]
+    ended = {one["n"] for one in records[:third] if one["type"] == "outcome"}
+    # Two of them, unless the machine was busy with something else.
+    asked = {one["n"]: list(one["req"].values()) for one in records if one["type"] == "call"}  # type: ignore[union-attr]
+    missing = [asked[n] for n in asked if n not in ended]
     keep(store, "r", records[:third])
     RAN.clear()
     ORDER[:] = order
@@ -101,7 +104,7 @@ def test_calls_that_raced_may_come_in_any_order_again(store: Store, agent: Any, 
     report = Orchestrator(store=store).resume("r", agent)
 
     assert (report.status, report.error, report.tool_calls) == ("SUCCESS", None, 3)
-    assert [missing] == RAN
+    assert sorted(missing) == sorted(RAN)  # type: ignore[type-var]
 
 
 @pytest.mark.parametrize("agent", [nested_in_threads, nested_in_tasks])
