@@ -11,10 +11,11 @@ import click
 
 from oao_harness.cli.console import console
 from oao_harness.cli.loading import import_policies, load_agent, prefer_working_folder
+from oao_harness.cli.origins import agent_of, policies_of
 from oao_harness.cli.outcome import end_with
 from oao_harness.cli.progress import Progress
 from oao_harness.cli.stores import find_outer_run, kept, open_store, store_option, store_url
-from oao_harness.cli.timeline import Timeline, mapping, text
+from oao_harness.cli.timeline import Timeline, text
 from oao_harness.errors import UsageError
 from oao_harness.journal.branching import Edit, where_it_ended
 from oao_harness.runtime.orchestrator import Orchestrator
@@ -83,12 +84,7 @@ def command(
         )
     first = where_it_ended(records) if at is None else at
     started = records[0]
-    origin = mapping(started, "origin")
-    where = agent or text(origin, "agent")
-    if not where:
-        raise UsageError(f"the journal does not say where the agent is; write: oao fork {id} module:agent")
-    named = origin.get("policy")
-    names = list(policies) or [str(name) for name in (named if isinstance(named, list) else [])]
+    where, names = agent_of(started, agent, f"oao fork {id}"), policies_of(started, policies)
     prefer_working_folder()
     on = console()
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext(), Progress(on) as progress:

@@ -14,11 +14,12 @@ from rich.text import Text
 
 from oao_harness.cli.console import console
 from oao_harness.cli.loading import import_policies, load_agent, prefer_working_folder
+from oao_harness.cli.origins import agent_of, policies_of
 from oao_harness.cli.outcome import end_with
 from oao_harness.cli.progress import Progress
 from oao_harness.cli.recorded import is_file_name, shown
 from oao_harness.cli.stores import find_outer_run, kept, open_store, store_option
-from oao_harness.cli.timeline import Timeline, mapping, text
+from oao_harness.cli.timeline import Timeline, text
 from oao_harness.errors import RecordingError, UsageError
 from oao_harness.journal.nesting import tape_of
 from oao_harness.journal.places import module_of, root_of
@@ -79,14 +80,7 @@ def command(
         names = list(policies) or _project_policies()
     else:
         started, recording = _stored(store, what)
-        origin = mapping(started, "origin")
-        agent = agent or text(origin, "agent")
-        if not agent:
-            raise UsageError(
-                f"the journal does not say where the agent is; write: oao replay {what} --agent module:agent"
-            )
-        named = origin.get("policy")
-        names = list(policies) or [str(name) for name in (named if isinstance(named, list) else [])]
+        agent, names = agent_of(started, agent, f"oao replay {what} --agent"), policies_of(started, policies)
         asked = decode_task(started, task)
     prefer_working_folder()
     on = console()

@@ -175,7 +175,7 @@ def test_recordings_and_printed_journals(oao: Oao, agents: str, files: Path) -> 
     ]
     assert [(one["runs"], one["calls"]) for one in found] == [(1, found[0]["calls"])] * 4
     assert all(one["changes"] == found[0]["changes"] for one in found)
-    assert "the task is not recorded: rules that read it judge without" in found[1]["notes"]
+    assert "the task is not recorded: rules that read it judge without" not in found[1]["notes"]
 
 
 def test_errors_of_a_policy_are_counted_and_said(oao: Oao, files: Path, write: Any) -> None:
