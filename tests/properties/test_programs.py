@@ -13,7 +13,7 @@ from dataclasses import replace
 from random import Random
 
 import pytest
-from hypothesis import HealthCheck, find, given, note, settings
+from hypothesis import HealthCheck, assume, find, given, note, settings
 from hypothesis import strategies as st
 
 from oao_harness import SharedBudget
@@ -21,6 +21,7 @@ from oao_hookspecs import CallDecided, CallFinished, Deny, Limits, ToolCall, hoo
 from pytest_oao.testing import CallModel, CallTool, Program, Rules, Swallow, Trial, run_program
 from pytest_oao.testing.program_rules import breaches
 from pytest_oao.testing.program_strategies import limits, policies, programs
+from pytest_oao.testing.programs import Nested
 from tests.properties import checks
 
 _EXAMPLES = int(os.environ.get("OAO_EXAMPLES", "50"))
@@ -189,6 +190,9 @@ def test_a_replay_runs_nothing_and_ends_the_same(is_async: bool, program: Progra
     live = run_program(program, rules, is_async=is_async)
     if live.report.status == "SUSPENDED":
         return
+    # What a model proposed inside of a served tool is not known any more: a batch refused there is not refused again.
+    is_inside = any(isinstance(op, Nested) for op in program.ops)
+    assume(not (is_inside and " tool calls at once " in (live.report.error or "")))
     replayed = live.replay()
     note(f"{program!r}\nunder {rules!r}\n{live.report.error} -- {replayed.report.error}")
     assert replayed.executed == []
