@@ -44,6 +44,7 @@ from oao_hookspecs.interfaces import (
     Store,
 )
 from oao_hookspecs.journals import chained, digest_of, line_of, link, without_hash
+from oao_hookspecs.schedulers import Handler, Job, Later, Priority, QueueStats, Scheduler, WorkerSeen
 
 __all__ = [
     "PROJECT",
@@ -67,7 +68,10 @@ __all__ = [
     "Effect",
     "ErrorInfo",
     "Event",
+    "Handler",
+    "Job",
     "Json",
+    "Later",
     "Ledger",
     "Limits",
     "ModelCall",
@@ -75,7 +79,9 @@ __all__ = [
     "Outcome",
     "Price",
     "Principal",
+    "Priority",
     "ProposedCall",
+    "QueueStats",
     "Record",
     "Refusal",
     "Reject",
@@ -85,6 +91,7 @@ __all__ = [
     "RunStarted",
     "RunSummary",
     "RunView",
+    "Scheduler",
     "StateEntered",
     "StepStarted",
     "Store",
@@ -92,6 +99,7 @@ __all__ = [
     "ToolTraits",
     "Usage",
     "ViolationFound",
+    "WorkerSeen",
     "chained",
     "combine",
     "digest_of",

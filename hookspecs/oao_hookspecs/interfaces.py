@@ -108,7 +108,8 @@ class RunSummary:
     execution_id: str
     agent_name: str
     status: str
-    """RUNNING, SUSPENDED, SUCCESS or FAILED."""
+    """QUEUED (waits for a worker, or to be tried again), RUNNING, SUSPENDED (waits for a person), DEAD (a dead letter:
+    it ended too many workers), SUCCESS or FAILED."""
     started_at: float
     """Unix seconds."""
     finished_at: float | None = None
@@ -164,8 +165,8 @@ class Store(Protocol):
             execution_id: The run.
             owner: Who claims it, for who is refused meanwhile.
             ttl_s: Seconds for which nobody else gets it, unless renewed; 0 for no lease at all. A record
-                `run.finished` or `run.suspended` ends the lease. Time is the store's own: a clock that jumps makes a
-                lease longer or shorter, never two writers.
+                `run.finished`, `run.suspended` or `run.queued` ends the lease. Time is the store's own: a clock that
+                jumps makes a lease longer or shorter, never two writers.
             over: Epoch of a holder that is known to be dead: its lease does not count.
 
         Returns:

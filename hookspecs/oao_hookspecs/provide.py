@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from oao_hookspecs.calls import ModelCall, ToolTraits
     from oao_hookspecs.decisions import Limits, Price
     from oao_hookspecs.interfaces import Adapter, Ledger, RunView, Store
+    from oao_hookspecs.schedulers import Scheduler
 
 
 @hookspec
@@ -113,6 +114,31 @@ def oao_open_ledger(url: str) -> Ledger | None:
     """Open the ledger that a URL names, for example `memory:team`, `sqlite:.oao/oao.db` or `redis://host:6379/0`.
 
     Called once per budget that is given a URL. The first answer that is not None is used.
+
+    Args:
+        url: What the user wrote: `scheme:rest`.
+
+    Mode: provide.
+    """
+
+
+@hookspec
+def oao_agents() -> Mapping[str, Callable[[], object]]:
+    """Offer agents by name, for workers and servers: a job names one of these, never code.
+
+    Called once per registry of agents. Each value returns the agent, or makes it; it is called once per process. A
+    name that two plugins offer is an error.
+
+    Mode: provide.
+    """
+    return {}
+
+
+@hookspec(firstresult=True)
+def oao_open_scheduler(url: str) -> Scheduler | None:
+    """Open the scheduler that a URL names, for example `local:` or `redis://host:6379/0`.
+
+    Called once per URL. The first answer that is not None is used.
 
     Args:
         url: What the user wrote: `scheme:rest`.

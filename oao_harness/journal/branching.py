@@ -21,7 +21,7 @@ from oao_hookspecs import Clock, Json, Record, Store, without_hash
 __all__ = ["Edit", "branch", "new_id", "where_it_ended"]
 
 _OF_CALLS: Final = frozenset({"call", "outcome", "resolved", "again", "retry", "child"})
-_LEFT_BEHIND: Final = frozenset({"run.finished", "run.suspended", "violation", "redaction"})
+_LEFT_BEHIND: Final = frozenset({"run.finished", "run.suspended", "run.queued", "violation", "redaction"})
 
 
 def new_id() -> str:
@@ -76,7 +76,9 @@ def branch(
     forked: dict[str, Json] = {"run": execution_id, "at": at}
     forked |= {"edited": True} if edit is not None else {}
     forked |= {"model": model} if model is not None else {}
-    copy.write(new, [{**beginning[0], "at": clock.time(), "forked": forked}, *beginning[1:]])
+    # It waits for no worker: whoever forks it goes on with it.
+    first = {key: value for key, value in beginning[0].items() if key != "job"}
+    copy.write(new, [{**first, "at": clock.time(), "forked": forked}, *beginning[1:]])
     return new
 
 

@@ -1,9 +1,10 @@
 """Journal records: what each type holds, and how calls and outcomes become JSON. Pure, version 1.
 
 ```text
-run.started    execution_id, agent, task [, input, principal, origin, parent, parent_call, forked]
-plan           adapter, policy, limits, fingerprints, oao
-child          execution_id [, n]
+run.started    execution_id, agent, task [, input, principal, origin, parent, parent_call, node, forked, job]
+plan           adapter, policy, limits, fingerprints, oao [, waited_s]
+child          execution_id [, n, node]
+node           node, status [, execution_id, reason, result]
 state          state
 step           index, name
 call           n, kind, name, req, decision
@@ -13,7 +14,8 @@ retry          n, attempt, delay_s, error
 outcome        n, res | error, duration_s [, usage, batch, attempts, replayed, event, late, abandoned, edited]
 approval.*     see `questions`
 resolved       n, landed, by [, note, res]
-run.suspended  reason, approvals, totals [, inside, in_doubt]
+run.suspended  reason, approvals, totals [, inside, in_doubt, dead]
+run.queued     reason, not_before [, attempt, again, totals, by]
 run.resumed    agent, adapter, policy, limits, fingerprints, oao
 checkpoint     thread, checkpoint [, n, ns, done]
 http           h, name, req [, parent]
@@ -38,7 +40,11 @@ digests of the agent, of its `parts` by name, of its `tools` and of the `policy`
 LangGraph a graph began, inside of call `n`; None: at nothing. `usage` is `{"in": ..., "out": ..., "estimated": ...}` in
 tokens. `redaction` says which records somebody replaced, `[{"seq": ..., "digest": ...}]` with the digest of what stands
 there now; it may follow the end of a run. Each of these has as `redacted` the digest of what stood there when it was
-written. Every record also has `v`, `seq`, `type` and `at` (Unix seconds), and in its store a `hash`.
+written. `job` is what a queued run asks of workers, `waited_s` how long it waited for the first one; `run.queued` says
+that it waits again, from when on (Unix seconds), and which failed calls are then made again. `dead` says that it waits
+no more: too many workers ended with it. `node` is the name of a part of a run; a record `node` says what became of
+one: its `execution_id` where it ran, its `result` where somebody put one there. Every record also has `v`, `seq`,
+`type` and `at` (Unix seconds), and in its store a `hash`.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class Resumption(Matcher):
     def __init__(self, records: Sequence[Record], read: Callable[[str], Sequence[Record]]) -> None:
         self._read = read
         self.last_number = max((cast("int", one["n"]) for one in records if one["type"] == "call"), default=0)
-        records = _without_abandoned(records)
+        records = _without_failures(_without_abandoned(records))
         # Exactly: a call that a new id sets apart from a recorded one is another effect.
         made = Recording.from_records(records)
         calls = tuple(event for event in made.events if event.kind != HTTP)
@@ -197,6 +197,18 @@ def _without_abandoned(records: Sequence[Record]) -> list[Record]:
     """Return the records without the calls that were allowed and then never made: they are made anew."""
     never_made = {cast("int", one["n"]) for one in records if one["type"] == "outcome" and one.get("abandoned")}
     return [one for one in records if one["type"] not in {"call", "outcome"} or one["n"] not in never_made]
+
+
+def _without_failures(records: Sequence[Record]) -> list[Record]:
+    """Return the records without the outcomes for which the run is tried again: those calls are made once more."""
+    again: set[tuple[int, int]] = set()
+    last: dict[int, int] = {}
+    for record in records:
+        if record["type"] == "outcome":
+            last[cast("int", record["n"])] = cast("int", record["seq"])
+        elif record["type"] == "run.queued":
+            again.update((n, last[n]) for n in cast("Sequence[int]", record.get("again") or ()) if n in last)
+    return [one for one in records if one["type"] != "outcome" or (one["n"], one["seq"]) not in again]
 
 
 def _ended_before_the_break(records: Sequence[Record]) -> set[int]:

@@ -21,6 +21,8 @@ from oao_harness.runtime.workers import submit
 
 __all__ = ["Ending", "execute", "execute_async"]
 
+# How long an agent may take to unwind by itself after a halt, before its task is cancelled.
+_GRACE_S: Final = 0.05
 # How long a halted agent may take to unwind before the run is reported without it.
 _UNWIND_S: Final = 0.5
 # The same after a cancellation at the deadline: the report must not come much later than the limit.
@@ -124,7 +126,7 @@ async def execute_async(run: Run, body: Callable[[], Awaitable[object]], *, is_s
     task: asyncio.Task[None] = asyncio.create_task(
         _in_thread(run, body, ending) if is_sync else _in_task(run, body, ending)
     )
-    gave_up = run.root(task, _UNWIND_S)
+    gave_up = _cancel_when_halted(run, task)
     left_s = None if run.deadline is None else max(0.0, run.deadline - run.clock.monotonic())
     try:
         await asyncio.wait({task, gave_up}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
@@ -142,6 +144,32 @@ async def execute_async(run: Run, body: Callable[[], Awaitable[object]], *, is_s
         gave_up.cancel()
         task.add_done_callback(_retrieve)
     return ending
+
+
+def _cancel_when_halted(run: Run, task: asyncio.Task[None]) -> asyncio.Future[None]:
+    """Cancel the agent's task when the run is halted: it frees what swallowed the halt or waits for ever.
+
+    Returns:
+        A future that is done when the run was halted and the task did not end in time after that.
+    """
+    loop = task.get_loop()
+    gave_up: asyncio.Future[None] = loop.create_future()
+
+    def give_up() -> None:
+        if not gave_up.done():
+            gave_up.set_result(None)
+
+    def cancel() -> None:
+        if not task.done():
+            task.cancel("oao: the run is halted")
+            loop.call_later(_UNWIND_S, give_up)
+
+    def halted() -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(loop.call_later, _GRACE_S, cancel)
+
+    run.on_halt(halted)
+    return gave_up
 
 
 def _is_interrupted() -> bool:

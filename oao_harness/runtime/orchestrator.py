@@ -12,31 +12,25 @@ from pathlib import Path
 from typing import Any, cast
 
 from oao_harness.errors import ConfigError, RunHalted
-from oao_harness.journal.branching import Edit, branch, new_id
-from oao_harness.journal.doubts import doubts_of, is_said, is_suspended
-from oao_harness.journal.leases import LEASE_S, take
+from oao_harness.journal.branching import Edit, branch
+from oao_harness.journal.leases import LEASE_S
 from oao_harness.journal.playback import Playback
-from oao_harness.journal.questions import Questions, principal_from_json
 from oao_harness.journal.recording import Recording
 from oao_harness.journal.wire_replay import replay_of
-from oao_harness.journal.writer import Tap, Writer
 from oao_harness.plugins.manager import hook_names, make_manager, undecided
-from oao_harness.runtime import context, phases
+from oao_harness.runtime import phases
 from oao_harness.runtime.approvals import Approver, CallbackApprover
-from oao_harness.runtime.budget import Budget
 from oao_harness.runtime.catalog import Catalog
 from oao_harness.runtime.clock import SystemClock
 from oao_harness.runtime.dispatch import Hooks, Steps, drive, drive_async
 from oao_harness.runtime.drivers import adapter_for
 from oao_harness.runtime.execute import Ending, execute, execute_async
-from oao_harness.runtime.fingerprint import version_of_policies
 from oao_harness.runtime.inbox import Inbox
 from oao_harness.runtime.leaves import install_when_imported
 from oao_harness.runtime.limits import NamedLimits
-from oao_harness.runtime.nesting import call_of, open_parent, wait_for_siblings, wait_for_siblings_async
-from oao_harness.runtime.plain import as_json
+from oao_harness.runtime.nesting import wait_for_siblings, wait_for_siblings_async
+from oao_harness.runtime.opening import Opener, Place
 from oao_harness.runtime.report import ExecutionReport
-from oao_harness.runtime.resuming import decode_task, reopen, reopen_nested, require_same_code, resumable
 from oao_harness.runtime.run import Run
 from oao_harness.runtime.shared_budget import SharedBudget
 from oao_hookspecs import Adapter, Clock, Json, Principal, Store
@@ -44,7 +38,7 @@ from oao_hookspecs import Adapter, Clock, Json, Principal, Store
 __all__ = ["Orchestrator"]
 
 
-class Orchestrator(Inbox):
+class Orchestrator(Opener, Inbox):
     """Runs agents under governance.
 
     Args:
@@ -103,18 +97,12 @@ class Orchestrator(Inbox):
         self._limits = NamedLimits(self._manager)
         self._budget = budget
         self._has_store = store is not None
-        self.store: Store = self._open_store(store) if store is None or isinstance(store, str) else store
+        self.store = self._open_store(store) if store is None or isinstance(store, str) else store
 
     @property
     def policies(self) -> Sequence[object]:
         """The policies in force, as objects, in the order they are asked."""
         return tuple(self._policies)
-
-    def _open_store(self, url: str | None) -> Store:
-        opened = self._manager.hook.oao_open_store(url=url or "memory:")
-        if opened is None:
-            raise ConfigError(f"no plugin opens the store {url!r}; known: memory:, sqlite:PATH, redis://HOST:PORT/DB")
-        return cast("Store", opened)
 
     def run(
         self,
@@ -188,6 +176,17 @@ class Orchestrator(Inbox):
         await wait_for_siblings_async(agent_name, task)
         run = self._make_run(agent_name, task, execution_id, principal=principal, origin=origin)
         return await self._run_async(adapter, run, agent, tools)
+
+    async def run_part(self, place: Place, agent: object, task: object) -> ExecutionReport:
+        """Run an agent as a named part of the run that this code belongs to, for example a node of a graph.
+
+        Args:
+            place: Its name, and whether it goes on. One that has ended must not be asked for again.
+            agent: See `run`.
+            task: See `run`.
+        """
+        adapter = adapter_for(self._adapters, agent, None)
+        return await self._run_async(adapter, self._make_part(place, _name_of(agent), task), agent, ())
 
     async def _run_async(self, adapter: Adapter, run: Run, agent: object, tools: Sequence[object]) -> ExecutionReport:
         timeout_s, task = run.hooks.timeout_s, run.task
@@ -380,87 +379,6 @@ class Orchestrator(Inbox):
                 raise
             return False
         return True
-
-    def _make_run(
-        self,
-        agent_name: str,
-        task: object,
-        execution_id: str | None,
-        *,
-        ambient: bool = False,
-        principal: Principal | None = None,
-        origin: Mapping[str, Json] | None = None,
-    ) -> Run:
-        parent = None if ambient else open_parent()
-        parent_call = call_of(parent)
-        earlier: str | None = None
-        if parent is not None and parent.resumption is not None:
-            earlier = parent.resumption.child(parent_call, agent_name, as_json(task))
-        if execution_id is None and parent is not None and parent.playback is not None:
-            execution_id = parent.playback.nested_id(parent.execution_id, [parent_call, agent_name, as_json(task)])
-        run = self._bare_run(earlier or execution_id or new_id(), agent_name, task, parent, principal)
-        run.parent_call = parent_call
-        run.origin = dict(origin or {})
-        if parent is not None and parent.resumption is None:
-            run.replay, run.playback = parent.replay, parent.playback
-        session = context.session()
-        if session is None:
-            run.label = run.lineage[-1].label_for(agent_name)
-        tap = session.adopt(run) if session is not None else None
-        self._claim(run, tap)
-        if run.playback is not None:
-            run.follow(run.playback)
-        if earlier is not None:
-            reopen_nested(run)
-        return run
-
-    def _claim(self, run: Run, tap: Tap | None = None) -> None:
-        """Become the one who writes a run's journal, until the run is closed."""
-        # Whoever has the outer run has those nested in it: another lease on one of them is what a dead process left.
-        is_ours = run.parent is not None and run.parent.resumption is not None
-        run.lease = take(run.store, run.execution_id, run.lose, ttl_s=self._lease_s, by_force=is_ours)
-        run.writer = Writer(run.store, run.execution_id, self._clock, tap, epoch=run.lease.epoch)
-
-    def _bare_run(
-        self, execution_id: str, agent_name: str, task: object, parent: Run | None, principal: Principal | None
-    ) -> Run:
-        # A nested run whose orchestrator has no store of its own is kept beside the run that it belongs to.
-        store = parent.store if parent is not None and not self._has_store else self.store
-        run = Run(
-            execution_id=execution_id,
-            agent_name=agent_name,
-            task=task,
-            hooks=self._hooks,
-            clock=self._clock,
-            store=store,
-            parent=parent,
-            principal=principal,
-        )
-        run.catalog = self._catalog
-        run.shared = self._budget
-        run.budget = Budget(self._limits.of(run), self._catalog.price)
-        return run
-
-    def _resumed_run(
-        self, execution_id: str, agent: object, tools: Sequence[object], task: object, *, allow_changes: bool
-    ) -> Run:
-        """Return a run as its journal has it; reopened, unless a question of it is open."""
-        records = resumable(self.store, execution_id)
-        started = records[0]
-        principal = principal_from_json(started.get("principal"))
-        run = self._bare_run(execution_id, str(started["agent"]), decode_task(started, task), None, principal)
-        forked = cast("Mapping[str, Json]", started.get("forked") or {})
-        run.model_override = cast("str | None", forked.get("model"))
-        run.questions, run.doubts = Questions(records), doubts_of(records)
-        is_held = bool(run.questions.pending(self._clock.time())) and is_suspended(records)
-        if is_held or is_said(records, run.doubts):
-            return run
-        if not allow_changes:
-            require_same_code(records, agent, tools, policy=version_of_policies(self._policies))
-        self._claim(run)
-        # Read again: who answered or wrote until now has been heard, and who comes later is refused.
-        reopen(run, resumable(self.store, execution_id))
-        return run
 
 
 def _as_list(policy: object) -> list[object | str]:

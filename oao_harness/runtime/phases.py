@@ -20,6 +20,7 @@ from oao_harness.runtime.frozen import freeze
 from oao_harness.runtime.judging import as_denial
 from oao_harness.runtime.plain import as_json, as_text
 from oao_harness.runtime.report import ExecutionReport
+from oao_harness.runtime.requeuing import requeued
 from oao_harness.runtime.run import Run, interruption
 from oao_hookspecs import Adapter, Allow, Deny, Json, Limits, RunFinished, RunStarted
 
@@ -69,6 +70,8 @@ def plan(
     else:
         yield from _opening(run, task)
         yield from run.entering("PLAN")
+        if run.queued_at is not None:
+            made_of["waited_s"] = round(max(0.0, run.clock.time() - run.queued_at), 3)
         run.write("plan", made_of)
     for member in run.lineage:
         decision = yield from decide(member.hooks, "oao_decide_run", {"run": run})
@@ -89,12 +92,15 @@ def _opening(run: Run, task: Json) -> Steps[None]:
     if run.origin:
         started["origin"] = run.origin
     child: dict[str, Json] = {"execution_id": run.execution_id}
+    if run.node:
+        started["node"] = child["node"] = run.node
     if run.parent is not None:
         started["parent"] = run.parent.execution_id
         if run.parent_call is not None:
             started["parent_call"] = child["n"] = run.parent_call
     # First: a process that dies in between leaves a run that did nothing, not a name without a journal.
-    run.write("run.started", started)
+    if run.queued_at is None:
+        run.write("run.started", started)
     if run.parent is not None and not run.parent.closed:
         run.parent.write("child", child)
     if run.hooks.heard("oao_run_started"):
@@ -156,6 +162,7 @@ def review(run: Run, ending: Ending | None, adapter: Adapter | None) -> Steps[Ex
     if held is not None:
         # Also where the agent swallowed that its calls were refused, and seems to be done: it will go on.
         run.latch(held)
+    _try_again(run, ending)
     if isinstance(run.halted, RunSuspended):
         return _suspended(run)
     output: Json = None
@@ -191,6 +198,14 @@ def review(run: Run, ending: Ending | None, adapter: Adapter | None) -> Steps[Ex
     return _as_written(run, report)
 
 
+def _try_again(run: Run, ending: Ending | None) -> None:
+    """Leave a run open whose agent failed, where it is to be tried again."""
+    if run.halted is None and ending is not None and ending.error is not None:
+        run.requeued = requeued(run, ending.error)
+        if run.requeued is not None:
+            run.latch(RunSuspended(f"tried again: {run.requeued.reason}", rule="retry", plugin="oao"))
+
+
 def _as_written(run: Run, report: ExecutionReport) -> ExecutionReport:
     """Return a report after the last record was written, with what came of that."""
     late: dict[str, object] = {}
@@ -206,6 +221,11 @@ def _as_written(run: Run, report: ExecutionReport) -> ExecutionReport:
 def _suspended(run: Run) -> ExecutionReport:
     """Leave the run open: it waits for a person, and its journal says for what."""
     context.closed(run)
+    if run.requeued is not None:
+        fields = run.requeued.fields(run.clock.time())
+        run.write_if_possible("run.queued", {**fields, "totals": cast("Json", dict(run.budget.snapshot()))})
+        run.close()
+        return _report(run, None, run.requeued.reason, status="QUEUED")
     pending = run.questions.pending(run.clock.time())
     suspended: dict[str, Json] = {
         "reason": run.require_halt().reason,
@@ -281,11 +301,15 @@ def _halt_text(halt: RunHalted) -> str:
 
 
 def _report(
-    run: Run, output: Json, error: str | None, *, status: Literal["SUCCESS", "FAILED", "SUSPENDED"] | None = None
+    run: Run,
+    output: Json,
+    error: str | None,
+    *,
+    status: Literal["SUCCESS", "FAILED", "SUSPENDED", "QUEUED"] | None = None,
 ) -> ExecutionReport:
     totals, halt = run.budget.totals, run.halted
     violation: dict[str, object] | None = None
-    if halt is not None and status != "SUSPENDED":
+    if halt is not None and status not in {"SUSPENDED", "QUEUED"}:
         violation = {"rule": halt.rule, "plugin": halt.plugin, "reason": halt.reason}
         if halt.source:
             violation["source"] = halt.source

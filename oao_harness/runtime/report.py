@@ -18,10 +18,11 @@ class ExecutionReport(BaseModel):
     execution_id: str
     """Id of the run, unique."""
     agent_name: str
-    status: Literal["SUCCESS", "FAILED", "SUSPENDED"]
-    """SUSPENDED: a person must approve a call, or say whether one happened; `Orchestrator.resume` goes on then."""
+    status: Literal["SUCCESS", "FAILED", "SUSPENDED", "QUEUED"]
+    """SUSPENDED: a person must approve a call, or say whether one happened; `Orchestrator.resume` goes on then.
+    QUEUED: it waits for a worker, or to be tried again."""
     error: str | None = None
-    """Why the run failed, one line; None for a success."""
+    """Why the run failed, or is tried again, one line; None for a success."""
     violation: dict[str, Any] | None = None
     """`rule`, `plugin`, `reason`; `source` (file and line of the rule) where it is known; the number `n` of the call
     where one is to blame. None where nothing was refused."""

@@ -21,8 +21,13 @@ __all__ = ["decode_task", "reopen", "reopen_nested", "require_same_code", "resum
 _MOST_NAMED: Final = 8
 
 
-def resumable(store: Store, execution_id: str) -> list[Record]:
+def resumable(store: Store, execution_id: str, *, part: bool = False) -> list[Record]:
     """Return the journal of a run that can be resumed.
+
+    Args:
+        store: Where it is.
+        execution_id: The run.
+        part: True where it may be nested in another run, which another worker has.
 
     Raises:
         UsageError: There is no such run, it is over, or it is nested in another one.
@@ -40,7 +45,7 @@ def resumable(store: Store, execution_id: str) -> list[Record]:
             f"{again}: oao fork {execution_id}{at}"
         )
     parent = records[0].get("parent")
-    if parent is not None:
+    if parent is not None and not part:
         raise UsageError(f"run {execution_id!r} is nested in run {parent!r}; resume that one")
     return records
 
@@ -133,6 +138,11 @@ def reopen(run: Run, records: Sequence[Record]) -> None:
         run: Not yet planned; its writer has claimed the journal.
         records: The journal.
     """
+    if len(records) == 1 and records[0].get("job") is not None and run.writer is not None:
+        # It was queued, and nobody has begun with it.
+        run.queued_at = cast("float", records[0]["at"])
+        run.writer.continue_after(1)
+        return
     resumption = Resumption(records, lambda nested: list(run.store.read(nested)))
     run.resumption = run.replay = run.must_play = resumption
     run.doubts = resumption.doubts

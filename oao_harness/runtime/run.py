@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import itertools
 import threading
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from oao_harness.journal.resumption import Resumption
     from oao_harness.journal.writer import Writer
     from oao_harness.runtime.catalog import Catalog
+    from oao_harness.runtime.requeuing import Requeued, Retries
     from oao_harness.runtime.revisits import Revisits
     from oao_harness.runtime.shared_budget import SharedBudget
 
@@ -50,8 +50,6 @@ __all__ = ["Run", "interruption"]
 T = TypeVar("T")
 
 _UNLIMITED: Final = Limits()
-# How long an agent may take to unwind by itself after a halt, before its task is cancelled.
-_GRACE_S = 0.05
 
 
 def interruption() -> RunSuspended:
@@ -108,6 +106,14 @@ class Run:
     """The model that live calls of this run, and of those nested in it, are made with; None is what the agent asks."""
     threads: int = 0
     """How many threads besides its own the agent has work in just now."""
+    node: str = ""
+    """What the outer run calls this one, where it is a named part of it."""
+    retries: Retries | None = None
+    """How often the run is tried again where its agent failed; None never."""
+    requeued: Requeued | None = None
+    """That it is."""
+    queued_at: float | None = None
+    """Unix seconds, where the run waited for a worker before it began."""
     muted: bool = False
     """True where the journal is complete already, or another process has it: nothing is written to it again."""
 
@@ -135,6 +141,10 @@ class Run:
         self.parent = parent
         self.principal: Principal | None = principal or (parent.principal if parent is not None else None)
         self.lineage: tuple[Run, ...] = (self, *(parent.lineage if parent is not None else ()))
+        self.nested: set[Run] = set()
+        """The open runs that are nested in this one, without those that are nested in them."""
+        if parent is not None:
+            parent.nested.add(self)
         self.budget = Budget(_UNLIMITED)
         self.questions = Questions()
         self.origin: dict[str, Json] = {}
@@ -246,6 +256,11 @@ class Run:
 
     # What the machine does with it
 
+    @property
+    def replaying_recording(self) -> bool:
+        """True where outcomes come from another run's recording, not from what this one did before."""
+        return self.replay is not None and self.resumption is None
+
     def next_number(self, served: Served | None = None) -> int:
         """Return the number of the next call, from 1.
 
@@ -314,6 +329,8 @@ class Run:
         """Shut the gate for good; from now on the run cannot be halted any more."""
         with self._lock:
             self.closed = True
+        if self.parent is not None:
+            self.parent.nested.discard(self)
         if self.lease is not None:
             self.lease.let_go()
 
@@ -400,11 +417,17 @@ class Run:
                 return
 
     def halting(self, halt: RunHalted) -> Steps[None]:
-        """Halt the run: latch, journal, observers, cancel scope. Only the first reason counts."""
+        """Halt the run and those in it: latch, journal, observers, cancel scope. Only the first reason counts."""
         if not self.latch(halt):
             return
         if isinstance(halt, RunSuspended):
+            # What is nested in it ends its calls in peace, and stops at the next one.
             return
+        yield from self._halted(halt)
+        for inner in tuple(self.nested):
+            yield from inner.halting(type(halt)(halt.reason, rule=halt.rule, plugin=halt.plugin, source=halt.source))
+
+    def _halted(self, halt: RunHalted) -> Steps[None]:
         violation: dict[str, Json] = {"rule": halt.rule, "plugin": halt.plugin, "reason": halt.reason}
         if halt.source:
             violation["source"] = halt.source
@@ -463,35 +486,10 @@ class Run:
                 self._wake = threading.Event()
         return self._wake
 
-    def root(self, task: asyncio.Task[None], unwind_s: float) -> asyncio.Future[None]:
-        """Name the task to cancel when the run is halted: it frees what swallowed the halt or waits for ever.
-
-        Args:
-            task: The agent's task.
-            unwind_s: Seconds it may take after the cancellation.
-
-        Returns:
-            A future that is done when the run was halted and the task did not end in that time.
-        """
-        loop = task.get_loop()
-        gave_up: asyncio.Future[None] = loop.create_future()
-
-        def give_up() -> None:
-            if not gave_up.done():
-                gave_up.set_result(None)
-
-        def cancel() -> None:
-            if not task.done():
-                task.cancel("oao: the run is halted")
-                loop.call_later(unwind_s, give_up)
-
-        def on_halt() -> None:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(loop.call_later, _GRACE_S, cancel)
-
+    def on_halt(self, told: Callable[[], None]) -> None:
+        """Have a function called when the run is halted, from whatever thread; at once where it is."""
         with self._lock:
-            self._on_halt = on_halt
+            self._on_halt = told
             halted = self.halted is not None
         if halted:
-            on_halt()
-        return gave_up
+            told()

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from oao_harness.stores.refusals import busy, fenced, gap, missing, require_own_seq
-from oao_harness.stores.summaries import ENDS_LEASE, TOLD, after
+from oao_harness.stores.summaries import ENDS_LEASE, OPEN, after, tells
 from oao_hookspecs import Record, RunQuery, RunSummary, digest_of, link
 
 __all__ = ["MemoryStore"]
@@ -74,7 +74,7 @@ class MemoryStore:
         """Append records; see `Store.append`."""
         with self._lock:
             run = self._runs.get(execution_id)
-            if len(records) == 1 and run is not None and run.epoch == epoch and records[0]["type"] not in TOLD:
+            if len(records) == 1 and run is not None and run.epoch == epoch and not tells(records[0]):
                 # On the path of every call.
                 kept = run.records
                 if records[0]["seq"] != len(kept) + 1:
@@ -95,7 +95,7 @@ class MemoryStore:
         for seq, record in enumerate(records, start=len(run.records) + 1):
             if record["seq"] != seq:
                 raise gap(execution_id, record["seq"], seq - 1)
-            if record["type"] in TOLD:
+            if tells(record):
                 summary = after(summary, execution_id, record)
                 types.add(record["type"])
         for seq, record in replaced.items():
@@ -109,7 +109,7 @@ class MemoryStore:
             return
         run.summary = summary
         self._started.setdefault(execution_id)
-        if summary.status in {"RUNNING", "SUSPENDED"}:
+        if summary.status in OPEN:
             self._finished.pop(execution_id, None)
         else:
             self._finished[execution_id] = None

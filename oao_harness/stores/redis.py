@@ -21,7 +21,7 @@ from oao_harness.stores.refusals import (
     missing,
     require_own_seq,
 )
-from oao_harness.stores.summaries import Told, told
+from oao_harness.stores.summaries import OPEN, Told, told
 from oao_hookspecs import Record, RunQuery, RunSummary, chained, line_of, without_hash
 
 __all__ = ["RedisStore"]
@@ -31,7 +31,6 @@ _CONNECTIONS: Final = 250  # twice a worker's 100 runs, and 50
 _PAGE: Final = 1000
 _SCANNED: Final = 5000
 _REMEMBERED: Final = 10_000
-_OPEN: Final = {"RUNNING", "SUSPENDED"}
 _SPAN: Final = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -299,7 +298,7 @@ def _told(says: Told | None) -> Sequence[Value]:
     if says is None:
         return ["", "", "", "", 0]
     row = says.row
-    finished = row.finished_at is not None and row.status not in _OPEN
+    finished = row.finished_at is not None and row.status not in OPEN
     fields: dict[str, str | bytes] = {"status": _bytes(row.status)}
     if row.finished_at is not None:
         fields["finished"] = repr(row.finished_at)
@@ -310,7 +309,7 @@ def _told(says: Told | None) -> Sequence[Value]:
         fields |= {} if row.parent is None else {"parent": _bytes(row.parent)}
         fields |= {} if row.forked_from is None else {"forked": _bytes(row.forked_from)}
     flat = [part for pair in fields.items() for part in pair]
-    flags = ["1" if flag else "" for flag in (says.ends_lease, row.status in _OPEN, finished)]
+    flags = ["1" if flag else "" for flag in (says.ends_lease, row.status in OPEN, finished)]
     return ["begun" if says.begun else "moved", *flags, len(fields), *flat]
 
 

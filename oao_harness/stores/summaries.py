@@ -8,12 +8,15 @@ from typing import Final, NamedTuple, cast
 
 from oao_hookspecs import Json, Record, RunSummary
 
-__all__ = ["ENDS_LEASE", "TOLD", "Told", "after", "told"]
+__all__ = ["ENDS_LEASE", "OPEN", "Told", "after", "tells", "told"]
 
-TOLD: Final = frozenset({"run.started", "run.suspended", "run.resumed", "run.finished"})
-"""Types of the records that change a run's row."""
+_TOLD: Final = frozenset({"run.started", "run.suspended", "run.queued", "run.resumed", "run.finished"})
+"""Types of the records that change a run's row, see `tells`."""
 
-ENDS_LEASE: Final = frozenset({"run.suspended", "run.finished"})
+OPEN: Final = frozenset({"QUEUED", "RUNNING", "SUSPENDED", "DEAD"})
+"""Statuses of the runs that may go on."""
+
+ENDS_LEASE: Final = frozenset({"run.suspended", "run.queued", "run.finished"})
 """Types of the records after which nobody is at work on the run."""
 
 
@@ -25,6 +28,11 @@ class Told(NamedTuple):
     begun: bool
     """True where the batch holds the beginning of the run: then the row is whole."""
     ends_lease: bool
+
+
+def tells(record: Record) -> bool:
+    """Return True for a record that changes a run's row; the plan does, in a run that waited for a worker."""
+    return record["type"] in _TOLD or "waited_s" in record
 
 
 def after(summary: RunSummary | None, execution_id: str, record: Record) -> RunSummary | None:
@@ -42,7 +50,7 @@ def after(summary: RunSummary | None, execution_id: str, record: Record) -> RunS
         return RunSummary(
             execution_id=execution_id,
             agent_name=str(record["agent"]),
-            status="RUNNING",
+            status="RUNNING" if record.get("job") is None else "QUEUED",
             started_at=float(cast("float", record["at"])),
             parent=None if parent is None else str(parent),
             forked_from=None if source is None else str(source),
@@ -56,10 +64,11 @@ def after(summary: RunSummary | None, execution_id: str, record: Record) -> RunS
             finished_at=float(cast("float", record["at"])),
             totals=cast("Mapping[str, Json]", record["totals"]),
         )
-    if type_ == "run.suspended":
+    if type_ in {"run.suspended", "run.queued"}:
         totals = cast("Mapping[str, Json] | None", record.get("totals"))
-        return replace(summary, status="SUSPENDED", totals=summary.totals if totals is None else totals)
-    if type_ == "run.resumed":
+        status = "QUEUED" if type_ == "run.queued" else "DEAD" if record.get("dead") else "SUSPENDED"
+        return replace(summary, status=status, totals=summary.totals if totals is None else totals)
+    if type_ == "run.resumed" or (type_ == "plan" and "waited_s" in record):
         return replace(summary, status="RUNNING")
     return summary
 
@@ -71,7 +80,7 @@ def told(execution_id: str, records: Sequence[Record]) -> Told | None:
         execution_id: The run.
         records: What is appended.
     """
-    types = [record["type"] for record in records if record["type"] in TOLD]
+    types = [record["type"] for record in records if tells(record)]
     if not types:
         return None
     row = RunSummary(execution_id=execution_id, agent_name="", status="", started_at=0.0)
