@@ -22,6 +22,7 @@ FILES = sorted(path for folder in PACKAGES.values() for path in folder.rglob("*.
 ROOMS = {
     "oao_hookspecs": {"oao_hookspecs"},
     "oao_harness.errors": set(),
+    "oao_harness.loading": {"oao_harness.errors"},
     "oao_harness.journal": {"oao_hookspecs", "oao_harness.errors", "oao_harness.journal"},
     "oao_harness.runtime": {
         "oao_hookspecs",
@@ -54,6 +55,20 @@ ROOMS = {
         "oao_harness.adapters.wire",
         "oao_harness.adapters.wire_answers",
         "oao_harness.importing",
+    },
+    "oao_harness.schedulers": {"oao_hookspecs", "oao_harness.errors", "oao_harness.schedulers"},
+    "oao_harness.fleet": {
+        "oao_hookspecs",
+        "oao_harness.errors",
+        "oao_harness.journal",
+        "oao_harness.plugins",
+        "oao_harness.policy.project",
+        "oao_harness.policy.reading",
+        "oao_harness.policy.lines",
+        "oao_harness.runtime",
+        "oao_harness.loading",
+        "oao_harness.config",
+        "oao_harness.fleet",
     },
     "oao_harness.cli": {"oao_hookspecs", "oao_harness"},
     "oao_harness.__main__": {"oao_harness.cli"},

@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.text import Text
 
 from oao_harness.cli.console import clean, console, one_line, print_json, symbol
-from oao_harness.cli.loading import load_agent, prefer_working_folder
 from oao_harness.cli.policy_diff import command as diff
 from oao_harness.cli.render import Column, print_columns
 from oao_harness.cli.stores import DEFAULT_STORE, find_run, kept, open_store, store_option
@@ -21,6 +20,7 @@ from oao_harness.cli.units import count, plural
 from oao_harness.errors import UsageError
 from oao_harness.journal.recording import Recording
 from oao_harness.journal.records import error_to_json, usage_to_json
+from oao_harness.loading import load_agent, prefer_working_folder
 from oao_harness.policy.coverage import Coverage, coverage_of
 from oao_harness.policy.file import FilePolicy, load_policy
 from oao_harness.policy.lint import Finding, lint

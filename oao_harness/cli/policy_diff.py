@@ -18,13 +18,13 @@ from rich.text import Text
 
 from oao_harness.cli.console import clean, console, one_line, print_error, print_json, print_paragraph, symbol
 from oao_harness.cli.histories import Source, sources_of, wants_store
-from oao_harness.cli.loading import import_policies, prefer_working_folder
 from oao_harness.cli.render import VERDICT_STYLES, Column, print_columns
 from oao_harness.cli.stores import kept, open_store, store_option
 from oao_harness.cli.units import count, plural
 from oao_harness.errors import RecordingError, StoreError, UsageError
 from oao_harness.importing.forms import UnknownFormError
 from oao_harness.journal.histories import History
+from oao_harness.loading import import_policies, prefer_working_folder
 from oao_harness.policy.diff import CHANGES, JudgedRun, PolicyDiff, Row
 from oao_harness.runtime.preparing import prepare
 from oao_harness.runtime.rejudging import NOT_JUDGED, Rejudge

@@ -13,7 +13,7 @@ import click
 from rich.text import Text
 
 from oao_harness.cli.console import console
-from oao_harness.cli.loading import import_policies, load_agent, prefer_working_folder
+from oao_harness.cli.finding import find_agent
 from oao_harness.cli.origins import agent_of, policies_of
 from oao_harness.cli.outcome import end_with
 from oao_harness.cli.progress import Progress
@@ -24,6 +24,7 @@ from oao_harness.errors import RecordingError, UsageError
 from oao_harness.journal.nesting import tape_of
 from oao_harness.journal.places import module_of, root_of
 from oao_harness.journal.recording import Recording
+from oao_harness.loading import import_policies, prefer_working_folder
 from oao_harness.policy.project import find_project_policy
 from oao_harness.runtime.orchestrator import Orchestrator
 from oao_harness.runtime.resuming import decode_task
@@ -85,7 +86,7 @@ def command(
     prefer_working_folder()
     on = console()
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext(), Progress(on) as progress:
-        found = load_agent(agent)
+        found = find_agent(agent)
         import_policies(names)
         # A replay is no run of its own that anybody would look for: it is kept nowhere.
         orchestrator = Orchestrator(names, plugins=[] if as_json else [progress])

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 import click
 
 from oao_harness.cli.console import console
-from oao_harness.cli.loading import import_policies, load_agent, prefer_working_folder
+from oao_harness.cli.finding import find_agent
 from oao_harness.cli.origins import agent_of, policies_of
 from oao_harness.cli.outcome import end_with
 from oao_harness.cli.progress import Progress
 from oao_harness.cli.stores import find_outer_run, kept, open_store, store_option, store_url
 from oao_harness.cli.timeline import Timeline, text
 from oao_harness.errors import UsageError
+from oao_harness.loading import import_policies, prefer_working_folder
 from oao_harness.runtime.orchestrator import Orchestrator
 from oao_hookspecs import Record, RunQuery, Store
 
@@ -74,7 +75,7 @@ def command(
     prefer_working_folder()
     on = console()
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext(), Progress(on) as progress:
-        found = load_agent(where)
+        found = find_agent(where)
         import_policies(names)
         orchestrator = Orchestrator(names, store_url(store), plugins=[] if as_json else [progress])
         try:

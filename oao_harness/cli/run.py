@@ -11,13 +11,15 @@ from collections.abc import Sequence
 import click
 
 from oao_harness.cli.console import console
-from oao_harness.cli.loading import import_policies, is_factory, load_agent, prefer_working_folder
+from oao_harness.cli.finding import registered_agent
 from oao_harness.cli.outcome import end_with
 from oao_harness.cli.principals import actor_options, principal_of
 from oao_harness.cli.progress import Progress
 from oao_harness.cli.stores import store_option, store_url
 from oao_harness.cli.timeline import Timeline
 from oao_harness.errors import AgentError, UsageError
+from oao_harness.fleet.agents import Registered
+from oao_harness.loading import import_policies, is_factory, load_agent, prefer_working_folder
 from oao_harness.policy.project import find_project_policy
 from oao_harness.runtime.orchestrator import Orchestrator
 from oao_harness.runtime.report import ExecutionReport
@@ -59,8 +61,9 @@ def command(
     """Run an agent under governance and report.
 
     MODULE:AGENT names a function, an object with invoke() or ainvoke(), or an agent of a supported framework;
-    the working folder is searched first. Exit code: 0 where the run succeeded, 1 where it failed, 2 where
-    the command is wrong, 3 where a call is held until a person answers (oao approvals).
+    the working folder is searched first. The name of a registered agent does as well. Exit code: 0 where the
+    run succeeded, 1 where it failed, 2 where the command is wrong, 3 where a call is held until a person answers
+    (oao approvals).
 
     \b
     Examples:
@@ -73,13 +76,14 @@ def command(
     on = console()
     # What the agent itself prints must not mix with the JSON.
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext(), Progress(on) as progress:
-        found = load_agent(agent)
+        by_name = registered_agent(agent)
+        found = load_agent(agent) if by_name is None else by_name.load()
         if is_factory(found) and asked is not None:
             raise AgentError(
                 f"{agent!r} takes no argument, so it cannot be given a task; if it makes an agent, add a line such "
-                f"as `agent = {agent.partition(':')[2]}()` and run that, else leave the task out"
+                f"as `agent = {agent.partition(':')[2] or agent}()` and run that, else leave the task out"
             )
-        named, origin = _policies(policies)
+        named, origin = _policies(policies, by_name)
         import_policies(named)
         orchestrator = Orchestrator(named, store_url(store), plugins=[] if as_json else [progress])
         try:
@@ -99,8 +103,10 @@ def command(
     end_with(ctx, on, report, timeline, as_json=as_json, policy_from=origin)
 
 
-def _policies(given: Sequence[str]) -> tuple[list[str], str]:
-    """Return the policies that were named, or the project's, and where that is written."""
+def _policies(given: Sequence[str], by_name: Registered | None) -> tuple[list[str], str]:
+    """Return the policies that were named, or the agent's, or the project's, and where that is written."""
+    if not given and by_name is not None and by_name.policy:
+        return list(by_name.policy), by_name.source
     project = None if given else find_project_policy()
     if project is not None:
         return [project.policy], project.source
@@ -126,5 +132,5 @@ def _refuse_factory(spec: str, agent: object, report: ExecutionReport) -> None:
     if is_factory(agent) and (callable(result) or hasattr(result, "invoke") or hasattr(result, "ainvoke")):
         raise AgentError(
             f"{spec!r} returned an agent ({type(result).__name__}) and not an answer; add a line such as "
-            f"`agent = {spec.partition(':')[2]}()` and run that"
+            f"`agent = {spec.partition(':')[2] or spec}()` and run that"
         )

@@ -201,9 +201,9 @@ def review(run: Run, ending: Ending | None, adapter: Adapter | None) -> Steps[Ex
 def _try_again(run: Run, ending: Ending | None) -> None:
     """Leave a run open whose agent failed, where it is to be tried again."""
     if run.halted is None and ending is not None and ending.error is not None:
-        run.requeued = requeued(run, ending.error)
-        if run.requeued is not None:
-            run.latch(RunSuspended(f"tried again: {run.requeued.reason}", rule="retry", plugin="oao"))
+        again = requeued(run, ending.error)
+        if again is not None:
+            run.put_down(again)
 
 
 def _as_written(run: Run, report: ExecutionReport) -> ExecutionReport:
@@ -223,9 +223,10 @@ def _suspended(run: Run) -> ExecutionReport:
     context.closed(run)
     if run.requeued is not None:
         fields = run.requeued.fields(run.clock.time())
-        run.write_if_possible("run.queued", {**fields, "totals": cast("Json", dict(run.budget.snapshot()))})
+        type_ = "run.suspended" if run.requeued.dead else "run.queued"
+        run.write_if_possible(type_, {**fields, "totals": cast("Json", dict(run.budget.snapshot()))})
         run.close()
-        return _report(run, None, run.requeued.reason, status="QUEUED")
+        return _report(run, None, run.requeued.reason, status="SUSPENDED" if run.requeued.dead else "QUEUED")
     pending = run.questions.pending(run.clock.time())
     suspended: dict[str, Json] = {
         "reason": run.require_halt().reason,

@@ -22,7 +22,7 @@ _SHOWN: Final = 8
 # Frames in these folders are not the user's code.
 _FOREIGN: Final = (
     *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
-    str(Path(__file__).parents[1]),
+    str(Path(__file__).parent),
 )
 
 

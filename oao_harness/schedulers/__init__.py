@@ -1,0 +1,1 @@
+"""Bundled schedulers, one file each, loaded by dotted name."""
