@@ -65,8 +65,10 @@ def _queued(on: Console, record: Record) -> Text:
     later_s = number(record, "not_before") - number(record, "at")
     when = f", in {duration(later_s)}" if later_s > 0.0005 else ""
     which = f", try {text(record, 'attempt')}" if record.get("attempt") else ""
-    by = f" by {person(record['by'])}" if record.get("by") else ""
-    reason = f": {one_line(text(record, 'reason'))}" if record.get("reason") else ""
+    why = one_line(text(record, "reason"))
+    who = person(record["by"]) if record.get("by") else ""
+    by = f" by {who}" if who and who not in why else ""
+    reason = f": {why}" if why else ""
     return Text(f"{symbol(on, '◌')} queued again{which}{when}{by}{reason}", style="yellow")
 
 
