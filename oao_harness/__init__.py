@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from oao_harness.errors import (
         AgentError,
         BusyError,
+        ChangedError,
         CodecError,
         ConfigError,
         DamagedError,
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
         StoreError,
         UsageError,
     )
+    from oao_harness.fleet.agents import Agents
+    from oao_harness.fleet.distributed import DistributedScheduler
+    from oao_harness.fleet.worker import Fleet
     from oao_harness.journal.branching import Edit
     from oao_harness.policy.file import FilePolicy, load_policy
     from oao_harness.policy.sequences import at_most, never_after, only_after
@@ -35,21 +39,26 @@ if TYPE_CHECKING:
     from oao_harness.runtime.call_context import CallContext, current_call
     from oao_harness.runtime.orchestrator import Orchestrator
     from oao_harness.runtime.report import ExecutionReport
+    from oao_harness.runtime.requeuing import Retries
     from oao_harness.runtime.shared_budget import SharedBudget
     from oao_harness.stores.memory import MemoryStore
     from oao_harness.stores.sqlite import SQLiteStore
 
 __all__ = [
     "AgentError",
+    "Agents",
     "BusyError",
     "CallContext",
+    "ChangedError",
     "CodecError",
     "ConfigError",
     "DamagedError",
+    "DistributedScheduler",
     "Edit",
     "ExecutionReport",
     "FencedError",
     "FilePolicy",
+    "Fleet",
     "FrameworkError",
     "IllegalTransition",
     "MemoryStore",
@@ -59,6 +68,7 @@ __all__ = [
     "RecordingError",
     "ReplayDiverged",
     "ReplayedError",
+    "Retries",
     "RunHalted",
     "RunSuspended",
     "SQLiteStore",
@@ -84,6 +94,7 @@ _HOMES: Final = {
     "tool": "oao_harness.adapters.governed",
     "AgentError": "oao_harness.errors",
     "BusyError": "oao_harness.errors",
+    "ChangedError": "oao_harness.errors",
     "CodecError": "oao_harness.errors",
     "ConfigError": "oao_harness.errors",
     "DamagedError": "oao_harness.errors",
@@ -99,6 +110,9 @@ _HOMES: Final = {
     "RunSuspended": "oao_harness.errors",
     "StoreError": "oao_harness.errors",
     "UsageError": "oao_harness.errors",
+    "Agents": "oao_harness.fleet.agents",
+    "DistributedScheduler": "oao_harness.fleet.distributed",
+    "Fleet": "oao_harness.fleet.worker",
     "Edit": "oao_harness.journal.branching",
     "FilePolicy": "oao_harness.policy.file",
     "load_policy": "oao_harness.policy.file",
@@ -111,6 +125,7 @@ _HOMES: Final = {
     "current_call": "oao_harness.runtime.call_context",
     "Orchestrator": "oao_harness.runtime.orchestrator",
     "ExecutionReport": "oao_harness.runtime.report",
+    "Retries": "oao_harness.runtime.requeuing",
     "SharedBudget": "oao_harness.runtime.shared_budget",
     "MemoryStore": "oao_harness.stores.memory",
     "SQLiteStore": "oao_harness.stores.sqlite",

@@ -11,6 +11,7 @@ Exception
     UsageError            the user can mend it; printed without a traceback
       ConfigError         a policy, limit, plugin or option is wrong
       AgentError          there is no way to run this agent, or it cannot be imported
+      ChangedError          a run would go on with other code, or under another policy
       FrameworkError      an installed framework lacks the methods that oao governs
       RecordingError      a recording is truncated, of a newer format, or of another test
     CodecError            a value cannot be written to, or read back from, a journal
@@ -30,6 +31,7 @@ from __future__ import annotations
 __all__ = [
     "AgentError",
     "BusyError",
+    "ChangedError",
     "CodecError",
     "ConfigError",
     "DamagedError",
@@ -121,6 +123,10 @@ class ConfigError(UsageError):
 
 class AgentError(UsageError):
     """There is no way to run this agent, or it cannot be imported."""
+
+
+class ChangedError(UsageError):
+    """A run would go on with other code, or under another policy, than it began with."""
 
 
 class FrameworkError(UsageError):

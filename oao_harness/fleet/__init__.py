@@ -1,1 +1,1 @@
-"""Jobs, and the workers that do them: agents by name, runs that wait for a worker, processes that can be killed."""
+"""Jobs, and the workers that do them: runs that wait for a worker, on this machine or on many."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
@@ -30,6 +30,7 @@ __all__ = [
     "here",
     "in_plugin",
     "is_possible",
+    "open_runs",
     "opened",
     "session",
     "set_session",
@@ -159,6 +160,12 @@ def closed(run: Run) -> None:
     """Forget a run that is over."""
     with _registry.lock:
         _registry.open.pop(run.execution_id, None)
+
+
+def open_runs(execution_ids: Collection[str]) -> list[Run]:
+    """Return those of some runs that are open in this process."""
+    with _registry.lock:
+        return [run for id_, run in _registry.open.items() if id_ in execution_ids]
 
 
 def session() -> Session | None:

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, cast
 
-from oao_harness.errors import RunHalted
+from oao_harness.errors import RunHalted, RunSuspended
 from oao_harness.runtime.context import here
 from oao_harness.runtime.run import Run, interruption
 from oao_harness.runtime.workers import submit
@@ -135,8 +135,7 @@ async def execute_async(run: Run, body: Callable[[], Awaitable[object]], *, is_s
             task.cancel("oao: the run is past its deadline")
             await asyncio.wait({task}, timeout=_CANCEL_S)
     except asyncio.CancelledError:
-        cancelled = RunHalted("cancelled by the caller", rule="cancelled", plugin="oao")
-        run.latch(interruption() if _is_interrupted() else cancelled)
+        run.latch(_why_cancelled(run))
         task.cancel()
         await asyncio.wait({task}, timeout=_UNWIND_S)
         raise
@@ -170,6 +169,14 @@ def _cancel_when_halted(run: Run, task: asyncio.Task[None]) -> asyncio.Future[No
 
     run.on_halt(halted)
     return gave_up
+
+
+def _why_cancelled(run: Run) -> RunHalted:
+    held = next((one.halted for one in run.lineage if isinstance(one.halted, RunSuspended)), None)
+    if held is not None:
+        # The run around it waits for a person, or for another worker: this one goes on with it.
+        return held
+    return interruption() if _is_interrupted() else RunHalted("cancelled by the caller", rule="cancelled", plugin="oao")
 
 
 def _is_interrupted() -> bool:

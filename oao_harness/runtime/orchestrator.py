@@ -31,6 +31,7 @@ from oao_harness.runtime.limits import NamedLimits
 from oao_harness.runtime.nesting import wait_for_siblings, wait_for_siblings_async
 from oao_harness.runtime.opening import Opener, Place
 from oao_harness.runtime.report import ExecutionReport
+from oao_harness.runtime.requeuing import Retries
 from oao_harness.runtime.run import Run
 from oao_harness.runtime.shared_budget import SharedBudget
 from oao_hookspecs import Adapter, Clock, Json, Principal, Store
@@ -265,7 +266,7 @@ class Orchestrator(Opener, Inbox):
         """
         adapter = adapter_for(self._adapters, agent, framework)
         run = self._resumed_run(execution_id, agent, tools, task, allow_changes=allow_changes)
-        if run.resumption is None:
+        if run.resumption is None and run.queued_at is None:
             return phases.suspended_report(run)
         return self._run(adapter, run, agent, tools)
 
@@ -282,9 +283,29 @@ class Orchestrator(Opener, Inbox):
         """Go on with a run; see `resume`."""
         adapter = adapter_for(self._adapters, agent, framework)
         run = self._resumed_run(execution_id, agent, tools, task, allow_changes=allow_changes)
-        if run.resumption is None:
+        if run.resumption is None and run.queued_at is None:
             return phases.suspended_report(run)
         return await self._run_async(adapter, run, agent, tools)
+
+    async def work(self, execution_id: str, agent: object, *, retries: Retries | None = None) -> ExecutionReport:
+        """Begin with a run that was queued, or go on with it: what a worker does with a job.
+
+        Args:
+            execution_id: The run; it may be a part of another worker's.
+            agent: See `resume`.
+            retries: How often it is tried again where its agent fails: its report says QUEUED then.
+
+        Raises:
+            UsageError: See `resume`.
+            ChangedError: The worker has other code, or another policy, than the run began with.
+            BusyError: Another worker has it.
+        """
+        adapter = adapter_for(self._adapters, agent, None)
+        run = self._resumed_run(execution_id, agent, (), None, allow_changes=False, part=True)
+        if run.resumption is None and run.queued_at is None:
+            return phases.suspended_report(run)
+        run.retries = retries
+        return await self._run_async(adapter, run, agent, ())
 
     def fork(
         self,

@@ -201,9 +201,9 @@ def review(run: Run, ending: Ending | None, adapter: Adapter | None) -> Steps[Ex
 def _try_again(run: Run, ending: Ending | None) -> None:
     """Leave a run open whose agent failed, where it is to be tried again."""
     if run.halted is None and ending is not None and ending.error is not None:
-        run.requeued = requeued(run, ending.error)
-        if run.requeued is not None:
-            run.latch(RunSuspended(f"tried again: {run.requeued.reason}", rule="retry", plugin="oao"))
+        again = requeued(run, ending.error)
+        if again is not None:
+            run.put_down(again)
 
 
 def _as_written(run: Run, report: ExecutionReport) -> ExecutionReport:

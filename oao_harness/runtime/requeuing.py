@@ -57,8 +57,8 @@ class Requeued:
     """That a run is tried again, as its journal says it in `run.queued`."""
 
     reason: str
-    attempt: int
-    """The try that comes, from 2."""
+    attempt: int | None
+    """The try that comes, from 2; None where it did not fail."""
     delay_s: float
     again: Sequence[int]
     """Calls whose outcome does not count: they are made again, with the idempotency key that they had."""
@@ -69,12 +69,8 @@ class Requeued:
         Args:
             now: Unix seconds.
         """
-        return {
-            "reason": self.reason,
-            "attempt": self.attempt,
-            "not_before": now + self.delay_s,
-            "again": list(self.again),
-        }
+        fields: dict[str, Json] = {"reason": self.reason, "not_before": now + self.delay_s, "again": list(self.again)}
+        return fields if self.attempt is None else {**fields, "attempt": self.attempt}
 
 
 def requeued(run: Run, error: BaseException) -> Requeued | None:

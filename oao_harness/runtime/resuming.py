@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final, cast
 
-from oao_harness.errors import RunHalted, UsageError
+from oao_harness.errors import ChangedError, RunHalted, UsageError
 from oao_harness.journal.chain import intact
 from oao_harness.journal.codec import decode, holds_opaque
 from oao_harness.journal.questions import Questions
@@ -93,7 +93,7 @@ def require_same_code(
         policy: Version of the policies that would judge; None does not compare them.
 
     Raises:
-        UsageError: A part of the agent, a tool or the policy is another one; the message names it.
+        ChangedError: A part of the agent, a tool or the policy is another one; the message names it.
     """
     planned = [record for record in records if record["type"] in {"plan", "run.resumed"} and "fingerprints" in record]
     if not planned:
@@ -107,7 +107,7 @@ def require_same_code(
     if policy is not None and before.get("policy", policy) != policy:
         found.append("the policy is not the one that the run was judged by")
     if found:
-        raise UsageError(
+        raise ChangedError(
             f"{', and '.join(found)}; resume with what it was, or say allow_changes=True (--allow-changes)"
         )
 

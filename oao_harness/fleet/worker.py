@@ -1,0 +1,258 @@
+"""A worker: does the jobs that a scheduler hands it. The journal says what there is to do, and how far it is."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final, Literal, cast
+
+from oao_harness.errors import AgentError, BusyError, ChangedError, FencedError, OaoError, StoreError, UsageError
+from oao_harness.fleet.agents import Agents, Registered
+from oao_harness.fleet.isolation import run_in_process
+from oao_harness.fleet.jobs import Jobs
+from oao_harness.fleet.status import JobStatus, fruitless, job_of, status_of
+from oao_harness.journal.writer import Writer
+from oao_harness.runtime import context
+from oao_harness.runtime.orchestrator import Orchestrator
+from oao_harness.runtime.requeuing import Requeued, Retries
+from oao_hookspecs import Job, Json, Later, Record, RunQuery, Scheduler, Store
+
+__all__ = ["Fleet"]
+
+_log: Final = logging.getLogger(__name__)
+
+# Source: a job that killed its worker so often will do it again; 5 is streaq's and SQS' usual cap.
+_MOST_FRUITLESS: Final = 5
+_UNKNOWN_S: Final = 5.0
+"""Seconds until a job is offered again that no worker here may do: another one may, or this one may be replaced."""
+_STOPPING_S: Final = 5.0
+"""Seconds that runs may take to unwind when their worker stops."""
+_SWEEP_S: Final = 30.0
+_SWEEP_LOCAL_S: Final = 0.5
+_WAITING: Final = ("QUEUED", "RUNNING", "SUSPENDED")
+
+
+class Fleet(Jobs):
+    """Jobs, and a worker for them.
+
+    ```python
+    fleet = Fleet("redis://localhost:6379/0", "redis://localhost:6379/0")
+    await fleet.work(slots=10)
+    ```
+
+    Args:
+        scheduler: See `Jobs`.
+        store: See `Jobs`.
+        agents: See `Jobs`.
+        lease_s: Seconds after which another worker takes a run over whose worker was not heard of, > 0; a little less
+            than the scheduler takes to deliver a job again.
+        plugins: Further plugins of the runs; see `Orchestrator`.
+        isolation: `process` does each job in a process of its own, which can be killed: it costs its start.
+        told: Called with each job that this worker has ended with, or put down.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler | str,
+        store: Store | str,
+        agents: Agents | None = None,
+        *,
+        lease_s: float = 24.0,
+        plugins: Sequence[object | str] = (),
+        isolation: Literal["", "process"] = "",
+        told: Callable[[JobStatus], None] | None = None,
+    ) -> None:
+        super().__init__(scheduler, store, agents)
+        self._lease_s = lease_s
+        self._plugins = tuple(plugins)
+        self._store_url = store if isinstance(store, str) else ""
+        self._isolation = isolation
+        if isolation == "process" and (not self._store_url or self._store_url.startswith("memory")):
+            raise UsageError("isolation='process' needs a store that another process can open; give its URL")
+        self._told = told
+        self._orchestrators: dict[tuple[str, ...], Orchestrator] = {}
+        self._active: set[str] = set()
+        self._stopping = False
+
+    async def work(self, slots: int = 10, stop: asyncio.Event | None = None, drain_s: float = 30.0) -> None:
+        """Do jobs until `stop` is set; then end what is at work, and hand back what takes longer than `drain_s`.
+
+        Args:
+            slots: Jobs at once, >= 1.
+            stop: Set by who wants it to end; None never.
+            drain_s: Seconds that jobs at work may take to end after that. What a run did is kept: another worker goes
+                on with it. A call that is cut off then and may not be made twice asks a person.
+
+        Raises:
+            UsageError: No agent is registered, or one cannot be imported.
+            StoreError: The queue cannot be reached.
+        """
+        if not isinstance(cast("object", slots), int) or slots < 1:
+            raise UsageError(f"slots={slots!r}: give a whole number, at least 1")
+        names = self.agents.names()
+        if not names:
+            raise UsageError("no agent is registered; name one in pyproject.toml: [tool.oao.agents]")
+        for name in names:
+            # A broken one is found here, not by a job.
+            self.agents.get(name).load()
+        stop = asyncio.Event() if stop is None else stop
+        self._stopping = False
+        taking = asyncio.create_task(self.scheduler.work(self._handle, slots=slots, stop=stop))
+        sweeping = asyncio.create_task(self._sweep(slots))
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({taking, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if not taking.done():
+                await asyncio.wait({taking}, timeout=drain_s)
+            if not taking.done():
+                self._put_down()
+                await asyncio.wait({taking}, timeout=_STOPPING_S)
+        except asyncio.CancelledError:
+            self._put_down()
+            await asyncio.wait({taking}, timeout=_STOPPING_S)
+            raise
+        finally:
+            for task in (taking, sweeping, stopped):
+                task.cancel()
+            found = await asyncio.gather(taking, sweeping, stopped, return_exceptions=True)
+        if isinstance(found[0], Exception):
+            raise found[0]
+
+    def _put_down(self) -> None:
+        """Halt the runs at work so that another worker goes on with them."""
+        self._stopping = True
+        for run in context.open_runs(self._active):
+            run.put_down(Requeued(reason="its worker stopped", attempt=None, delay_s=0.0, again=()))
+
+    async def _sweep(self, slots: int) -> None:
+        """Submit again what no queue may know: runs of a worker that died with its queue, and answered questions."""
+        first = True
+        while True:
+            try:
+                await self._sweep_once(slots, everything=first or not self._is_durable)
+            except StoreError as error:
+                _log.warning("the store cannot be searched for jobs: %s", error)
+            first = False
+            await asyncio.sleep(_SWEEP_S if self._is_durable else _SWEEP_LOCAL_S)
+
+    async def _sweep_once(self, slots: int, *, everything: bool) -> None:
+        if not self._is_durable and (await self.stats()).queued >= slots:
+            return
+        for status in _WAITING if everything else ("SUSPENDED",):
+            # The oldest first; a queue that is durable has them already, but for those that nobody told it of.
+            for summary in reversed(self.store.runs(None, query=RunQuery(status=status, outer=True))):
+                if summary.execution_id not in self._active:
+                    await self.wake(summary)
+                    await asyncio.sleep(0)
+
+    async def _handle(self, job: Job) -> Later | None:
+        id_ = job.execution_id
+        if id_ in self._active:
+            # Delivered twice, to this very worker.
+            return Later(after_s=self._lease_s, reason="this worker has it already")
+        self._active.add(id_)
+        try:
+            later = await self._do(id_)
+        except StoreError as error:
+            _log.warning("job %s: %s", id_, error)
+            return Later(after_s=1.0, reason=str(error))
+        finally:
+            self._active.discard(id_)
+        if later is None:
+            with suppress(StoreError):
+                await self.scheduler.ended(id_)
+        self._tell(id_)
+        return later
+
+    def _tell(self, execution_id: str) -> None:
+        if self._told is not None:
+            with suppress(StoreError, UsageError):
+                self._told(status_of(self.records(execution_id)))
+
+    async def _do(self, execution_id: str) -> Later | None:
+        """Do a job as far as it goes; None where nothing is left to do for a worker."""
+        records = list(self.store.read(execution_id))
+        job = job_of(records)
+        if job is None:
+            # Whoever can write to the queue may name anything; only what was submitted is done.
+            _log.warning("the queue holds %r, which is no job of this store; it is dropped", execution_id)
+            return None
+        status = status_of(records)
+        if status.is_over or status.status == "DEAD":
+            return None
+        if fruitless(records) >= _MOST_FRUITLESS:
+            return self._bury(execution_id)
+        try:
+            registered = self.agents.get(str(job["agent"]))
+        except AgentError as error:
+            return Later(after_s=_UNKNOWN_S, reason=f"waits for a worker that has the agent: {error}")
+        if self._isolation == "process":
+            await run_in_process(self._store_url, execution_id, lease_s=self._lease_s)
+            return self._left(execution_id)
+        return await self._go_on(execution_id, registered, job)
+
+    async def _go_on(self, execution_id: str, registered: Registered, job: Mapping[str, Json]) -> Later | None:
+        try:
+            orchestrator = self._orchestrator(tuple(cast("Sequence[str]", job.get("policy") or ())))
+            report = await orchestrator.work(execution_id, registered.load(), retries=retries_of(job))
+        except BusyError as busy:
+            return Later(after_s=busy.left_s + 0.05, reason=str(busy))
+        except FencedError as error:
+            return Later(after_s=self._lease_s, reason=str(error))
+        except ChangedError as error:
+            return Later(after_s=_UNKNOWN_S, reason=f"waits for a worker with the same code: {error}")
+        except UsageError as error:
+            if status_of(self.records(execution_id)).is_over:
+                return None
+            return Later(after_s=_UNKNOWN_S, reason=str(error))
+        except asyncio.CancelledError:
+            await self._told_cancelled(execution_id)
+            raise
+        rule = (report.violation or {}).get("rule")
+        if report.status == "FAILED" and rule in {"lease", "journal"}:
+            # Nobody knows here how it ends: another worker has it, or the store is away.
+            return Later(after_s=self._lease_s, reason=str(report.error))
+        return self._left(execution_id)
+
+    async def _told_cancelled(self, execution_id: str) -> None:
+        with suppress(OaoError):
+            await self.scheduler.ended(execution_id)
+            self._tell(execution_id)
+
+    def _left(self, execution_id: str) -> Later | None:
+        """Return when a job is due again, from its journal; None where it is not."""
+        found = status_of(self.records(execution_id))
+        if found.status == "QUEUED":
+            return Later(after_s=max(0.0, found.not_before - self._clock.time()), reason=found.reason)
+        if found.status == "RUNNING":
+            return Later(after_s=0.0, reason="its process ended before it did")
+        return None
+
+    def _orchestrator(self, policies: tuple[str, ...]) -> Orchestrator:
+        found = self._orchestrators.get(policies)
+        if found is None:
+            found = Orchestrator(list(policies), self.store, self._plugins, lease_s=self._lease_s)
+            self._orchestrators[policies] = found
+        return found
+
+    def _bury(self, execution_id: str) -> Later | None:
+        """Make a job a dead letter: it has ended too many workers."""
+
+        def dead(writer: Writer, records: Sequence[Record]) -> None:
+            reason = f"dead letter: {_MOST_FRUITLESS} workers in a row ended with it before it came any further"
+            fields: dict[str, Any] = {"reason": reason, "approvals": [], "totals": {"steps": 0}, "dead": True}
+            if status_of(records).status in {"QUEUED", "RUNNING"}:
+                writer.append("run.suspended", fields)
+
+        try:
+            self._append(execution_id, dead)
+        except BusyError as busy:
+            return Later(after_s=busy.left_s + 0.05, reason=str(busy))
+        return None
+
+
+def retries_of(job: Mapping[str, Json]) -> Retries:
+    """Return how often a job is tried again, as its journal says."""
+    return Retries(**cast("dict[str, Any]", job.get("retries") or {}))
