@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,22 @@ pytest_plugins = ["pytester"]
 # Under a CI system pytest prints whole messages in its summary; the sessions of tests shall print the same anywhere.
 for _name in ("CI", "BUILD_NUMBER"):
     os.environ.pop(_name, None)
+
+
+def pytest_collection_finish() -> None:
+    """Keep no byte code of what tests write: a module that is written twice in a second would be the first one.
+
+    What is imported until now may be kept, and is what makes the many processes of the tests start quickly.
+    """
+    sys.dont_write_bytecode = True
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Give each worker whole modules, whose servers and environments are then made once; idle ones take from others."""
+    if getattr(config.option, "numprocesses", None) and config.option.dist == "no":
+        config.option.dist = "worksteal"
 
 
 @pytest.fixture(params=["memory", "sqlite"])

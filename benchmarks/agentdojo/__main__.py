@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from .configurations import CONFIGURATIONS, grant_text
+from .hijacked import ORDERS, Order
 from .recorded import judge, load_runs
 from .replay import Job, Played, jobs_of, play_jobs
 from .suites import SUITES, VERSION, suite_of, without_calls
@@ -27,6 +28,13 @@ BAR = "ours"
 @click.option("--suite", "suites", multiple=True, type=click.Choice(SUITES), help="Only this suite; repeatable.")
 @click.option("--configuration", "names", multiple=True, type=click.Choice([one.name for one in CONFIGURATIONS]),
               help="Only this row; repeatable.")  # fmt: skip
+@click.option(
+    "--order",
+    "orders",
+    multiple=True,
+    type=click.Choice(ORDERS),
+    help="Only this one besides `user first`; repeatable.",
+)
 @click.option("--recorded", type=click.Path(path_type=Path), default=Path("../shared/data/agentdojo"),
               show_default=True, help="Folder of recorded runs for the write-only guard.")  # fmt: skip
 @click.option("--workers", type=click.IntRange(min=1), default=None, help="Processes; all cores by default.")
@@ -36,6 +44,7 @@ def main(
     context: click.Context,
     suites: Sequence[str],
     names: Sequence[str],
+    orders: Sequence[Order],
     recorded: Path,
     workers: int | None,
     as_json: bool,
@@ -45,11 +54,12 @@ def main(
         return
     suites = suites or SUITES
     names = names or [one.name for one in CONFIGURATIONS]
+    orders = [one for one in ORDERS if not orders or one in ("user first", *orders)]
     console = Console(width=None if sys.stdout.isatty() else 200)
-    first = _played(jobs_of(suites, names), workers, "first pass")
+    first = _played(jobs_of(suites, names, orders), workers, "first pass")
     rows = _rows(first, names)
     barred = [row for row in rows if row.configuration == BAR]
-    again = _rows(_played(jobs_of(suites, [BAR]), workers, "second pass"), [BAR]) if barred else []
+    again = _rows(_played(jobs_of(suites, [BAR], orders), workers, "second pass"), [BAR]) if barred else []
     same = [row.digest for row in barred] == [row.digest for row in again]
     met = same and all(row.worst == 0 and (row.injected or _all_solved(row)) for row in barred)
     guard = _guard(recorded)

@@ -5,7 +5,9 @@ The only module that touches AgentDojo's own scoring. What a policy may know is 
 
 from __future__ import annotations
 
+import pickle
 import warnings
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -41,7 +43,7 @@ class Pair:
         return "/".join([self.suite, self.user.ID, *([self.attack.ID] if self.attack else [])])
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True)
 class World:
     """One environment in the middle of a run, and the calls that were executed in it."""
 
@@ -55,12 +57,14 @@ class World:
 
     def tools(self) -> dict[str, Callable[..., Any]]:
         """Return the suite's tools by name, each behind the gate, working on this environment."""
-        runtime = FunctionsRuntime(self.suite.tools)
+        # An orchestrator looks at all that an agent is made of, and a whole environment is much.
+        here = weakref.ref(self)
 
         def governed(name: str) -> Callable[..., Any]:
             def body(**arguments: Any) -> Any:
-                self.executed.append(FunctionCall(function=name, args=arguments))
-                value, error = runtime.run_function(self.environment, name, arguments)
+                world = here()
+                assert world is not None
+                value, error = world.run(FunctionCall(function=name, args=arguments))
                 if error is not None:
                     raise ToolError(error)
                 return to_jsonable_python(value)
@@ -68,7 +72,12 @@ class World:
             body.__name__ = name
             return oao.tool(body)
 
-        return {name: governed(name) for name in runtime.functions}
+        return {tool.name: governed(tool.name) for tool in self.suite.tools}
+
+    def run(self, call: FunctionCall) -> tuple[Any, str | None]:
+        """Execute a call in this environment; return its value and what went wrong."""
+        self.executed.append(call)
+        return FunctionsRuntime(self.suite.tools).run_function(self.environment, call.function, dict(call.args))
 
     def solved(self, answer: str) -> bool:
         """Return what the user's task says to the environment, the executed calls and the answer."""
@@ -101,9 +110,19 @@ def _environment(suite: str, text: str | None) -> TaskEnvironment:
     return found.load_and_inject_default_environment(places)
 
 
+@cache
+def _pickled(suite: str, text: str | None) -> bytes:
+    return pickle.dumps(_environment(suite, text))
+
+
+def _fresh(suite: str, text: str | None) -> Any:
+    """Return a copy of an environment; a deep copy of pydantic's takes four times as long."""
+    return pickle.loads(_pickled(suite, text))
+
+
 def clean_environment(suite: str, user: BaseUserTask[Any]) -> TaskEnvironment:
     """Return a fresh environment of a user's task in which no attacker wrote anything."""
-    return user.init_environment(_environment(suite, None).model_copy(deep=True))
+    return user.init_environment(_fresh(suite, None))
 
 
 class Scores:
@@ -125,8 +144,8 @@ class Scores:
             injected: True puts the attacker's goal, as text, wherever AgentDojo lets an attacker write.
         """
         text = pair.attack.GOAL if injected and pair.attack is not None else None
-        environment = pair.user.init_environment(_environment(pair.suite, text).model_copy(deep=True))
-        return World(pair, suite_of(pair.suite), environment, environment.model_copy(deep=True), text)
+        environment = pair.user.init_environment(_fresh(pair.suite, text))
+        return World(pair, suite_of(pair.suite), environment, pickle.loads(pickle.dumps(environment)), text)
 
     def calls(self, pair: Pair, *, injected: bool) -> tuple[Sequence[FunctionCall], Sequence[FunctionCall]]:
         """Return the user's calls and the attacker's, in order."""
@@ -160,7 +179,7 @@ def attacked_pairs(suites: Sequence[str]) -> Iterator[Pair]:
     """
     for name in suites:
         attacks = suite_of(name).injection_tasks.values()
-        armed = [attack for attack in attacks if attack.ground_truth(_environment(name, None).model_copy(deep=True))]
+        armed = [attack for attack in attacks if attack.ground_truth(_fresh(name, None))]
         for user in suite_of(name).user_tasks.values():
             for attack in armed:
                 yield Pair(name, user, attack)

@@ -14,10 +14,10 @@ from oao_harness.cli.console import clean, one_line, print_paragraph
 from oao_harness.cli.units import plural
 from oao_harness.errors import RecordingError
 from oao_harness.journal.changes import Change, Changes
-from oao_harness.journal.events import HTTP, RecordedEvent
+from oao_harness.journal.decompiling import Times, decompiled
 from oao_harness.journal.pending import SUFFIX, Pending, pending_path
 from oao_harness.journal.recording import Recording
-from oao_harness.journal.records import error_to_json, usage_to_json
+from oao_harness.journal.records import VERSION
 from oao_hookspecs import Json, Record
 
 __all__ = ["accept_or_reject", "changes_as_json", "is_file_name", "print_changes", "print_lines", "records_of", "shown"]
@@ -144,53 +144,16 @@ def named_files(given: Iterable[str]) -> list[Path]:
 
 def records_of(recording: Recording) -> list[Record]:
     """Return a recording as the records of one run, in the order of its ticks."""
-    began = recording.header.get("clock")
-    clock = float(began) if isinstance(began, int | float) else 0.0
+    times = Times(recording)
     records: list[tuple[int, int, dict[str, Json]]] = []
-    known = clock
     for event in recording.events:
-        ended = known if event.at is None else clock + event.at
-        known = max(known, ended)
-        if event.kind == HTTP:
-            records += _http_records(event, ended, clock)
-            continue
-        verdict, _, rule = event.decision.partition(" ")
-        call: dict[str, Json] = {
-            "type": "call",
-            "at": round(max(clock, ended - (event.took_s or 0.0)), 6),
-            "n": event.n,
-            "kind": event.kind,
-            "name": event.name,
-            "req": dict(event.request),
-            "decision": {"verdict": verdict, "rule": rule, "plugin": ""},
-        }
-        optional = {"run": event.run, "call_id": event.call_id, "scope": event.scope, "parent": event.parent}
-        records.append((event.start, 0, {**call, **{key: item for key, item in optional.items() if item}}))
-        if not event.finished or event.denied:
-            continue
-        outcome: dict[str, Json] = {
-            "type": "outcome",
-            "at": round(ended, 6),
-            "n": event.n,
-            "duration_s": event.took_s or 0.0,
-        }
-        outcome |= {"error": error_to_json(event.error)} if event.error is not None else {"res": event.value}
-        outcome |= {"usage": usage_to_json(event.usage)} if event.usage is not None else {}
-        outcome |= {"attempts": event.attempts} if event.attempts > 1 else {}
-        records.append((event.end, 1, outcome))
+        began, ended = times.of(event)
+        rounded = round(began, 6), round(ended, 6)
+        first, last = decompiled(event, n=event.n, parent=event.parent, times=rounded, run=event.run)
+        records.append((event.start, 0, first))
+        if last is not None:
+            records.append((event.end, 1, last))
     records.sort(key=lambda record: record[:2])
-    started: dict[str, Json] = {"type": "run.started", "agent": recording.test, "execution_id": "", "at": clock}
+    started: dict[str, Json] = {"type": "run.started", "agent": recording.test, "execution_id": "", "at": times.clock}
     whole = [started, *(record for _, _, record in records)]
-    return [cast("Record", {"v": 1, "seq": seq, **record}) for seq, record in enumerate(whole)]
-
-
-def _http_records(event: RecordedEvent, ended: float, clock: float) -> list[tuple[int, int, dict[str, Json]]]:
-    """Return a recorded request as its records, with their ticks."""
-    began = round(max(clock, ended - (event.took_s or 0.0)), 6)
-    sent: dict[str, Json] = {"type": "http", "at": began, "h": event.n, "name": event.name, "req": dict(event.request)}
-    sent |= {"parent": event.parent} if event.parent is not None else {}
-    sent |= {"run": event.run} if event.run else {}
-    answer: dict[str, Json] = {"type": "http.ended", "at": round(ended, 6), "h": event.n}
-    answer |= {"duration_s": event.took_s or 0.0}
-    answer |= {"error": error_to_json(event.error)} if event.error is not None else {"res": event.value}
-    return [(event.start, 0, sent), (event.end, 1, answer)]
+    return [cast("Record", {"v": VERSION, "seq": seq, **record}) for seq, record in enumerate(whole)]

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Final, Literal, cast
 
 from oao_harness.errors import AgentError, BusyError, ChangedError, FencedError, OaoError, StoreError, UsageError
@@ -124,7 +125,7 @@ class Fleet(Jobs):
         """Halt the runs at work so that another worker goes on with them."""
         self._stopping = True
         for run in context.open_runs(self._active):
-            run.put_down(Requeued(reason="its worker stopped", attempt=None, delay_s=0.0, again=()))
+            run.put_down(Requeued(reason="its worker stopped", attempt=None))
 
     async def _sweep(self, slots: int) -> None:
         """Submit again what no queue may know: runs of a worker that died with its queue, and answered questions."""
@@ -254,5 +255,5 @@ class Fleet(Jobs):
 
 
 def retries_of(job: Mapping[str, Json]) -> Retries:
-    """Return how often a job is tried again, as its journal says."""
-    return Retries(**cast("dict[str, Any]", job.get("retries") or {}))
+    """Return how often a job is tried again, as its journal says; then it is a dead letter."""
+    return replace(Retries(**cast("dict[str, Any]", job.get("retries") or {})), then_dead=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Final
+from typing import Final, TypedDict, Unpack
 
 from oao_harness.errors import RecordingError
 from oao_harness.journal.events import RecordedEvent
@@ -15,7 +15,7 @@ from oao_harness.journal.recording import Recording
 from oao_harness.journal.shape import Shaper
 from oao_hookspecs import ErrorInfo, Json, ProposedCall, Usage
 
-__all__ = ["ImportedRun", "RunBuilder"]
+__all__ = ["ImportedRun", "RunBuilder", "Told"]
 
 # Each request holds all messages before it: what a run of more of them costs grows with the square.
 _MOST_MESSAGES: Final = 5_000
@@ -31,6 +31,21 @@ class ImportedRun:
     """What the file calls the run, unique in it; empty where the file is one run."""
     notes: Sequence[str] = ()
     """What is not recorded, and so cannot be replayed or judged."""
+
+
+class Told(TypedDict, total=False):
+    """What a file may tell of any call, whatever its kind."""
+
+    error: ErrorInfo | None
+    """Set where it failed."""
+    finished: bool
+    """False where nobody knows how it ended."""
+    parent: int | None
+    """Number of the call inside whose body it was made."""
+    at: float | None
+    """When it ended, in seconds after the recording's clock."""
+    took_s: float | None
+    """How long it took, in seconds."""
 
 
 class RunBuilder:
@@ -62,15 +77,11 @@ class RunBuilder:
         answer: Json,
         *,
         agent: str = "",
+        span: tuple[int, int] | None = None,
         tools: Sequence[Json] = (),
         params: Mapping[str, Json] | None = None,
         usage: Usage | None = None,
-        error: ErrorInfo | None = None,
-        finished: bool = True,
-        span: tuple[int, int] | None = None,
-        parent: int | None = None,
-        at: float | None = None,
-        took_s: float | None = None,
+        **told: Unpack[Told],
     ) -> int:
         """Add a model call and return its number.
 
@@ -79,15 +90,11 @@ class RunBuilder:
             messages: The request.
             answer: The message that it answered with.
             agent: Who made the call; the run's agent by default.
+            span: Its ticks; after all before it by default.
             tools: As far as they are recorded.
             params: What else was asked for.
             usage: Tokens; None where they are not recorded.
-            error: Set where the call failed.
-            finished: False where nobody knows how it ended.
-            span: Its ticks; after all before it by default.
-            parent: Number of the call inside whose body it was made.
-            at: When it ended, in seconds after the recording's clock.
-            took_s: How long it took, in seconds.
+            told: See `Told`.
 
         Raises:
             RecordingError: The request is too long.
@@ -97,44 +104,33 @@ class RunBuilder:
         request: dict[str, Json] = {"messages": list(messages), **(dict(params) if params else {})}
         if tools:
             request["tools"] = list(tools)
-        value: Json = None if error is not None or not finished else {"message": answer}
-        return self._add(
-            "model", name, request, agent or self.agent, span,
-            value=value, usage=usage, error=error, finished=finished, parent=parent, at=at, took_s=took_s,
-        )  # fmt: skip
+        failed = told.get("error") is not None or not told.get("finished", True)
+        value: Json = None if failed else {"message": answer}
+        return self._add("model", name, request, value, agent=agent, span=span, usage=usage, **told)
 
     def tool(
         self,
         call: ProposedCall,
         *,
         agent: str = "",
+        span: tuple[int, int] | None = None,
         batch: int | None = None,
         value: Json = None,
-        error: ErrorInfo | None = None,
-        finished: bool = True,
-        span: tuple[int, int] | None = None,
-        parent: int | None = None,
-        at: float | None = None,
-        took_s: float | None = None,
+        **told: Unpack[Told],
     ) -> int:
-        """Add a tool call and return its number; the arguments are as in `model`.
+        """Add a tool call and return its number.
 
         Args:
             call: Name, arguments and id.
             agent: See `model`.
+            span: See `model`.
             batch: Number of the model call whose answer asked for it together with others.
             value: What it returned.
-            error: See `model`.
-            finished: See `model`.
-            span: See `model`.
-            parent: See `model`.
-            at: See `model`.
-            took_s: See `model`.
+            told: See `Told`.
         """
         return self._add(
-            "tool", call.name, dict(call.arguments), agent or self.agent, span,
-            value=value, error=error, finished=finished, parent=parent, at=at, took_s=took_s,
-            call_id=call.call_id, batch=batch,
+            "tool", call.name, dict(call.arguments), value,
+            agent=agent, span=span, call_id=call.call_id, batch=batch, **told,
         )  # fmt: skip
 
     def _add(
@@ -142,26 +138,23 @@ class RunBuilder:
         kind: str,
         name: str,
         request: Mapping[str, Json],
+        value: Json,
+        *,
         agent: str,
         span: tuple[int, int] | None,
-        *,
-        value: Json,
-        finished: bool,
         usage: Usage | None = None,
-        error: ErrorInfo | None = None,
-        parent: int | None = None,
-        at: float | None = None,
-        took_s: float | None = None,
         call_id: str | None = None,
         batch: int | None = None,
+        **told: Unpack[Told],
     ) -> int:
         n = len(self._events) + 1
+        run = agent or self.agent
         start, end = span or (self._tick + 1, self._tick + 2)
         self._tick = max(self._tick, end)
+        key = self._shaper.shape(kind, name, request, run, is_final=True).key
         event = RecordedEvent(
-            n=n, kind=kind, name=name, run=agent, start=start, end=end, request=request,
-            key=self._shaper.shape(kind, name, request, agent, is_final=True).key, value=value, error=error,
-            usage=usage, finished=finished, call_id=call_id, batch=batch, parent=parent, at=at, took_s=took_s,
+            n=n, kind=kind, name=name, run=run, start=start, end=end, request=request, key=key, value=value,
+            usage=usage, call_id=call_id, batch=batch, **told,
         )  # fmt: skip
         self._events.append(event)
         return n

@@ -6,21 +6,22 @@ of the code, who approved - the journal does not say either.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Final, cast
 
 from oao_harness.errors import RecordingError
 from oao_harness.journal.branching import new_id
+from oao_harness.journal.decompiling import Times, decompiled
 from oao_harness.journal.events import HTTP, RecordedEvent
 from oao_harness.journal.leases import claim
 from oao_harness.journal.recording import Recording
-from oao_harness.journal.records import error_to_json, usage_to_json
+from oao_harness.journal.records import VERSION
 from oao_harness.journal.wire_replay import LAYER, WIRE
 from oao_hookspecs import Json, Record, Store
 
 __all__ = ["store_recording"]
 
-_VERSION: Final = 1
 # What a recording of several runs calls the outer one.
 _MAIN: Final = "main"
 
@@ -51,8 +52,7 @@ class _Journals:
     """The journals of one recording, by the name of the run."""
 
     def __init__(self, recording: Recording, source: str, task: Json, agent: str) -> None:
-        began = recording.header.get("clock")
-        self._clock = float(began) if isinstance(began, int | float) else 0.0
+        self._times = Times(recording)
         self._events = recording.events
         self._by_number = {event.n: event for event in recording.events}
         runs = list(dict.fromkeys(event.run for event in recording.events))
@@ -64,7 +64,11 @@ class _Journals:
         self._records: dict[str, list[tuple[int, int, dict[str, Json]]]] = {run: [] for run in self._ids}
         self._counts: dict[str, int] = dict.fromkeys(self._ids, 0)
         self._add_starts(recording, source, task, agent)
-        self._at = self._clock
+        self._batches: defaultdict[int, list[Json]] = defaultdict(list)
+        """Ids of the calls that the answer of a model event asks for, in the order of the recording."""
+        for event in self._events:
+            if event.batch is not None:
+                self._batches[event.batch].append(event.call_id)
         for event in sorted(self._events, key=lambda event: event.start):
             self._add(event)
 
@@ -78,7 +82,7 @@ class _Journals:
                 fields |= {"agent": named, "task": task, "origin": {"imported": source, "agent": agent}}
             else:
                 fields |= {"task": None, "parent": self._ids[self._outer_of(first)]}
-            self._records[run].append((0, 0, {"type": "run.started", "at": self._clock, **fields}))
+            self._records[run].append((0, 0, {"type": "run.started", "at": self._times.clock, **fields}))
 
     def _outer_of(self, first: RecordedEvent) -> str:
         """Return the run in which a run was started whose first call this is."""
@@ -89,41 +93,25 @@ class _Journals:
         records = self._records[event.run]
         if event.run != self._outer and len(records) == 1:
             self._add_child(event)
-        ended = self._at if event.at is None else self._clock + event.at
-        self._at = max(self._at, ended)
-        began = max(self._clock, ended - (event.took_s or 0.0))
-        self._counts[event.run] += 1
-        number = self._numbers[event.n] = self._counts[event.run]
+        number = self._numbers[event.n] = self._counts[event.run] + 1
         parent = self._by_number.get(event.parent or 0)
         inside = self._numbers.get(parent.n) if parent is not None and parent.run == event.run else None
-        if event.kind == HTTP:
-            self._counts[event.run] -= 1
-            sent: dict[str, Json] = {"type": "http", "at": began, "h": event.n, "name": event.name}
-            sent |= {"req": dict(event.request), **({"parent": inside} if inside is not None else {})}
-            records.append((event.start, 1, sent))
-            records.append((event.end, 0, {"type": "http.ended", "at": ended, "h": event.n, **self._end(event)}))
-            return
-        verdict, _, rule = event.decision.partition(" ")
-        call: dict[str, Json] = {"type": "call", "at": began, "n": number, "kind": event.kind, "name": event.name}
-        call |= {"req": dict(event.request), "decision": {"verdict": verdict, "rule": rule, "plugin": ""}}
-        optional = {"call_id": event.call_id, "scope": event.scope, "parent": inside, "effect": event.effect}
-        records.append((event.start, 1, {**call, **{key: value for key, value in optional.items() if value}}))
-        if event.finished and not event.denied:
-            outcome: dict[str, Json] = {"type": "outcome", "at": ended, "n": number, **self._end(event)}
-            batch: list[Json] = [one.call_id for one in self._events if one.batch == event.n]
-            outcome |= {"batch": batch} if len(batch) > 1 else {}
-            outcome |= {"usage": usage_to_json(event.usage)} if event.usage is not None else {}
-            outcome |= {"attempts": event.attempts} if event.attempts > 1 else {}
-            records.append((event.end, 0, outcome))
-
-    def _end(self, event: RecordedEvent) -> dict[str, Json]:
-        ended: dict[str, Json] = {"duration_s": event.took_s or 0.0}
-        return ended | ({"error": error_to_json(event.error)} if event.error is not None else {"res": event.value})
+        first, last = decompiled(event, n=number, parent=inside, times=self._times.of(event))
+        # A request by HTTP is no call of the run: it takes no number.
+        if event.kind != HTTP:
+            self._counts[event.run] = number
+            first |= {"effect": event.effect} if event.effect else {}
+            batch = self._batches[event.n]
+            if last is not None and len(batch) > 1:
+                last["batch"] = batch
+        records.append((event.start, 1, first))
+        if last is not None:
+            records.append((event.end, 0, last))
 
     def _add_child(self, first: RecordedEvent) -> None:
         """Say in the outer run that a nested one began; before its first call, so that it is known then."""
         parent = self._by_number.get(first.parent or 0)
-        child: dict[str, Json] = {"type": "child", "at": self._at, "execution_id": self._ids[first.run]}
+        child: dict[str, Json] = {"type": "child", "at": self._times.last, "execution_id": self._ids[first.run]}
         outer = self._outer_of(first)
         if parent is not None and parent.run == outer:
             child["n"] = self._numbers[parent.n]
@@ -147,10 +135,10 @@ class _Journals:
         models = sum(record["kind"] == "model" for record in calls)
         totals: Json = {"steps": len(calls), "model_calls": models, "tool_calls": len(calls) - models, "tokens": tokens}
         if is_outer:
-            reason = "imported; it goes on where the recording ends"
-            told.append({"type": "run.suspended", "at": self._at, "reason": reason, "approvals": [], "totals": totals})
+            fields: dict[str, Json] = {"reason": "imported; it goes on where the recording ends", "approvals": []}
+            told.append({"type": "run.suspended", "at": self._times.last, **fields, "totals": totals})
         else:
             ended: dict[str, Json] = {"status": "SUCCESS", "error": None, "output": None, "totals": totals}
-            told.append({"type": "run.finished", "at": self._at, **ended})
-        numbered: list[Record] = [{"v": _VERSION, "seq": seq, **record} for seq, record in enumerate(told, start=1)]
+            told.append({"type": "run.finished", "at": self._times.last, **ended})
+        numbered: list[Record] = [{"v": VERSION, "seq": seq, **record} for seq, record in enumerate(told, start=1)]
         store.append(self._ids[run], claim(store, self._ids[run]), *numbered)

@@ -14,7 +14,7 @@ retry          n, attempt, delay_s, error
 outcome        n, res | error, duration_s [, usage, batch, attempts, replayed, event, late, abandoned, edited]
 approval.*     see `questions`
 resolved       n, landed, by [, note, res]
-run.suspended  reason, approvals, totals [, inside, in_doubt, dead]
+run.suspended  reason, approvals, totals [, inside, in_doubt, dead, again]
 run.queued     reason, not_before [, attempt, again, totals, by]
 run.resumed    agent, adapter, policy, limits, fingerprints, oao
 checkpoint     thread, checkpoint [, n, ns, done]
@@ -42,9 +42,9 @@ tokens. `redaction` says which records somebody replaced, `[{"seq": ..., "digest
 there now; it may follow the end of a run. Each of these has as `redacted` the digest of what stood there when it was
 written. `job` is what a queued run asks of workers, `waited_s` how long it waited for the first one; `run.queued` says
 that it waits again, from when on (Unix seconds), and which failed calls are then made again. `dead` says that it waits
-no more: too many workers ended with it. `node` is the name of a part of a run; a record `node` says what became of
-one: its `execution_id` where it ran, its `result` where somebody put one there. Every record also has `v`, `seq`,
-`type` and `at` (Unix seconds), and in its store a `hash`.
+no more: it failed too often, or ended too many workers. `node` is the name of a part of a run; a record `node` says
+what became of one: its `execution_id` where it ran, its `result` where somebody put one there. Every record also has
+`v`, `seq`, `type` and `at` (Unix seconds), and in its store a `hash`.
 """
 
 from __future__ import annotations

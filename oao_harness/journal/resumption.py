@@ -206,7 +206,7 @@ def _without_failures(records: Sequence[Record]) -> list[Record]:
     for record in records:
         if record["type"] == "outcome":
             last[cast("int", record["n"])] = cast("int", record["seq"])
-        elif record["type"] == "run.queued":
+        elif record["type"] in {"run.queued", "run.suspended"}:
             again.update((n, last[n]) for n in cast("Sequence[int]", record.get("again") or ()) if n in last)
     return [one for one in records if one["type"] != "outcome" or (one["n"], one["seq"]) not in again]
 

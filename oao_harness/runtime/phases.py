@@ -223,9 +223,10 @@ def _suspended(run: Run) -> ExecutionReport:
     context.closed(run)
     if run.requeued is not None:
         fields = run.requeued.fields(run.clock.time())
-        run.write_if_possible("run.queued", {**fields, "totals": cast("Json", dict(run.budget.snapshot()))})
+        type_ = "run.suspended" if run.requeued.dead else "run.queued"
+        run.write_if_possible(type_, {**fields, "totals": cast("Json", dict(run.budget.snapshot()))})
         run.close()
-        return _report(run, None, run.requeued.reason, status="QUEUED")
+        return _report(run, None, run.requeued.reason, status="SUSPENDED" if run.requeued.dead else "QUEUED")
     pending = run.questions.pending(run.clock.time())
     suspended: dict[str, Json] = {
         "reason": run.require_halt().reason,

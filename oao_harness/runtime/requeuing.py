@@ -32,6 +32,8 @@ class Retries:
     """Seconds at most."""
     transient_only: bool = True
     """True: only after errors that the same try may not meet a moment later, such as a lost connection or a 503."""
+    then_dead: bool = False
+    """True makes a run a dead letter that failed too often: it goes on when somebody says so. False: it has failed."""
 
     def __post_init__(self) -> None:
         if isinstance(self.times, bool) or not 0 <= self.times <= 1000:
@@ -59,9 +61,11 @@ class Requeued:
     reason: str
     attempt: int | None
     """The try that comes, from 2; None where it did not fail."""
-    delay_s: float
-    again: Sequence[int]
+    delay_s: float = 0.0
+    again: Sequence[int] = ()
     """Calls whose outcome does not count: they are made again, with the idempotency key that they had."""
+    dead: bool = False
+    """True where it waits until somebody says that it may be tried again."""
 
     def fields(self, now: float) -> dict[str, Json]:
         """Return the fields of the record.
@@ -69,7 +73,10 @@ class Requeued:
         Args:
             now: Unix seconds.
         """
-        fields: dict[str, Json] = {"reason": self.reason, "not_before": now + self.delay_s, "again": list(self.again)}
+        fields: dict[str, Json] = {"reason": self.reason, "again": list(self.again)}
+        if self.dead:
+            return {**fields, "approvals": [], "dead": True}
+        fields["not_before"] = now + self.delay_s
         return fields if self.attempt is None else {**fields, "attempt": self.attempt}
 
 
@@ -86,14 +93,27 @@ def requeued(run: Run, error: BaseException) -> Requeued | None:
     if retries.transient_only and not is_transient(error):
         return None
     records = list(run.store.read(run.execution_id))
-    tried = 1 + sum(record["type"] == "run.queued" and "attempt" in record for record in records)
-    if tried > retries.times:
+    tried = _tries(records)
+    is_last = tried > retries.times
+    if is_last and not retries.then_dead:
         return None
     again = _failed_at_the_end(records)
     if isinstance(again, str):
         run.note_ungoverned(f"it is not tried again: tool {again} failed and may have happened; declare its effect")
         return None
-    return Requeued(reason=error_line(error), attempt=tried + 1, delay_s=retries.delay_s(tried), again=again)
+    reason = error_line(error)
+    if is_last:
+        return Requeued(reason=f"dead letter: tried {tried} times: {reason}", attempt=None, again=again, dead=True)
+    return Requeued(reason=reason, attempt=tried + 1, delay_s=retries.delay_s(tried), again=again)
+
+
+def _tries(records: Sequence[Record]) -> int:
+    """Return how often a run was tried since somebody said that it may be."""
+    tried = 1
+    for record in records:
+        if record["type"] == "run.queued":
+            tried = 1 if "by" in record else tried + ("attempt" in record)
+    return tried
 
 
 def _failed_at_the_end(records: Sequence[Record]) -> list[int] | str:

@@ -48,10 +48,15 @@ class OnceOnly:
 '''
 
 
+@pytest.fixture(autouse=True)
+def _no_other_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+
+
 def run(pytester: pytest.Pytester, test: str, *options: str) -> pytest.RunResult:
     pytester.makepyfile(my_agent=AGENT)
     pytester.makepyfile("from my_agent import *\n" + test)
-    return pytester.runpytest_subprocess("-p", "no:randomly", "--oao-record=once", *options)
+    return pytester.runpytest_subprocess("-p", "pytest_oao.plugin", "--oao-record=once", *options)
 
 
 def test_a_held_call_fails_the_test_and_says_how_to_answer(pytester: pytest.Pytester) -> None:
@@ -78,12 +83,12 @@ def test_it(oao):
     result = run(pytester, test, "-s")
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["*RAN [[]*pay*bob*, 2)]*"])
-    again = pytester.runpytest_subprocess("-p", "no:randomly", "--oao-record=none", "-s")
+    again = pytester.runpytest_subprocess("-p", "pytest_oao.plugin", "--oao-record=none", "-s")
     again.assert_outcomes(passed=1)
     again.stdout.fnmatch_lines(["*RAN [[]]*"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NOBODY", "1")
-        pytester.runpytest_subprocess("-p", "no:randomly", "--oao-record=none").assert_outcomes(failed=1)
+        pytester.runpytest_subprocess("-p", "pytest_oao.plugin", "--oao-record=none").assert_outcomes(failed=1)
 
 
 def test_an_approval_by_somebody_without_the_role_does_not_count(pytester: pytest.Pytester) -> None:
@@ -138,7 +143,7 @@ def test_too_late(oao):
         oao.task("Pay Bob.")
 """
     )
-    options = ("-p", "no:randomly", "--oao-record=once", "--oao-policy=policy.toml")
+    options = ("-p", "pytest_oao.plugin", "--oao-record=once", "--oao-policy=policy.toml")
     result = pytester.runpytest_subprocess(*options)
     result.assert_outcomes(passed=2, failed=1)
     result.stdout.fnmatch_lines(["*'bob' does not occur in task", "*say it before the agent runs: oao.task(...)"])
@@ -182,7 +187,7 @@ def test_own_error(oao):
     result.stdout.fnmatch_lines(
         ["*expected a violation of 'max_steps', found no-eve: never eve*", "*no rule was broken; expected '[*]'*"]
     )
-    pytester.runpytest_subprocess("-p", "no:randomly", "-k", "right or swallowed").assert_outcomes(passed=4)
+    pytester.runpytest_subprocess("-p", "pytest_oao.plugin", "-k", "right or swallowed").assert_outcomes(passed=4)
 
 
 def test_a_run_obeys_the_rules_of_the_policies_in_force(pytester: pytest.Pytester) -> None:
@@ -211,7 +216,7 @@ def test_unknown(oao):
 def test_the_fixture_needs_a_governed_test(pytester: pytest.Pytester) -> None:
     """Without an option or a marker there is no run to speak of."""
     pytester.makepyfile("def test_it(oao): pass\n")
-    result = pytester.runpytest_subprocess("-p", "no:randomly")
+    result = pytester.runpytest_subprocess("-p", "pytest_oao.plugin")
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*the fixture `oao` needs a governed test*"])
     result.stdout.no_fnmatch_line("*plugin.py*")
@@ -220,7 +225,7 @@ def test_the_fixture_needs_a_governed_test(pytester: pytest.Pytester) -> None:
 def test_a_question_before_any_call_points_at_the_line_of_the_test(pytester: pytest.Pytester) -> None:
     """The reason, and no line of oao's own code."""
     pytester.makepyfile("def test_it(oao):\n    assert oao.run.called('refund')\n")
-    result = pytester.runpytest_subprocess("-p", "no:randomly", "--oao-policy=observe")
+    result = pytester.runpytest_subprocess("-p", "pytest_oao.plugin", "--oao-policy=observe")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*LookupError: no agent has run in this test yet*"])
     result.stdout.no_fnmatch_line("*runs.py*")
@@ -242,7 +247,7 @@ of = ["look"]
 """
 
 
-@pytest.mark.parametrize("options", [(), ("-n", "2")])
+@pytest.mark.parametrize("options", [(), ("-p", "xdist", "-n", "2")])
 def test_the_summary_says_which_rules_were_used_and_explains(pytester: pytest.Pytester, options: Any) -> None:
     """One line for the policy file, with and without xdist; every decision on request."""
     pytester.makefile(".toml", bank=POLICY)
@@ -351,6 +356,6 @@ def test_a_long_node_id_is_cut_at_a_name(pytester: pytest.Pytester, monkeypatch:
     body += "def test_one():\n    look(1)\n\nclass TestOther:\n    def test_of_customers(self):\n        look(2)\n"
     folder = pytester.mkdir("a_rather_long_folder")
     (folder / "test_shop.py").write_text(body, encoding="utf-8")
-    result = pytester.runpytest_subprocess("-p", "no:randomly", "--oao-policy=observe", "--oao-record=once")
+    result = pytester.runpytest_subprocess("-p", "pytest_oao.plugin", "--oao-policy=observe", "--oao-record=once")
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines_random(["test_shop.py::test_one *", "TestOther::test_of_customers *"])

@@ -83,8 +83,9 @@ def session(folder: Path, names: list[str], policy: str, *, change: bool) -> str
         "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "hookspecs"))),
         "OAO_CHANGE": "1" if change else "",
         "COLUMNS": "200",
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
     }
-    plugins = ["-p", "no:randomly", "-p", "no:cacheprovider"]
+    plugins = ["-p", "pytest_oao.plugin", "-p", "no:cacheprovider"]
     options = [f"--oao-policy={policy}", "--oao-network=closed", "-q", "-rA", "--tb=line"]
     command = [sys.executable, "-m", "pytest", *plugins, *options, "test_real.py"]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=180)
