@@ -72,6 +72,8 @@ class Fleet(Jobs):
         self._isolation = isolation
         if isolation == "process" and (not self._store_url or self._store_url.startswith("memory")):
             raise UsageError("isolation='process' needs a store that another process can open; give its URL")
+        if isolation == "process" and not all(isinstance(plugin, str) for plugin in plugins):
+            raise UsageError("isolation='process' cannot take plugins that are objects along; name installed ones")
         self._told = told
         self._orchestrators: dict[tuple[str, ...], Orchestrator] = {}
         self._active: set[str] = set()
@@ -189,13 +191,15 @@ class Fleet(Jobs):
             registered = self.agents.get(str(job["agent"]))
         except AgentError as error:
             return Later(after_s=_UNKNOWN_S, reason=f"waits for a worker that has the agent: {error}")
-        if self._isolation == "process":
-            await run_in_process(self._store_url, execution_id, lease_s=self._lease_s)
-            return self._left(execution_id)
         return await self._go_on(execution_id, registered, job)
 
     async def _go_on(self, execution_id: str, registered: Registered, job: Mapping[str, Json]) -> Later | None:
         try:
+            if self._isolation == "process":
+                await run_in_process(
+                    self._store_url, execution_id, lease_s=self._lease_s, plugins=cast("tuple[str, ...]", self._plugins)
+                )
+                return self._left(execution_id)
             orchestrator = self._orchestrator(tuple(cast("Sequence[str]", job.get("policy") or ())))
             report = await orchestrator.work(execution_id, registered.load(), retries=retries_of(job))
         except BusyError as busy:

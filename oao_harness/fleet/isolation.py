@@ -1,0 +1,178 @@
+"""Does one job in a process of its own, which can be killed: for agents that no thread and no event loop can stop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Final, Literal, TypeAlias, cast
+
+from oao_harness.errors import (
+    AgentError,
+    BusyError,
+    ChangedError,
+    ConfigError,
+    DamagedError,
+    FencedError,
+    OaoError,
+    StoreError,
+    UsageError,
+)
+
+__all__ = ["Ended", "run_in_process", "said_of"]
+
+Ended: TypeAlias = Literal["ended", "died", "limit"]
+"""How the process ended: by itself; killed by somebody else, or by its own fault; killed because its time was over."""
+
+_GRACE_S: Final = 3.0
+"""Seconds that a process gets to put its run down."""
+_SAID_BYTES: Final = 65536
+_MOST_CHARS: Final = 4000
+_ERRORS: Final[dict[str, type[OaoError]]] = {
+    kind.__name__: kind
+    for kind in (AgentError, ChangedError, ConfigError, UsageError, DamagedError, FencedError, StoreError, OaoError)
+}
+
+
+async def run_in_process(
+    store_url: str,
+    execution_id: str,
+    *,
+    lease_s: float,
+    limit_s: float | None = None,
+    plugins: Sequence[str] = (),
+) -> Ended:
+    """Begin with a queued run, or go on with it, in a new process. What became of the run is in its journal.
+
+    The process finds the agent by its registered name, in the working folder of this one. It dies with this process.
+    Cancelling this coroutine tells it to put the run down (the journal says `run.queued` then), and kills it after
+    3 seconds. Killing takes its whole process group: what the agent has started too.
+
+    Args:
+        store_url: Where the journal is; handed over by a pipe, so that no list of processes shows a password.
+        execution_id: The run; its journal says which agent and which policies.
+        lease_s: See `Orchestrator`.
+        limit_s: Seconds after which it is killed at once; None never.
+        plugins: Names of installed plugins that may decide; see `Orchestrator`.
+
+    Returns:
+        `ended` says nothing of how: the run may have failed. After `died` and `limit` the journal may end anywhere.
+
+    Raises:
+        BusyError: Another worker has the run.
+        StoreError: The store cannot be reached, or another worker took the run over.
+        UsageError: The process cannot do this job: it does not know the agent, or has other code.
+    """
+    if not hasattr(os, "killpg"):
+        raise UsageError("isolation='process' needs the process groups of Linux or macOS; leave it out here")
+    process, line, said = await _spawn(
+        {"store": store_url, "execution_id": execution_id, "lease_s": lease_s, "plugins": list(plugins)}
+    )
+    try:
+        ended = await _watched(process, limit_s)
+        told = _read(said)
+    finally:
+        # Nothing of it outlives this coroutine, however that ends.
+        if process.returncode is None:
+            _signal(process.pid, signal.SIGKILL)
+        os.close(line)
+        os.close(said)
+    return _outcome(ended, told, process.returncode, execution_id)
+
+
+async def _spawn(asked: dict[str, object]) -> tuple[asyncio.subprocess.Process, int, int]:
+    """Return the process, the end of the pipe that it lives as long as, and that on which it says what was wrong."""
+    asked_in, line = os.pipe()
+    said, said_in = os.pipe()
+    try:
+        # Plain pipes and no streams: those would keep `wait` waiting for what the agent has started and left.
+        os.write(line, json.dumps(asked).encode() + b"\n")
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "oao_harness.fleet.child", stdin=asked_in, stdout=said_in, start_new_session=True
+        )
+    except BaseException:
+        os.close(line)
+        os.close(said)
+        raise
+    finally:
+        os.close(asked_in)
+        os.close(said_in)
+    return process, line, said
+
+
+async def _watched(process: asyncio.subprocess.Process, limit_s: float | None) -> Ended:
+    try:
+        code = await asyncio.wait_for(process.wait(), limit_s)
+    except TimeoutError:
+        # No time to put the run down: one that always takes too long would come back for ever.
+        _signal(process.pid, signal.SIGKILL)
+        await process.wait()
+        return "limit"
+    except asyncio.CancelledError:
+        _signal(process.pid, signal.SIGTERM)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), _GRACE_S)
+        _signal(process.pid, signal.SIGKILL)
+        await process.wait()
+        raise
+    if code == 0:
+        return "ended"
+    _signal(process.pid, signal.SIGKILL)
+    return "died"
+
+
+def _signal(group: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)
+
+
+def _read(said: int) -> list[dict[str, object]]:
+    """Return what the process has said; it is dead, so nothing more comes."""
+    os.set_blocking(said, False)
+    with suppress(BlockingIOError):
+        lines = os.read(said, _SAID_BYTES).decode("utf-8", "replace").split("\n")[:-1]
+        return [cast("dict[str, object]", json.loads(line)) for line in lines]
+    return []
+
+
+def _outcome(ended: Ended, told: list[dict[str, object]], code: int | None, execution_id: str) -> Ended:
+    for one in told:
+        if "error" in one:
+            raise _error(one)
+    if ended == "died" and not told:
+        how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+        raise AgentError(
+            f"the process of run {execution_id!r} ended with {how} before it could begin; import the agent's module "
+            "by hand to see why"
+        )
+    return ended
+
+
+def said_of(error: BaseException) -> dict[str, object]:
+    """Return an error as the process says it to its worker.
+
+    Args:
+        error: What stopped it before the run did.
+    """
+    kind = next((one.__name__ for one in type(error).__mro__ if one.__name__ in _ERRORS or one is BusyError), "")
+    reason = str(error) if kind else f"{type(error).__name__}: {error}"
+    said: dict[str, object] = {"error": kind or "AgentError", "reason": reason[:_MOST_CHARS]}
+    if isinstance(error, BusyError):
+        said |= {"epoch": error.epoch, "owner": error.owner[:_MOST_CHARS], "left_s": error.left_s}
+    return said
+
+
+def _error(said: dict[str, object]) -> OaoError:
+    reason = str(said["reason"])
+    if said["error"] == "BusyError":
+        return BusyError(
+            reason,
+            epoch=cast("int", said["epoch"]),
+            owner=str(said["owner"]),
+            left_s=cast("float", said["left_s"]),
+        )
+    return _ERRORS[str(said["error"])](reason)
