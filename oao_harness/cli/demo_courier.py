@@ -12,7 +12,7 @@ __all__ = ["EFFECTS", "STOPS", "courier"]
 
 EFFECTS: Final = "OAO_DEMO_EFFECTS"
 """Environment variable: the file that each body of a tool adds a line to, its idempotency key and its process."""
-STOPS: Final = 5
+STOPS: Final = 8
 _DRIVE_S: Final = 0.3
 
 

@@ -38,7 +38,8 @@ from oao_hookspecs import Record
 __all__ = ["command"]
 
 _WORKERS: Final = 3
-_SLOTS: Final = 4
+# One worker alone has room for all, so that a takeover waits for no slot.
+_SLOTS: Final = 30
 _LEASE_S: Final = 2.0
 _LONGEST_S: Final = 60.0
 _LOOK_S: Final = 0.2
@@ -76,6 +77,11 @@ class _Scene:
     def over(self) -> int:
         """How many runs have ended."""
         return sum(status in {"SUCCESS", "FAILED"} for status in self.statuses.values())
+
+    @property
+    def made(self) -> int:
+        """How many bodies of tools ran so far."""
+        return len(self.lines())
 
     def lines(self) -> list[tuple[str, int]]:
         """Return key and process of each body that ran so far."""
@@ -174,6 +180,7 @@ async def _play(on: Console, scene: _Scene, folder: Path, urls: tuple[str, str],
                 _do_harm(scene, size)
                 live.update(_table(on, scene), refresh=True)
                 await asyncio.sleep(_LOOK_S)
+            live.update(_table(on, scene), refresh=True)
         took_s = time.monotonic() - scene.began
         journals = {run: list(jobs.store.read(run)) for run in scene.runs}
     finally:
@@ -185,10 +192,10 @@ def _do_harm(scene: _Scene, size: int) -> None:
     """Kill the first worker and freeze the second one, each in the middle of its runs; later wake that one up."""
     killed, frozen = scene.workers[0], scene.workers[1]
     now = time.time()
-    if not killed.hit_at and scene.over >= size // 10 and (had := scene.has(killed)):
+    if not killed.hit_at and scene.made >= size and (had := scene.has(killed)):
         os.kill(killed.process.pid, signal.SIGKILL)
         killed.had, killed.hit_at, killed.state = had, now, "killed with kill -9"
-    elif not frozen.hit_at and scene.over >= size // 5 and (had := scene.has(frozen)):
+    elif not frozen.hit_at and scene.made >= 2 * size and (had := scene.has(frozen)):
         os.kill(frozen.process.pid, signal.SIGSTOP)
         frozen.had, frozen.hit_at, frozen.state = had, now, "frozen"
     elif frozen.state == "frozen" and now - frozen.hit_at > 2 * _LEASE_S:
@@ -216,10 +223,10 @@ def _report(on: Console, scene: _Scene, journals: Mapping[str, Sequence[Record]]
     _open_act(on, "What became of them", "Counted from the journals, and from what the tools themselves wrote down.")
     rows = [
         ("runs", count(counts.runs), f"in {duration(took_s)}"),
-        ("lost", count(counts.lost), "every run has one end, every call that ended has its effect"),
+        ("lost", count(counts.lost), "each run has an end, each finished call its effect"),
         ("finished calls", count(counts.calls), f"{STOPS} of each run"),
         ("finished calls repeated", count(counts.repeated), "none is ever made again"),
-        ("calls in doubt, made again", count(counts.again), "begun at the death; their tool says that it may be"),
+        ("calls in doubt, made again", count(counts.again), "begun when it was hit; the tool is idempotent"),
     ]
     for worker in scene.workers:
         if worker.hit_at:

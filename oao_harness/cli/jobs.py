@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.text import Text
 
 from oao_harness.cli.console import STATUS_STYLES, console, one_line, print_json, status_text, symbol
-from oao_harness.cli.fleets import ask, fleet_options, id_of, option_hint, scheduler_of, shown_url
+from oao_harness.cli.fleets import ask, fleet_options, id_of, is_shared, option_hint, scheduler_of, shown_url
 from oao_harness.cli.principals import as_user, principal_options
 from oao_harness.cli.render import Column, print_columns
 from oao_harness.cli.units import ago, count, duration, plural
@@ -49,6 +49,8 @@ class _Seen:
     counts: Mapping[str, int]
     jobs: Sequence[JobStatus]
     at: float
+    is_shared: bool
+    """False where the queue is in the worker's own process."""
 
 
 @click.group("jobs", invoke_without_command=True, short_help="Show what a fleet has to do, and who does it.")
@@ -228,8 +230,16 @@ async def _look(jobs: Jobs, statuses: Sequence[str], limit: int, *, stats: bool 
                 found.append(status_of(records))
             else:
                 counts[status] -= 1
-    queue = await jobs.stats() if stats else QueueStats(queued=0, delayed=0, running=0)
-    return _Seen(stats=queue, counts=counts, jobs=found, at=time.time())
+    now = time.time()
+    if not stats:
+        queue = QueueStats(queued=0, delayed=0, running=0)
+    elif is_shared(jobs):
+        queue = await jobs.stats()
+    else:
+        # The queue of another process, which only its store tells of.
+        late = sum(job.status == "QUEUED" and job.not_before > now for job in found)
+        queue = QueueStats(queued=counts["QUEUED"] - late, delayed=late, running=counts["RUNNING"])
+    return _Seen(stats=queue, counts=counts, jobs=found, at=now, is_shared=is_shared(jobs))
 
 
 def _print(on: Console, seen: _Seen, title: str, where: str, *, as_json: bool) -> None:
@@ -291,6 +301,10 @@ def _cells(on: Console, job: JobStatus, now: float) -> list[Text]:
 
 
 def _print_workers(on: Console, seen: _Seen) -> None:
+    if not seen.is_shared:
+        told = " local: has no list of workers; one that is at work here is started with: oao worker"
+        on.print(Text(told, style="dim"), soft_wrap=True)
+        return
     if not seen.stats.workers:
         on.print(Text(" No worker is heard of; start one with: oao worker", style="yellow"), soft_wrap=True)
         return

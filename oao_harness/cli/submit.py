@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import signal
 import time
@@ -30,7 +31,7 @@ from oao_hookspecs import Priority
 __all__ = ["command"]
 
 _PRIORITIES: Final = ("high", "normal", "low")
-_FOREVER: Final = -1.0
+_FOREVER: Final = math.inf
 _NOT_OVER: Final = 4
 
 

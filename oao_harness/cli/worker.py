@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from oao_harness.cli.console import console, one_line, print_json, status_text, symbol
-from oao_harness.cli.fleets import fleet_options, run, scheduler_of, shown_url, store_of
+from oao_harness.cli.fleets import fleet_options, run, scheduler_of, shown_url, store_of, working_scheduler
 from oao_harness.cli.units import duration, plural
 from oao_harness.errors import UsageError
 from oao_harness.fleet.agents import Agents
@@ -92,7 +92,7 @@ def command(
     async def worked() -> None:
         async with AsyncExitStack() as open_:
             fleet = Fleet(
-                url,
+                working_scheduler(url, lease_s, agents),
                 where,
                 agents,
                 lease_s=lease_s,
@@ -189,7 +189,10 @@ class _Voice:
             line.append(f" {symbol(self._on, '·')} {plural(status.attempts, 'attempt')}", style="yellow")
         if status.reason:
             line.append(f" {symbol(self._on, '·')} {one_line(status.reason)}", style="dim")
-        self._on.print(line, no_wrap=self._on.is_terminal, overflow="ellipsis", soft_wrap=not self._on.is_terminal)
+        if self._on.is_terminal:
+            self._on.print(line, no_wrap=True, overflow="ellipsis")
+        else:
+            self._on.print(line, soft_wrap=True)
 
     def say(self, what: str) -> None:
         if self._as_json:

@@ -19,6 +19,7 @@ import oao_harness as oao
 from oao_harness.errors import OaoError
 from oao_harness.fleet.agents import Agents, Registered
 from oao_harness.fleet.worker import Fleet
+from oao_harness.schedulers.redis import RedisScheduler
 
 __all__ = ["CALLS", "MEGABYTE", "Work", "agents", "main"]
 
@@ -143,7 +144,9 @@ def main(work: Work, is_ready: Event) -> None:
 async def _work(work: Work, is_ready: Event) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    fleet = Fleet(work.scheduler, work.store, agents(changed=work.changed), lease_s=work.lease_s)
+    # As `oao worker` does it: delivered again a little after the lease has lapsed.
+    scheduler = RedisScheduler(work.scheduler, redelivery_s=work.lease_s / 0.8)
+    fleet = Fleet(scheduler, work.store, agents(changed=work.changed), lease_s=work.lease_s)
     is_ready.set()
     try:
         await fleet.work(work.slots, stop, 5.0)
