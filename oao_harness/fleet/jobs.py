@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Final, cast
 
 from oao_harness.errors import BusyError, ConfigError, FencedError, StoreError, UsageError
@@ -27,7 +27,7 @@ from oao_harness.runtime.report import ExecutionReport
 from oao_harness.runtime.requeuing import Retries
 from oao_hookspecs import Job, Json, Principal, Priority, QueueStats, Record, RunQuery, RunSummary, Scheduler, Store
 
-__all__ = ["Jobs", "open_scheduler"]
+__all__ = ["Jobs", "Part", "open_scheduler"]
 
 _LOOK_S: Final = 1.0
 """Seconds after which a waiter looks into the journal even though nobody told it of an end."""
@@ -49,6 +49,18 @@ def open_scheduler(url: str) -> Scheduler:
     if opened is None:
         raise ConfigError(f"no plugin opens the scheduler {url!r}; known: local:, redis://HOST:PORT/DB")
     return cast("Scheduler", opened)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Of which run a job is a part."""
+
+    parent: str
+    """Id of that run."""
+    node: str
+    """What that run calls it."""
+    budgets: Sequence[Json] = ()
+    """What it draws from together with that run: `{"name": ..., "limits": ...}`, in the ledger of the fleet's store."""
 
 
 class Jobs:
@@ -84,6 +96,7 @@ class Jobs:
         policy: Sequence[str] = (),
         retries: Retries | None = None,
         traceparent: str = "",
+        part: Part | None = None,
     ) -> str:
         """Queue a run of a registered agent, and return its id; when this returns, the job is not lost any more.
 
@@ -98,6 +111,7 @@ class Jobs:
             policy: Names of the policies; those that the agent was registered with by default.
             retries: How often it is tried again; what the agent was registered with by default, else 3 times.
             traceparent: W3C trace context of who submits.
+            part: Where the job is a part of another run; see `Remote`.
 
         Raises:
             AgentError: No agent is registered by that name.
@@ -120,24 +134,26 @@ class Jobs:
         }
         if traceparent:
             job["traceparent"] = traceparent
+        if part is not None:
+            job |= {"nested": True, "budgets": list(part.budgets)}
         execution_id = execution_id or new_id()
-        kept = self._write(execution_id, agent, task, job, principal)
+        started: dict[str, Json] = {"execution_id": execution_id, "agent": agent}
+        if part is not None:
+            started |= {"parent": part.parent, "node": part.node}
+        if principal is not None:
+            started["principal"] = principal_to_json(principal)
+        kept = self._write({**started, "origin": {"agent": agent, "policy": job["policy"]}, "job": job}, task)
         await self.scheduler.submit(_job(execution_id, kept))
         return execution_id
 
-    def _write(
-        self, execution_id: str, agent: str, task: object, job: dict[str, Json], principal: Principal | None
-    ) -> Mapping[str, Json]:
+    def _write(self, started: dict[str, Json], task: object) -> Mapping[str, Json]:
         """Write the first record of a queued run; return its job, which is another one's where the id has one."""
         given, plain = encode(task), as_json(task)
         if (opaque := holds_opaque(given)) is not None:
             raise UsageError(f"the task holds a {opaque}, which cannot travel to a worker; give plain data")
-        started: dict[str, Json] = {"execution_id": execution_id, "agent": agent, "task": plain}
+        execution_id, started["task"] = str(started["execution_id"]), plain
         if given != plain:
             started["input"] = given
-        if principal is not None:
-            started["principal"] = principal_to_json(principal)
-        started |= {"origin": {"agent": agent, "policy": job["policy"]}, "job": job}
         first = next(iter(self.store.read(execution_id)), None)
         if first is None:
             try:
@@ -150,9 +166,9 @@ class Jobs:
                 if first is None:
                     raise
         if first is None:
-            return job
+            return cast("Mapping[str, Json]", started["job"])
         found = cast("Mapping[str, Json] | None", first.get("job"))
-        if found is None or (first["agent"], first["task"]) != (agent, plain):
+        if found is None or (first["agent"], first["task"]) != (started["agent"], plain):
             raise UsageError(f"run {execution_id!r} exists already, and is another one; give another id, or none")
         return found
 

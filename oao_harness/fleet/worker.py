@@ -13,11 +13,13 @@ from oao_harness.errors import AgentError, BusyError, ChangedError, FencedError,
 from oao_harness.fleet.agents import Agents, Registered
 from oao_harness.fleet.isolation import run_in_process
 from oao_harness.fleet.jobs import Jobs
+from oao_harness.fleet.remote import limits_from
 from oao_harness.fleet.status import JobStatus, fruitless, job_of, status_of
 from oao_harness.journal.writer import Writer
 from oao_harness.runtime import context
 from oao_harness.runtime.orchestrator import Orchestrator
 from oao_harness.runtime.requeuing import Requeued, Retries
+from oao_harness.runtime.shared_budget import SharedBudget
 from oao_hookspecs import Job, Json, Later, Record, RunQuery, Scheduler, Store
 
 __all__ = ["Fleet"]
@@ -201,7 +203,8 @@ class Fleet(Jobs):
                 )
                 return self._left(execution_id)
             orchestrator = self._orchestrator(tuple(cast("Sequence[str]", job.get("policy") or ())))
-            report = await orchestrator.work(execution_id, registered.load(), retries=retries_of(job))
+            shared = shared_of(job, self._store_url)
+            report = await orchestrator.work(execution_id, registered.load(), retries=retries_of(job), shared=shared)
         except BusyError as busy:
             return Later(after_s=busy.left_s + 0.05, reason=str(busy))
         except FencedError as error:
@@ -256,6 +259,26 @@ class Fleet(Jobs):
         except BusyError as busy:
             return Later(after_s=busy.left_s + 0.05, reason=str(busy))
         return None
+
+
+def shared_of(job: Mapping[str, Json], ledger: str) -> SharedBudget | None:
+    """Return the budget that a job draws from together with the run that it is a part of; None for no such.
+
+    Args:
+        job: As its journal has it.
+        ledger: URL of the ledger; that of the store.
+
+    Raises:
+        UsageError: There is one, and the store's URL is not known: what nobody counts must not happen.
+    """
+    budgets = cast("Sequence[Mapping[str, Any]]", job.get("budgets") or ())
+    if not budgets:
+        return None
+    if not ledger:
+        raise UsageError("the job draws from a budget that workers share; give this worker its store by URL")
+    if len(budgets) > 1:
+        raise UsageError("a part of a part that other workers run cannot share the budgets of both")
+    return SharedBudget(str(budgets[0]["name"]), ledger, limits=limits_from(budgets[0]["limits"]))
 
 
 def retries_of(job: Mapping[str, Json]) -> Retries:

@@ -9,12 +9,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from oao_harness.schedulers.local import LocalScheduler
 
 import oao_harness as oao
-from oao_harness import Agents, AgentError, DistributedScheduler, Fleet, MemoryStore, Retries, SQLiteStore, UsageError
+from oao_harness import AgentError, Agents, DistributedScheduler, Fleet, MemoryStore, Retries, SQLiteStore, UsageError
 from oao_harness.fleet.agents import Registered
 from oao_harness.journal.chain import intact
-from oao_harness.schedulers.local import LocalScheduler
 from oao_hookspecs import Job, Principal, Store
 
 ME = Principal(id="dana")
@@ -76,7 +76,9 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 
 
 @asynccontextmanager
-async def working(store: Store, *, slots: int = 4, drain_s: float = 5.0, agents: Agents = AGENTS) -> AsyncIterator[Fleet]:
+async def working(
+    store: Store, *, slots: int = 4, drain_s: float = 5.0, agents: Agents = AGENTS
+) -> AsyncIterator[Fleet]:
     """A fleet with one worker."""
     fleet, stop = Fleet(LocalScheduler(), store, agents), asyncio.Event()
     worker = asyncio.create_task(fleet.work(slots, stop, drain_s))
