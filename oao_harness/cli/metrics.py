@@ -17,7 +17,7 @@ try:
     from prometheus_client.registry import Collector
 except ImportError as error:  # pragma: no cover - the environment of the extra alone shows it
     raise ConfigError(
-        'the metrics need the package prometheus-client; install it with: pip install "oao-harness[redis]"'
+        'the metrics need the package prometheus-client; install it with: pip install "oao-harness[fleet]"'
     ) from error
 
 __all__ = ["serve_metrics"]
