@@ -42,9 +42,9 @@ class Moment:
     """What a person said of it, where it was in doubt."""
     retries: list[Record] = field(default_factory=list[Record])
     again: int = 0
+    """How often it was made once more after an interruption."""
     failed: Record | None = None
     """The outcome that did not count, where the run was tried again."""
-    """How often it was made once more after an interruption."""
     is_nested: bool = False
     """True for what happened in a run inside of the one that is shown."""
 
