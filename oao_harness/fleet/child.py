@@ -64,7 +64,7 @@ def _do(asked: Mapping[str, Any], tell: _Tell) -> None:
     from oao_harness.errors import UsageError  # noqa: PLC0415
     from oao_harness.fleet.agents import Agents  # noqa: PLC0415
     from oao_harness.fleet.status import job_of  # noqa: PLC0415
-    from oao_harness.fleet.worker import retries_of  # noqa: PLC0415
+    from oao_harness.fleet.worker import retries_of, shared_of  # noqa: PLC0415
     from oao_harness.loading import import_policies, prefer_working_folder  # noqa: PLC0415
     from oao_harness.runtime.orchestrator import Orchestrator  # noqa: PLC0415
 
@@ -78,12 +78,12 @@ def _do(asked: Mapping[str, Any], tell: _Tell) -> None:
     policies = [str(name) for name in cast("list[object]", job.get("policy") or [])]
     import_policies(policies)
     orchestrator = Orchestrator(policies, store, cast("list[str]", asked["plugins"]), lease_s=asked["lease_s"])
-    retries = retries_of(job)
+    retries, shared = retries_of(job), shared_of(job, str(asked["store"]))
     tell({"begins": id_})
     # Without asyncio.run, which waits for threads of the agent's when the loop is closed.
     loop = asyncio.new_event_loop()
     loop.add_signal_handler(signal.SIGTERM, _put_down, id_)
-    report = loop.run_until_complete(orchestrator.work(id_, agent, retries=retries))
+    report = loop.run_until_complete(orchestrator.work(id_, agent, retries=retries, shared=shared))
     _require_kept(report)
     store.close()
 

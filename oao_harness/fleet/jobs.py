@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Final, cast
 
 from oao_harness.errors import BusyError, ConfigError, FencedError, StoreError, UsageError
@@ -27,8 +27,10 @@ from oao_harness.runtime.report import ExecutionReport
 from oao_harness.runtime.requeuing import Retries
 from oao_hookspecs import Job, Json, Principal, Priority, QueueStats, Record, RunQuery, RunSummary, Scheduler, Store
 
-__all__ = ["Jobs", "open_scheduler"]
+__all__ = ["Jobs", "Part", "open_scheduler"]
 
+_POLICY: Final = ("standard",)
+"""As `oao run` has it: without a word about policies there are limits all the same."""
 _LOOK_S: Final = 1.0
 """Seconds after which a waiter looks into the journal even though nobody told it of an end."""
 _LOOK_LOCAL_S: Final = 0.1
@@ -51,6 +53,18 @@ def open_scheduler(url: str) -> Scheduler:
     return cast("Scheduler", opened)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Of which run a job is a part."""
+
+    parent: str
+    """Id of that run."""
+    node: str
+    """What that run calls it."""
+    budgets: Sequence[Json] = ()
+    """What it draws from together with that run: `{"name": ..., "limits": ...}`, in the ledger of the fleet's store."""
+
+
 class Jobs:
     """Jobs of a fleet, for who submits them and asks after them; see `Fleet` for who does them.
 
@@ -69,6 +83,7 @@ class Jobs:
         self.store: Store = Orchestrator(store=store).store if isinstance(store, str) else store
         self.scheduler: Scheduler = open_scheduler(scheduler) if isinstance(scheduler, str) else scheduler
         self._clock = SystemClock()
+        self._checked: set[tuple[str, ...]] = set()
         self._is_durable = bool(getattr(self.scheduler, "durable", False))
 
     async def submit(
@@ -84,6 +99,7 @@ class Jobs:
         policy: Sequence[str] = (),
         retries: Retries | None = None,
         traceparent: str = "",
+        part: Part | None = None,
     ) -> str:
         """Queue a run of a registered agent, and return its id; when this returns, the job is not lost any more.
 
@@ -95,12 +111,14 @@ class Jobs:
             priority: `high`, `normal` or `low`.
             delay_s: Seconds before which no worker begins, >= 0.
             principal: Who the run acts for; the caller vouches for it.
-            policy: Names of the policies; those that the agent was registered with by default.
+            policy: Names of the policies; those that the agent was registered with by default, else `standard`.
             retries: How often it is tried again; what the agent was registered with by default, else 3 times.
             traceparent: W3C trace context of who submits.
+            part: Where the job is a part of another run; see `Remote`.
 
         Raises:
             AgentError: No agent is registered by that name.
+            ConfigError: A policy is unknown or wrong.
             UsageError: The task is no plain data, or the id is that of another job.
             StoreError: The store or the queue cannot be reached. Submitting again with the same id is safe.
         """
@@ -109,35 +127,42 @@ class Jobs:
             raise UsageError(f"priority={priority!r}: give 'high', 'normal' or 'low'")
         if not 0 <= delay_s < 10 * 365 * 86400:
             raise UsageError(f"delay_s={delay_s!r}: give seconds, >= 0")
+        policies = tuple(policy or registered.policy or _POLICY)
+        if policies not in self._checked:
+            # One that no worker could load would let the job wait for ever.
+            make_manager(policies)
+            self._checked.add(policies)
         tries = retries or registered.retries or Retries()
         job: dict[str, Json] = {
             "agent": agent,
             "tenant": tenant or (principal.tenant if principal is not None else ""),
             "priority": priority,
-            "policy": list(policy or registered.policy),
+            "policy": list(policies),
             "not_before": self._clock.time() + delay_s if delay_s else 0.0,
             "retries": cast("Json", asdict(tries)),
         }
         if traceparent:
             job["traceparent"] = traceparent
+        if part is not None:
+            job |= {"nested": True, "budgets": list(part.budgets)}
         execution_id = execution_id or new_id()
-        kept = self._write(execution_id, agent, task, job, principal)
+        started: dict[str, Json] = {"execution_id": execution_id, "agent": agent}
+        if part is not None:
+            started |= {"parent": part.parent, "node": part.node}
+        if principal is not None:
+            started["principal"] = principal_to_json(principal)
+        kept = self._write({**started, "origin": {"agent": agent, "policy": job["policy"]}, "job": job}, task)
         await self.scheduler.submit(_job(execution_id, kept))
         return execution_id
 
-    def _write(
-        self, execution_id: str, agent: str, task: object, job: dict[str, Json], principal: Principal | None
-    ) -> Mapping[str, Json]:
+    def _write(self, started: dict[str, Json], task: object) -> Mapping[str, Json]:
         """Write the first record of a queued run; return its job, which is another one's where the id has one."""
         given, plain = encode(task), as_json(task)
         if (opaque := holds_opaque(given)) is not None:
             raise UsageError(f"the task holds a {opaque}, which cannot travel to a worker; give plain data")
-        started: dict[str, Json] = {"execution_id": execution_id, "agent": agent, "task": plain}
+        execution_id, started["task"] = str(started["execution_id"]), plain
         if given != plain:
             started["input"] = given
-        if principal is not None:
-            started["principal"] = principal_to_json(principal)
-        started |= {"origin": {"agent": agent, "policy": job["policy"]}, "job": job}
         first = next(iter(self.store.read(execution_id)), None)
         if first is None:
             try:
@@ -150,9 +175,9 @@ class Jobs:
                 if first is None:
                     raise
         if first is None:
-            return job
+            return cast("Mapping[str, Json]", started["job"])
         found = cast("Mapping[str, Json] | None", first.get("job"))
-        if found is None or (first["agent"], first["task"]) != (agent, plain):
+        if found is None or (first["agent"], first["task"]) != (started["agent"], plain):
             raise UsageError(f"run {execution_id!r} exists already, and is another one; give another id, or none")
         return found
 
@@ -288,20 +313,20 @@ class Jobs:
         await self.scheduler.close()
         self.store.close()
 
-    async def wake(self, summary: RunSummary) -> bool:
-        """Submit the job of a run that may go on; return False where it is no job, or waits for a person."""
+    def due(self, summary: RunSummary) -> Job | None:
+        """Return the job of a run that may go on; None where it is no job, is over, or waits for a person."""
         try:
             records = self.records(summary.execution_id)
         except (UsageError, StoreError):
-            return False
+            return None
         job, status = job_of(records), status_of(records)
         if job is None or status.is_over or status.status == "DEAD":
-            return False
-        report = report_of(records)
-        if status.status == "SUSPENDED" and (report.approvals or report.in_doubt):
-            return False
-        await self.scheduler.submit(_job(summary.execution_id, {**job, "not_before": status.not_before}))
-        return True
+            return None
+        if status.status == "SUSPENDED":
+            report = report_of(records)
+            if report.approvals or report.in_doubt:
+                return None
+        return _job(summary.execution_id, {**job, "not_before": status.not_before})
 
 
 def _job(execution_id: str, job: Mapping[str, Json]) -> Job:

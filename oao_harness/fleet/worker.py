@@ -13,11 +13,13 @@ from oao_harness.errors import AgentError, BusyError, ChangedError, FencedError,
 from oao_harness.fleet.agents import Agents, Registered
 from oao_harness.fleet.isolation import run_in_process
 from oao_harness.fleet.jobs import Jobs
+from oao_harness.fleet.remote import limits_from
 from oao_harness.fleet.status import JobStatus, fruitless, job_of, status_of
 from oao_harness.journal.writer import Writer
 from oao_harness.runtime import context
 from oao_harness.runtime.orchestrator import Orchestrator
 from oao_harness.runtime.requeuing import Requeued, Retries
+from oao_harness.runtime.shared_budget import SharedBudget
 from oao_hookspecs import Job, Json, Later, Record, RunQuery, Scheduler, Store
 
 __all__ = ["Fleet"]
@@ -32,6 +34,7 @@ _STOPPING_S: Final = 5.0
 """Seconds that runs may take to unwind when their worker stops."""
 _SWEEP_S: Final = 30.0
 _SWEEP_LOCAL_S: Final = 0.5
+_PRIORITIES: Final = ("high", "normal", "low")
 _WAITING: Final = ("QUEUED", "RUNNING", "SUSPENDED")
 
 
@@ -143,12 +146,15 @@ class Fleet(Jobs):
     async def _sweep_once(self, slots: int, *, everything: bool) -> None:
         if not self._is_durable and (await self.stats()).queued >= slots:
             return
+        found: list[Job] = []
         for status in _WAITING if everything else ("SUSPENDED",):
             # The oldest first; a queue that is durable has them already, but for those that nobody told it of.
             for summary in reversed(self.store.runs(None, query=RunQuery(status=status, outer=True))):
-                if summary.execution_id not in self._active:
-                    await self.wake(summary)
+                if summary.execution_id not in self._active and (job := self.due(summary)) is not None:
+                    found.append(job)
                     await asyncio.sleep(0)
+        for job in sorted(found, key=lambda job: _PRIORITIES.index(job.priority)):
+            await self.scheduler.submit(job)
 
     async def _handle(self, job: Job) -> Later | None:
         id_ = job.execution_id
@@ -201,7 +207,8 @@ class Fleet(Jobs):
                 )
                 return self._left(execution_id)
             orchestrator = self._orchestrator(tuple(cast("Sequence[str]", job.get("policy") or ())))
-            report = await orchestrator.work(execution_id, registered.load(), retries=retries_of(job))
+            shared = shared_of(job, self._store_url)
+            report = await orchestrator.work(execution_id, registered.load(), retries=retries_of(job), shared=shared)
         except BusyError as busy:
             return Later(after_s=busy.left_s + 0.05, reason=str(busy))
         except FencedError as error:
@@ -211,6 +218,7 @@ class Fleet(Jobs):
         except UsageError as error:
             if status_of(self.records(execution_id)).is_over:
                 return None
+            _log.warning("job %s waits: %s", execution_id, error)
             return Later(after_s=_UNKNOWN_S, reason=str(error))
         except asyncio.CancelledError:
             await self._told_cancelled(execution_id)
@@ -256,6 +264,26 @@ class Fleet(Jobs):
         except BusyError as busy:
             return Later(after_s=busy.left_s + 0.05, reason=str(busy))
         return None
+
+
+def shared_of(job: Mapping[str, Json], ledger: str) -> SharedBudget | None:
+    """Return the budget that a job draws from together with the run that it is a part of; None for no such.
+
+    Args:
+        job: As its journal has it.
+        ledger: URL of the ledger; that of the store.
+
+    Raises:
+        UsageError: There is one, and the store's URL is not known: what nobody counts must not happen.
+    """
+    budgets = cast("Sequence[Mapping[str, Any]]", job.get("budgets") or ())
+    if not budgets:
+        return None
+    if not ledger:
+        raise UsageError("the job draws from a budget that workers share; give this worker its store by URL")
+    if len(budgets) > 1:
+        raise UsageError("a part of a part that other workers run cannot share the budgets of both")
+    return SharedBudget(str(budgets[0]["name"]), ledger, limits=limits_from(budgets[0]["limits"]))
 
 
 def retries_of(job: Mapping[str, Json]) -> Retries:

@@ -149,7 +149,7 @@ def reserve(run: Run, call: Call, *, spends: bool) -> tuple[Reservation, Deny | 
     Returns:
         What `settle` needs; the denial, where a budget refused; and the run whose budget it was.
     """
-    if len(run.lineage) == 1 and run.shared is None:
+    if len(run.lineage) == 1 and run.shared is None and run.tree is None:
         only = run.budget.reserve(call)
         return (NOTHING, only, run) if isinstance(only, Deny) else (Reservation((only,)), None, run)
     taken: list[Hold] = []

@@ -287,13 +287,21 @@ class Orchestrator(Opener, Inbox):
             return phases.suspended_report(run)
         return await self._run_async(adapter, run, agent, tools)
 
-    async def work(self, execution_id: str, agent: object, *, retries: Retries | None = None) -> ExecutionReport:
+    async def work(
+        self,
+        execution_id: str,
+        agent: object,
+        *,
+        retries: Retries | None = None,
+        shared: SharedBudget | None = None,
+    ) -> ExecutionReport:
         """Begin with a run that was queued, or go on with it: what a worker does with a job.
 
         Args:
             execution_id: The run; it may be a part of another worker's.
             agent: See `resume`.
             retries: How often it is tried again where its agent fails: its report says QUEUED then.
+            shared: What it may spend together with the run that it is a part of.
 
         Raises:
             UsageError: See `resume`.
@@ -304,7 +312,7 @@ class Orchestrator(Opener, Inbox):
         run = self._resumed_run(execution_id, agent, (), None, allow_changes=False, part=True)
         if run.resumption is None and run.queued_at is None:
             return phases.suspended_report(run)
-        run.retries = retries
+        run.retries, run.tree = retries, shared
         return await self._run_async(adapter, run, agent, ())
 
     def fork(

@@ -88,7 +88,8 @@ def requeued(run: Run, error: BaseException) -> Requeued | None:
         error: What the agent raised.
     """
     retries = run.retries
-    if retries is None or not isinstance(error, Exception) or run.replaying_recording:
+    is_replay = run.replay is not None and run.resumption is None
+    if retries is None or not isinstance(error, Exception) or is_replay:
         return None
     if retries.transient_only and not is_transient(error):
         return None

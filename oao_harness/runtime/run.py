@@ -87,6 +87,8 @@ class Run:
     fingerprint: str = ""
     shared: SharedBudget | None = None
     """The budget that this run's orchestrator shares with other processes."""
+    tree: SharedBudget | None = None
+    """What the run may spend, where parts of it are run by other workers: these draw from it too."""
     catalog: Catalog | None = None
     policy_version: str = ""
     """Digest of the policies: what an approval was given under."""
@@ -237,8 +239,8 @@ class Run:
     @functools.cached_property
     def shared_budgets(self) -> tuple[tuple[SharedBudget, Run], ...]:
         """The budgets of the lineage that other processes draw from, each once, and the run that named it."""
-        found = {(one.shared.name, id(one.shared.ledger)): (one.shared, one) for one in self.lineage if one.shared}
-        return tuple(found.values())
+        both = [(budget, one) for one in self.lineage for budget in (one.shared, one.tree) if budget is not None]
+        return tuple({(budget.name, id(budget.ledger)): (budget, one) for budget, one in both}.values())
 
     @functools.cached_property
     def redacts(self) -> bool:
@@ -255,11 +257,6 @@ class Run:
         return any(run.catalog is not None and run.catalog.describes for run in self.lineage)
 
     # What the machine does with it
-
-    @property
-    def replaying_recording(self) -> bool:
-        """True where outcomes come from another run's recording, not from what this one did before."""
-        return self.replay is not None and self.resumption is None
 
     def next_number(self, served: Served | None = None) -> int:
         """Return the number of the next call, from 1.
