@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from oao_harness.adapters.code_guard import guard
     from oao_harness.adapters.governed import model, tool
+    from oao_harness.adapters.langchain_memory import RedisChatMessageHistory
     from oao_harness.errors import (
         AgentError,
         BusyError,
@@ -66,6 +67,7 @@ __all__ = [
     "Orchestrator",
     "PolicyViolation",
     "RecordingError",
+    "RedisChatMessageHistory",
     "ReplayDiverged",
     "ReplayedError",
     "Retries",
@@ -92,6 +94,7 @@ _HOMES: Final = {
     "guard": "oao_harness.adapters.code_guard",
     "model": "oao_harness.adapters.governed",
     "tool": "oao_harness.adapters.governed",
+    "RedisChatMessageHistory": "oao_harness.adapters.langchain_memory",
     "AgentError": "oao_harness.errors",
     "BusyError": "oao_harness.errors",
     "ChangedError": "oao_harness.errors",
