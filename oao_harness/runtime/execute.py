@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, cast
 
-from oao_harness.errors import RunHalted
+from oao_harness.errors import RunHalted, RunSuspended
 from oao_harness.runtime.context import here
 from oao_harness.runtime.run import Run, interruption
 from oao_harness.runtime.workers import submit
@@ -165,6 +165,8 @@ def _cancel_when_halted(run: Run, task: asyncio.Task[None]) -> asyncio.Future[No
             loop.call_later(_UNWIND_S, give_up)
 
     def halted() -> None:
+        if run.patient and isinstance(run.halted, RunSuspended):
+            return
         if not loop.is_closed():
             loop.call_soon_threadsafe(loop.call_later, _GRACE_S, cancel)
 
