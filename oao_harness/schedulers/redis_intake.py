@@ -137,6 +137,7 @@ class Intake:
             self._started.update(dict.fromkeys((entry for entry, _ in good), lane))
         finally:
             self._reserved -= most
+            self._freed.set()
         return [cursor, good, *rest]
 
     # For the worker
