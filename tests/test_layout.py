@@ -39,6 +39,7 @@ ROOMS = {
     },
     "oao_harness.policy": {"oao_hookspecs", "oao_harness.errors", "oao_harness.policy"},
     "oao_harness.stores": {"oao_hookspecs", "oao_harness.errors", "oao_harness.stores"},
+    "oao_harness.schedulers": {"oao_hookspecs", "oao_harness.errors", "oao_harness.schedulers"},
     "oao_harness.adapters": {
         "oao_hookspecs",
         "oao_harness.errors",

@@ -24,6 +24,7 @@ BUNDLED: Final = (
     "oao_harness.policy.prices",
     "oao_harness.adapters.registry",
     "oao_harness.stores.registry",
+    "oao_harness.schedulers.registry",
 )
 
 _PREFIX: Final = f"{PROJECT}_"

@@ -1,0 +1,223 @@
+"""What a worker takes from the queue: how many, of which lane, and nothing that was not checked.
+
+Docket has a worker for each lane, and each would take as many jobs as it may have. Here they share their slots: one
+puller takes jobs for all lanes of a group, by weight where several wait, and hands them to the lanes' workers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, Final
+
+import redis.asyncio
+from redis.exceptions import RedisError, ResponseError
+
+from oao_harness.schedulers.redis_entries import checked
+from oao_harness.schedulers.redis_lanes import Lane
+from oao_harness.schedulers.redis_open import OpenJobs
+
+__all__ = ["CheckedClient", "Intake"]
+
+_log: Final = logging.getLogger(__name__)
+_BLOCK_MS: Final = 500
+"""How long one question for new jobs waits at the server; the end of a worker waits no longer."""
+_IDLE_S: Final = 0.25
+
+_Entry = tuple[bytes, dict[bytes, bytes]]
+
+
+class CheckedClient(redis.asyncio.Redis):
+    """A client for one lane's worker: what it reads of the queue comes from the intake."""
+
+    intake: Intake
+    lane: Lane
+
+    async def xreadgroup(self, *_args: Any, count: int = 1, block: int = 0, **_more: Any) -> list[Any]:  # type: ignore[override]
+        """Answer with the lane's next jobs."""
+        found = await self.intake.next(self.lane, count, block / 1000)
+        return [(self.lane.stream_key.encode(), found)] if found else []
+
+    async def xautoclaim(self, *_args: Any, start_id: str = "0-0", count: int = 1, **more: Any) -> list[Any]:  # type: ignore[override]
+        """Claim jobs of dead workers, as many as there are slots."""
+        return await self.intake.claim(self.lane, start_id, count, more)
+
+
+class Intake:
+    """Takes jobs for the lanes of one group, as many as the group has slots.
+
+    Args:
+        client: Of the server, with patience.
+        lanes: With their weights; a lane that stands before another one goes first where both would be next.
+        consumer: Name of the worker.
+        slots: How many jobs at once.
+        jobs: Counts what is dropped.
+    """
+
+    def __init__(self, client: Any, lanes: Mapping[Lane, int], consumer: str, slots: int, jobs: OpenJobs) -> None:
+        self._client = client
+        self._lanes = lanes
+        self._consumer = consumer
+        self._slots = slots
+        self._jobs = jobs
+        self._inbox: dict[Lane, deque[_Entry]] = {lane: deque() for lane in lanes}
+        self._came = {lane: asyncio.Event() for lane in lanes}
+        self._started: dict[bytes, Lane] = {}
+        self._waiting: dict[bytes, Lane] = {}
+        self._reserved = 0
+        self._freed = asyncio.Event()
+        self._stopped = False
+        self._passes = dict.fromkeys(lanes, 0.0)
+        """Per lane, its share of what was taken so far: the lane that had least is next (stride scheduling)."""
+        self._now = 0.0
+
+    @property
+    def _free(self) -> int:
+        return self._slots - len(self._started) - len(self._waiting) - self._reserved
+
+    def held(self, lane: Lane) -> list[bytes]:
+        """Return the ids of the entries that this worker has of a lane."""
+        return [entry for found in (self._started, self._waiting) for entry, of in found.items() if of is lane]
+
+    def stop(self) -> None:
+        """Take no more."""
+        self._stopped = True
+        self._freed.set()
+
+    async def emptied(self, timeout_s: float) -> None:
+        """Wait until what was taken before the stop has begun, but not for long."""
+        for _ in range(int(timeout_s / 0.005)):
+            if not self._waiting:
+                return
+            await asyncio.sleep(0.005)
+
+    def release(self, entry: bytes) -> None:
+        """Free the slot of an entry that is no longer this worker's."""
+        self._started.pop(entry, None)
+        self._freed.set()
+
+    # For the lanes' workers
+
+    async def next(self, lane: Lane, count: int, timeout_s: float) -> list[_Entry]:
+        """Return up to `count` entries of a lane; none after the time, which is longer where the lane is idle."""
+        box, came = self._inbox[lane], self._came[lane]
+        if not box:
+            came.clear()
+            busy = lane in self._started.values()
+            try:
+                async with asyncio.timeout(timeout_s if busy else _IDLE_S):
+                    await came.wait()
+            except TimeoutError:
+                return []
+        elif len(self._started) >= self._slots:
+            await asyncio.sleep(timeout_s)
+        found: list[_Entry] = []
+        while len(found) < count and box and len(self._started) < self._slots:
+            entry = box.popleft()
+            self._waiting.pop(entry[0], None)
+            self._started[entry[0]] = lane
+            found.append(entry)
+        return found
+
+    async def claim(self, lane: Lane, start_id: str, count: int, more: dict[str, Any]) -> list[Any]:
+        """Take over entries whose worker is not heard of, as XAUTOCLAIM answers."""
+        most = min(count, self._free)
+        if most <= 0 or self._stopped:
+            # Who looks for such entries does so alone: let it be one that has room.
+            await self._client.delete(lane.redelivery_sweep_key)
+            return [b"0-0", [], []]
+        self._reserved += most
+        try:
+            cursor, entries, *rest = await self._client.xautoclaim(
+                **{**more, "start_id": start_id, "count": most, "name": lane.stream_key}
+            )
+            good = await self._good(lane, entries)
+            self._started.update(dict.fromkeys((entry for entry, _ in good), lane))
+        finally:
+            self._reserved -= most
+        return [cursor, good, *rest]
+
+    # For the worker
+
+    async def pull(self) -> None:
+        """Take jobs until `stop`."""
+        while not self._stopped:
+            self._freed.clear()
+            if self._free <= 0:
+                await self._freed.wait()
+                continue
+            try:
+                if not await self._pull_one():
+                    await self._take(list(self._lanes), 1, _BLOCK_MS)
+            except ResponseError as error:
+                if "NOGROUP" in str(error):
+                    await self._make_groups()
+                else:
+                    _log.exception("jobs cannot be taken; trying again")
+                    await asyncio.sleep(_IDLE_S)
+            except (RedisError, OSError):
+                _log.warning("the queue cannot be reached; trying again", exc_info=True)
+                await asyncio.sleep(_IDLE_S)
+
+    async def _pull_one(self) -> bool:
+        """Take jobs of the lane whose turn it is; False where no lane has one."""
+        for lane in sorted(self._lanes, key=lambda lane: self._passes[lane] + 1 / self._lanes[lane]):
+            weight = self._lanes[lane]
+            taken = await self._take([lane], max(1, min(self._free, weight)), None)
+            if taken:
+                self._now = self._passes[lane]
+                self._passes[lane] += taken / weight
+                return True
+            # Time that it did not use is no credit.
+            self._passes[lane] = max(self._passes[lane], self._now)
+        return False
+
+    async def _take(self, lanes: list[Lane], count: int, block_ms: int | None) -> int:
+        self._reserved += count
+        try:
+            answer = await self._client.xreadgroup(
+                lanes[0].worker_group_name,
+                self._consumer,
+                {lane.stream_key: ">" for lane in lanes},
+                count=count,
+                block=block_ms,
+            )
+            by_key = {lane.stream_key.encode(): lane for lane in lanes}
+            taken = 0
+            for key, entries in answer or ():
+                lane = by_key[key]
+                taken += len(entries)
+                for entry in await self._good(lane, entries):
+                    self._waiting[entry[0]] = lane
+                    self._inbox[lane].append(entry)
+                self._came[lane].set()
+            return taken
+        finally:
+            self._reserved -= count
+
+    async def _good(self, lane: Lane, entries: list[Any]) -> list[_Entry]:
+        """Return the entries that are ours; drop the others, which no worker could read."""
+        good: list[_Entry] = []
+        for entry, fields in entries:
+            if not fields:
+                continue
+            try:
+                good.append((entry, checked(fields, lane.prefix)))
+            except ValueError as error:
+                _log.warning("entry %s of %s is no job and is dropped: %s", entry.decode(), lane.stream_key, error)
+                async with self._client.pipeline(transaction=True) as pipe:
+                    pipe.xack(lane.stream_key, lane.worker_group_name, entry)
+                    pipe.xdel(lane.stream_key, entry)
+                    await pipe.execute()
+                await self._jobs.tally("dropped")
+        return good
+
+    async def _make_groups(self) -> None:
+        for lane in self._lanes:
+            try:
+                await self._client.xgroup_create(lane.stream_key, lane.worker_group_name, id="0-0", mkstream=True)
+            except ResponseError as error:
+                if "BUSYGROUP" not in str(error):
+                    raise

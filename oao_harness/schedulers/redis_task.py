@@ -1,0 +1,91 @@
+"""The one task that every job is to Docket: admitted by limits, delivered by a worker, handed back when not done."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Protocol, cast
+
+from docket import ConcurrencyLimit, CurrentExecution, CurrentWorker, Worker
+from docket.dependencies import Dependency, FailureHandler, TaskOutcome
+from docket.dependencies import current_execution as _current_execution
+from docket.dependencies import current_worker as _current_worker
+from docket.execution import Execution
+
+__all__ = ["Admission", "Delivering", "HandBack", "NotDoneError", "oao_job"]
+
+_AFTER_ERROR_S: Final = 1.0
+
+
+class NotDoneError(Exception):
+    """The job is not done: hand it back. An attempt that must not acknowledge its entry ends with this.
+
+    Args:
+        after_s: Seconds until it is delivered again.
+    """
+
+    def __init__(self, after_s: float) -> None:
+        super().__init__(f"again in {after_s:g} s")
+        self.after_s = after_s
+
+
+class Delivering(Protocol):
+    """What the task asks of the worker that runs it."""
+
+    def limits_of(self, arguments: dict[str, Any]) -> list[tuple[str, int]]:
+        """Return names of arguments, and how many jobs with the same value may run at once."""
+        ...
+
+    async def deliver(self, execution: Execution) -> None:
+        """Have a job done; raise NotDoneError where it is not."""
+        ...
+
+
+class HandBack(FailureHandler["HandBack"]):
+    """Puts a job that is not done back, in the same step in which its entry is acknowledged.
+
+    Not Docket's Retry: that one logs each as an error.
+    """
+
+    async def __aenter__(self) -> HandBack:
+        return self
+
+    async def handle_failure(self, execution: Execution, outcome: TaskOutcome) -> bool:
+        """Schedule the job again; one whose record is newer than this attempt is left alone."""
+        error = outcome.exception
+        after_s = error.after_s if isinstance(error, NotDoneError) else _AFTER_ERROR_S
+        execution.when = datetime.now(UTC) + timedelta(seconds=after_s)
+        execution.attempt += 1
+        await execution.schedule(
+            replace=True, reschedule_message=execution.message_id, expected_generation=execution.generation
+        )
+        return True
+
+
+class Admission(Dependency["Admission"]):
+    """Holds a job that a limit keeps from running: parked at the server, and woken when another one ends."""
+
+    # What Docket asks for once per worker, of a class that parks jobs.
+    worker_lifecycle = ConcurrencyLimit.worker_lifecycle
+
+    async def __aenter__(self) -> Admission:
+        worker = cast("Delivering", _current_worker.get())
+        for argument, most in worker.limits_of(_current_execution.get().kwargs):
+            # It frees its slot by itself when the attempt ends.
+            await ConcurrencyLimit(argument, most).__aenter__()
+        return self
+
+
+async def oao_job(  # noqa: PLR0917 - the arguments are an entry's
+    execution_id: str,
+    agent: str,
+    tenant: str,
+    nested: bool,
+    priority: str,
+    admission: Admission = Admission(),  # noqa: B008 - how Docket asks for what it puts in
+    hand_back: HandBack = HandBack(),  # noqa: B008
+    execution: Execution = CurrentExecution(),  # noqa: B008
+    worker: Worker = CurrentWorker(),  # noqa: B008
+) -> None:
+    """Deliver a job. The arguments are there for limits; what is delivered is read from the set of open jobs."""
+    del execution_id, agent, tenant, nested, priority, admission, hand_back
+    await cast("Delivering", worker).deliver(execution)
