@@ -57,7 +57,6 @@ ROOMS = {
         "oao_harness.adapters.wire_answers",
         "oao_harness.importing",
     },
-    "oao_harness.schedulers": {"oao_hookspecs", "oao_harness.errors", "oao_harness.schedulers"},
     "oao_harness.fleet": {
         "oao_hookspecs",
         "oao_harness.errors",

@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "fork": "Run an agent again from the middle of a run.",
     "hooks": "Print every hook that a plugin can implement.",
     "import": "Turn cassettes and other tools' runs into recordings.",
+    "jobs": "Show what a fleet has to do, and who does it.",
     "pending": "List the recordings that wait for a person.",
     "policy": "Check a policy; see what another one would change.",
     "prune": "Delete recordings whose test is gone.",
@@ -38,7 +39,9 @@ COMMANDS: Final = {
     "run": "Run an agent under governance and report.",
     "runs": "List the journaled runs, newest first; delete old ones.",
     "show": "Show what happened in one run, call by call.",
+    "submit": "Queue a run of a registered agent for a worker.",
     "verify": "Check that the journal of a run is what was written.",
+    "worker": "Do the jobs of a fleet, until told to stop.",
 }
 
 

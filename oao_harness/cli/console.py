@@ -31,14 +31,28 @@ STATUS_STYLES: Final[Mapping[str, str]] = {
     "FAILED": "red",
     "RUNNING": "yellow",
     "SUSPENDED": "yellow",
+    "QUEUED": "cyan",
+    "DEAD": "bold red",
+    "SKIPPED": "dim",
 }
 
-_MARKS: Final[Mapping[str, str]] = {"SUCCESS": "✔", "FAILED": "✘", "RUNNING": "●", "SUSPENDED": "◆"}
+_MARKS: Final[Mapping[str, str]] = {
+    "SUCCESS": "✔",
+    "FAILED": "✘",
+    "RUNNING": "●",
+    "SUSPENDED": "◆",
+    "QUEUED": "◌",
+    "DEAD": "✝",
+    "SKIPPED": "○",
+}
 _ASCII: Final[Mapping[str, str]] = {
     "✔": "+",
     "✘": "x",
     "●": "*",
     "◆": "?",
+    "◌": "~",
+    "✝": "!",
+    "○": "o",
     "·": "-",
     "→": "->",
     "←": "<-",

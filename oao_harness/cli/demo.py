@@ -16,6 +16,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
+from oao_harness.cli import demo_fleet
 from oao_harness.cli.console import clean, console, print_paragraph
 from oao_harness.cli.demo_agents import PROMPT, Agent, refund_agent, runaway_agent
 from oao_harness.cli.progress import Progress
@@ -43,7 +44,9 @@ class _Take:
     ran: Counter[str]
 
 
-@click.command("demo", short_help="See in ten seconds what oao does; needs no key and no server.")
+@click.group(
+    "demo", invoke_without_command=True, short_help="See in ten seconds what oao does; needs no key and no server."
+)
 @click.option(
     "--latency",
     "latency_s",
@@ -54,7 +57,8 @@ class _Take:
     help="What the pretend network takes for one model call.",
 )
 @click.option("--store", metavar="URL|PATH", help="Where the journals go; a new temporary folder by default.")
-def command(latency_s: float, store: str | None) -> None:
+@click.pass_context
+def command(ctx: click.Context, latency_s: float, store: str | None) -> None:
     """See in ten seconds what oao does; needs no key and no server.
 
     A runaway agent is stopped; a good one succeeds; it is replayed without a model; a changed prompt is noticed.
@@ -63,7 +67,10 @@ def command(latency_s: float, store: str | None) -> None:
     Examples:
       oao demo
       oao demo --store demo.db --latency 0
+      oao demo fleet
     """  # noqa: D301 - click reads the control character as "do not wrap"
+    if ctx.invoked_subcommand is not None:
+        return
     on = console()
     folder = Path(tempfile.mkdtemp(prefix="oao-demo-"))
     place = store or str(folder / "oao.db")
@@ -79,6 +86,9 @@ def command(latency_s: float, store: str | None) -> None:
     _replay_it(on, live, recording)
     _change_a_word(on, recording)
     _say_what_next(on, place, recording)
+
+
+command.add_command(demo_fleet.command)
 
 
 def _stop_a_runaway(on: Console, orchestrator: Orchestrator) -> None:

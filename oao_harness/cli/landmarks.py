@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 from rich.text import Text
 
-from oao_harness.cli.console import compact, one_line, symbol
-from oao_harness.cli.timeline import Moment, Timeline, mapping, short_id, text
+from oao_harness.cli.console import compact, one_line, status_text, symbol
+from oao_harness.cli.timeline import Moment, Timeline, mapping, number, short_id, text
 from oao_harness.cli.units import duration, plural
 from oao_hookspecs import Json, Record
 
@@ -28,7 +28,13 @@ def landmark_text(on: Console, moment: Moment, timeline: Timeline) -> Text:
     if kind == "step":
         return Text(f"step {text(record, 'index')} {one_line(text(record, 'name'))}".rstrip(), style="dim")
     if kind == "run.suspended":
+        if record.get("dead"):
+            return Text(f"{symbol(on, '✘')} dead letter: {one_line(text(record, 'reason'))}", style="bold red")
         return Text(f"{symbol(on, '◆')} suspended: {one_line(text(record, 'reason'))}", style="yellow")
+    if kind == "run.queued":
+        return _queued(on, record)
+    if kind == "plan":
+        return Text(f"{symbol(on, '●')} begun by a worker; waited {duration(moment.after_s)}", style="cyan")
     if kind == "run.resumed":
         return _resumed(on, moment)
     if kind == "approval.answered":
@@ -42,19 +48,43 @@ def landmark_text(on: Console, moment: Moment, timeline: Timeline) -> Text:
         return Text.assemble(call, said, f", says {person(record.get('by'))}{note}")
     if kind == "child":
         return _child(on, moment)
+    if kind == "node":
+        return _node(on, record)
     if kind == "redaction":
         listed = record.get("records")
         number = len(listed) if isinstance(listed, Sequence) else 0
         note = f": {one_line(text(record, 'note'))}" if record.get("note") else ""
         return Text(f"{plural(number, 'record')} redacted by {one_line(text(record, 'by'))}{note}", style="yellow")
+    if kind == "run.started" and record.get("job") is not None:
+        return Text("INIT, queued", style="dim")
     return Text("INIT" if kind == "run.started" else text(record, "state"), style="dim")
+
+
+def _queued(on: Console, record: Record) -> Text:
+    """Return why a run waits for a worker again, from when on, and who wanted that."""
+    later_s = number(record, "not_before") - number(record, "at")
+    when = f", in {duration(later_s)}" if later_s > 0.0005 else ""
+    which = f", try {text(record, 'attempt')}" if record.get("attempt") else ""
+    why = one_line(text(record, "reason"))
+    who = person(record["by"]) if record.get("by") else ""
+    by = f" by {who}" if who and who not in why else ""
+    reason = f": {why}" if why else ""
+    return Text(f"{symbol(on, '◌')} queued again{which}{when}{by}{reason}", style="yellow")
+
+
+def _node(on: Console, record: Record) -> Text:
+    """Return what became of a part of a run."""
+    status, reason = text(record, "status"), one_line(text(record, "reason"))
+    told = Text.assemble((f"{symbol(on, '└')} node {one_line(text(record, 'node'))} ", "cyan"), status_text(on, status))
+    return told + Text(f": {reason}" if reason else "")
 
 
 def _resumed(on: Console, moment: Moment) -> Text:
     record, took = moment.record, duration(moment.after_s)
     if record.get("is_fork"):
         return Text(f"{symbol(on, '●')} forked here: what is above was served, what is below was made", style="cyan")
-    what = f"resumed; waited {took}" if record.get("waited") else f"resumed; was interrupted for {took}"
+    waited = record.get("waited") or record.get("was_queued")
+    what = f"resumed; waited {took}" if waited else f"resumed; was interrupted for {took}"
     policies = record.get("policy")
     changed = f", under another policy: {compact(policies)}" if record.get("policy_changed") else ""
     return Text(f"{symbol(on, '●')} {what}{changed}", style="cyan")
@@ -63,7 +93,9 @@ def _resumed(on: Console, moment: Moment) -> Text:
 def _child(on: Console, moment: Moment) -> Text:
     record = moment.record
     branch = "  " * max(0, moment.depth - 1) + f"{symbol(on, '└')} "
+    node = one_line(text(record, "node"))
     name = one_line(text(record, "agent"))
+    name = f"node {node}, {name}".removesuffix(", ") if node else name
     gone = " (not in this store)" if record.get("gone") else ""
     status = one_line(text(record, "status")).lower()
     told = ", ".join(filter(None, [name, status]))

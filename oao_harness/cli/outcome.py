@@ -18,7 +18,7 @@ from oao_harness.runtime.report import ExecutionReport
 __all__ = ["end_with"]
 
 # By status; 2 means that the command itself was wrong.
-_EXIT_CODES: Final[Mapping[str, int]] = {"SUCCESS": 0, "FAILED": 1, "SUSPENDED": 3}
+_EXIT_CODES: Final[Mapping[str, int]] = {"SUCCESS": 0, "FAILED": 1, "SUSPENDED": 3, "QUEUED": 4}
 
 
 def end_with(

@@ -287,14 +287,22 @@ def print_verdict(on: Console, timeline: Timeline, *, details: bool = False) -> 
 
 def _print_pauses(on: Console, timeline: Timeline) -> None:
     pauses = [f"waited {duration(timeline.waited_s)} for a person"] if timeline.waited_s else []
+    pauses += [f"waited {duration(timeline.queued_s)} for a worker"] if timeline.queued_s else []
     pauses += [f"was interrupted for {duration(timeline.down_s)}"] if timeline.down_s else []
     if pauses:
         print_paragraph(on, Text(f"not counted: {', '.join(pauses)}", style="dim"), indent=3)
 
 
 def _print_open(on: Console, timeline: Timeline) -> None:
-    if timeline.suspended is not None:
+    if timeline.status == "DEAD":
+        id_ = text(timeline.started, "execution_id")[:8]
+        print_paragraph(on, Text(one_line(text(timeline.suspended or {}, "reason")), style="red"))
+        print_paragraph(on, Text(f"mend its agent, then: oao jobs retry {id_}", style="dim"), indent=3)
+    elif timeline.suspended is not None:
         _print_questions(on, timeline)
+    elif timeline.queued is not None:
+        since = ago(max(0.0, time.time() - number(timeline.queued, "at")))
+        print_paragraph(on, Text(f"waits for a worker, queued {since}; workers: oao jobs", style="yellow"))
     else:
         since = ago(max(0.0, time.time() - timeline.last_at))
         told = f"no end was journaled, the last record {since}: it is still running, or its process died"

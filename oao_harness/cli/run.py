@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 import uuid
 from collections.abc import Sequence
@@ -16,8 +15,9 @@ from oao_harness.cli.outcome import end_with
 from oao_harness.cli.principals import actor_options, principal_of
 from oao_harness.cli.progress import Progress
 from oao_harness.cli.stores import store_option, store_url
+from oao_harness.cli.tasks import task_of
 from oao_harness.cli.timeline import Timeline
-from oao_harness.errors import AgentError, UsageError
+from oao_harness.errors import AgentError
 from oao_harness.fleet.agents import Registered
 from oao_harness.loading import import_policies, is_factory, load_agent, prefer_working_folder
 from oao_harness.policy.project import find_project_policy
@@ -71,7 +71,7 @@ def command(
       oao run my_agents:graph --input '{"question": "Why?"}' --policy strict
       oao run my_agents:support "Hello" --json | jq .status
     """  # noqa: D301 - click reads the control character as "do not wrap"
-    asked = _task(task, task_json)
+    asked = task_of(task, task_json)
     prefer_working_folder()
     on = console()
     # What the agent itself prints must not mix with the JSON.
@@ -111,19 +111,6 @@ def _policies(given: Sequence[str], by_name: Registered | None) -> tuple[list[st
     if project is not None:
         return [project.policy], project.source
     return list(given) or ["standard"], ""
-
-
-def _task(task: str | None, task_json: str | None) -> object:
-    if task_json is None:
-        return task
-    if task is not None:
-        raise UsageError("the task is given twice, as TASK and as --input; leave one of them out")
-    try:
-        return json.loads(task_json)
-    except ValueError as error:
-        raise UsageError(
-            f'--input {task_json!r:.60} is not JSON: {error}; write for example --input \'{{"question": "Why?"}}\''
-        ) from error
 
 
 def _refuse_factory(spec: str, agent: object, report: ExecutionReport) -> None:

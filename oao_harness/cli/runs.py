@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from oao_harness.cli import pruning
-from oao_harness.cli.console import console, one_line, print_json, status_text, symbol
+from oao_harness.cli.console import STATUS_STYLES, console, one_line, print_json, status_text
 from oao_harness.cli.render import Column, print_columns
 from oao_harness.cli.stores import DEFAULT_STORE, find_run, kept, open_store, store_option
 from oao_harness.cli.timeline import text
@@ -34,7 +34,14 @@ _COLUMNS = (
     Column(title="from"),
 )
 _SHORT_ID = 8
-_STATUSES = ("running", "suspended", "success", "failed")
+_STATUSES = ("queued", "running", "suspended", "dead", "success", "failed")
+# What is not over, in words, and what shows more of it.
+_TOLD = (
+    ("SUSPENDED", "waits for a person", "wait for a person", "oao approvals"),
+    ("DEAD", "is a dead letter", "are dead letters", "oao jobs dead"),
+    ("QUEUED", "waits for a worker", "wait for a worker", "oao jobs"),
+    ("RUNNING", "is running, or its process died", "are running, or their processes died", "oao resume ID"),
+)
 # How many rows are asked for at once where a date ends the list.
 _PAGE = 1000
 
@@ -92,7 +99,7 @@ def command(
             )
             found = _newest(opened, limit + 1, query, from_)
             if not as_json:
-                for one in ("SUSPENDED", "RUNNING"):
+                for one, *_ in _TOLD:
                     open_ += opened.runs(limit=None, query=RunQuery(status=one, outer=True))
     runs, more = found[:limit], len(found) > limit
     if as_json:
@@ -181,15 +188,9 @@ def _print_none(on: Console, where: str, *, filtered: bool) -> None:
 
 def _print_open(on: Console, open_: Sequence[RunSummary], where: str) -> None:
     """Say what is not over, and what to do about it."""
-    told = (
-        ("SUSPENDED", "waits for a person", "wait for a person", f"oao approvals{where}"),
-        ("RUNNING", "is running, or its process died", "are running, or their processes died", f"oao resume ID{where}"),
-    )
-    for status, one, many, what in told:
+    for status, one, many, what in _TOLD:
         number = sum(run.status == status for run in open_)
         if number:
-            mark = symbol(on, "◆" if status == "SUSPENDED" else "●")
-            line = Text.assemble(
-                (f" {mark} {count(number)} {one if number == 1 else many}", "yellow"), (f": {what}", "dim")
-            )
-            on.print(line, soft_wrap=True)
+            mark = status_text(on, status).plain[0]
+            said = (f" {mark} {count(number)} {one if number == 1 else many}", STATUS_STYLES[status])
+            on.print(Text.assemble(said, (f": {what}{where}", "dim")), soft_wrap=True)

@@ -18,7 +18,7 @@ Read = Callable[[str], Sequence[Record]]
 _WHILE_IT_WAITS: Final = frozenset({"approval.answered", "resolved", "redaction"})
 _LANDMARKS: Final = frozenset(
     {"run.started", "run.suspended", "run.resumed", "state", "step", "approval.answered", "resolved", "child"}
-    | {"redaction"}
+    | {"redaction", "run.queued", "node"}
 )
 
 
@@ -71,6 +71,8 @@ class Timeline:
     """Calls that a policy would have stopped if it did not only observe."""
     suspended: Record | None = None
     """Set while the run waits for a person."""
+    queued: Record | None = None
+    """Set while the run waits for a worker: what says so."""
     questions: dict[str, Record] = field(default_factory=dict[str, Record])
     """What a person was asked, by id."""
     answers: dict[str, list[Moment]] = field(default_factory=dict[str, list[Moment]])
@@ -84,6 +86,8 @@ class Timeline:
     """Seconds in which it was at work."""
     waited_s: float = 0.0
     """Seconds in which it waited for a person, over intervals that are over."""
+    queued_s: float = 0.0
+    """Seconds in which it waited for a worker, over intervals that are over."""
     down_s: float = 0.0
     """Seconds from where it was interrupted to where it went on."""
     kin: Kin = field(default_factory=Kin)
@@ -120,9 +124,10 @@ class Timeline:
         # A clock may go back, and a fork begins before what it has from its source.
         passed = 0.0 if self._last_at is None else max(0.0, at - self._last_at)
         self._last_at = at
-        waits = self.suspended is not None
-        if waits and kind in {"run.resumed", *_WHILE_IT_WAITS}:
+        if self.suspended is not None and kind in {"run.resumed", "run.queued", *_WHILE_IT_WAITS}:
             self.waited_s += passed
+        elif self.queued is not None:
+            self.queued_s += passed
         elif kind in {"run.resumed", *_WHILE_IT_WAITS} and self.finished is None:
             # What lies between a run and its fork is nobody's.
             self.down_s += 0.0 if self._begins_own_part else passed
@@ -152,9 +157,8 @@ class Timeline:
             asked = number(self.questions.get(text(record, "id"), record), "at")
             self.moments[-1].after_s = max(0.0, number(record, "at") - asked)
             self.answers.setdefault(text(record, "id"), []).append(self.moments[-1])
-        elif kind in {"run.started", "plan"}:
-            self.started = record if kind == "run.started" else self.started
-            self.plan = record if kind == "plan" else self.plan
+        elif kind in {"run.started", "run.queued", "plan"}:
+            self._add_beginning(record)
         elif kind == "violation":
             self.violation = self.violation or record
         elif kind == "ungoverned":
@@ -168,20 +172,35 @@ class Timeline:
         depth = 0 if outer is None else outer.depth + 1
         return Moment(record=record, run=text(self.started, "execution_id"), depth=depth, at_s=self.running_s)
 
+    def _add_beginning(self, record: Record) -> None:
+        """Add what a run that waits for a worker begins with; one that does not has `run.started` and `plan` too."""
+        if record["type"] == "plan":
+            self.plan, self.queued = record, None
+            if "waited_s" in record:
+                self.moments.append(Moment(record=record, at_s=self.running_s, after_s=number(record, "waited_s")))
+            return
+        if record["type"] == "run.started":
+            self.started = record
+        if record["type"] == "run.queued" or record.get("job") is not None:
+            self.queued, self.suspended = record, None
+
     def _add_pause(self, record: Record) -> None:
         if record["type"] == "run.suspended":
-            self.suspended = record
+            self.suspended, self.queued = record, None
             return
         is_fork = self._begins_own_part
         self.moments[-1].record = {
             **record,
             "waited": self.suspended is not None,
+            "was_queued": self.queued is not None,
             "is_fork": is_fork,
             "policy_changed": self.plan.get("policy") != record.get("policy") and not is_fork,
         }
         if self.suspended is not None:
             self.moments[-1].after_s = max(0.0, number(record, "at") - number(self.suspended, "at"))
-        self.suspended, self._resumed = None, True
+        if self.queued is not None:
+            self.moments[-1].after_s = max(0.0, number(record, "at") - number(self.queued, "at"))
+        self.suspended, self.queued, self._resumed = None, None, True
         self.plan = record
 
     def _add_to(self, called: Moment, record: Record) -> None:
@@ -217,7 +236,7 @@ class Timeline:
         nested._read(records, read, seen)
         child.record = {**child.record, "agent": nested.started.get("agent"), "status": nested.status}
         for moment in nested.moments:
-            if moment.record["type"] in {"run.started", "state", "step"}:
+            if moment.record["type"] in {"run.started", "state", "step", "plan"}:
                 continue
             moment.depth += depth + 1
             moment.at_s += self.running_s
@@ -240,10 +259,12 @@ class Timeline:
 
     @property
     def status(self) -> str:
-        """RUNNING, SUSPENDED, SUCCESS or FAILED."""
+        """QUEUED, RUNNING, SUSPENDED, DEAD, SUCCESS or FAILED."""
         if self.finished is not None:
             return text(self.finished, "status")
-        return "RUNNING" if self.suspended is None else "SUSPENDED"
+        if self.suspended is not None:
+            return "DEAD" if self.suspended.get("dead") else "SUSPENDED"
+        return "RUNNING" if self.queued is None else "QUEUED"
 
     @property
     def last_at(self) -> float:

@@ -81,6 +81,7 @@ class Jobs:
         self.store: Store = Orchestrator(store=store).store if isinstance(store, str) else store
         self.scheduler: Scheduler = open_scheduler(scheduler) if isinstance(scheduler, str) else scheduler
         self._clock = SystemClock()
+        self._checked: set[tuple[str, ...]] = set()
         self._is_durable = bool(getattr(self.scheduler, "durable", False))
 
     async def submit(
@@ -115,6 +116,7 @@ class Jobs:
 
         Raises:
             AgentError: No agent is registered by that name.
+            ConfigError: A policy is unknown or wrong.
             UsageError: The task is no plain data, or the id is that of another job.
             StoreError: The store or the queue cannot be reached. Submitting again with the same id is safe.
         """
@@ -123,12 +125,17 @@ class Jobs:
             raise UsageError(f"priority={priority!r}: give 'high', 'normal' or 'low'")
         if not 0 <= delay_s < 10 * 365 * 86400:
             raise UsageError(f"delay_s={delay_s!r}: give seconds, >= 0")
+        policies = tuple(policy or registered.policy)
+        if policies not in self._checked:
+            # One that no worker could load would let the job wait for ever.
+            make_manager(policies)
+            self._checked.add(policies)
         tries = retries or registered.retries or Retries()
         job: dict[str, Json] = {
             "agent": agent,
             "tenant": tenant or (principal.tenant if principal is not None else ""),
             "priority": priority,
-            "policy": list(policy or registered.policy),
+            "policy": list(policies),
             "not_before": self._clock.time() + delay_s if delay_s else 0.0,
             "retries": cast("Json", asdict(tries)),
         }

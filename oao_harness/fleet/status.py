@@ -19,7 +19,7 @@ __all__ = ["JobStatus", "Status", "fruitless", "job_of", "report_of", "status_of
 Status = Literal["QUEUED", "RUNNING", "SUSPENDED", "DEAD", "SUCCESS", "FAILED"]
 
 # An attempt that adds only these to the journal has made no progress.
-_NO_PROGRESS: Final = frozenset({"run.resumed", "plan", "state", "run.started", "ungoverned"})
+_NO_PROGRESS: Final = frozenset({"run.resumed", "plan", "state", "run.started", "ungoverned", "again"})
 _BEGINS: Final = frozenset({"run.resumed", "plan"})
 
 

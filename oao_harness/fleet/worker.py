@@ -214,6 +214,7 @@ class Fleet(Jobs):
         except UsageError as error:
             if status_of(self.records(execution_id)).is_over:
                 return None
+            _log.warning("job %s waits: %s", execution_id, error)
             return Later(after_s=_UNKNOWN_S, reason=str(error))
         except asyncio.CancelledError:
             await self._told_cancelled(execution_id)

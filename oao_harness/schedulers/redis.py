@@ -57,6 +57,9 @@ class RedisScheduler:
         ConfigError: The URL or a limit is wrong.
     """
 
+    durable = True
+    """Jobs outlive the process that submitted them, and every process sees them."""
+
     def __init__(
         self,
         url: str,

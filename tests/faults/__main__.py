@@ -11,15 +11,16 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from tests.faults.fleet import FLEET
 from tests.faults.scenarios import SCENARIOS
 
-CAPTION = "lost, doubled: effects; in doubt: calls that a person was asked about"
+CAPTION = "lost, doubled: effects; in doubt: calls that a person was asked about, in a fleet those made again"
 
 
 def main() -> int:
     """Print the table; return 1 where something was lost, doubled or wrong."""
     table = Table("fault", "done", "runs", "calls", "lost", "doubled", "in doubt", "wrong", "s", caption=CAPTION)
-    wanted = {name: one for name, one in SCENARIOS.items() if all(part in name for part in sys.argv[1:])}
+    wanted = {name: one for name, one in (SCENARIOS | FLEET).items() if all(part in name for part in sys.argv[1:])}
     wrong: list[str] = []
     console = Console()
     for name, (scenario, faults) in track(wanted.items(), description="faults", console=console, transient=True):

@@ -9,12 +9,22 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from oao_harness.schedulers.local import LocalScheduler
 
 import oao_harness as oao
-from oao_harness import AgentError, Agents, DistributedScheduler, Fleet, MemoryStore, Retries, SQLiteStore, UsageError
+from oao_harness import (
+    AgentError,
+    Agents,
+    ConfigError,
+    DistributedScheduler,
+    Fleet,
+    MemoryStore,
+    Retries,
+    SQLiteStore,
+    UsageError,
+)
 from oao_harness.fleet.agents import Registered
 from oao_harness.journal.chain import intact
+from oao_harness.schedulers.local import LocalScheduler
 from oao_hookspecs import Job, Principal, Store
 
 ME = Principal(id="dana")
@@ -285,7 +295,7 @@ async def test_an_agent_of_other_workers_waits_for_them(store: Store) -> None:
 async def test_an_approval_suspends_a_job_and_its_answer_wakes_it(store: Store, tmp_path: Path) -> None:
     """A person's answer is found in the store; nobody must submit the job again."""
     policy = tmp_path / "ask.toml"
-    policy.write_text('[[rule]]\nname = "money"\ntools = ["charge"]\ndecision = "ask"\nreason = "look"\n')
+    policy.write_text('[tools]\nask = ["charge"]\n')
     agents = Agents([Registered(name="desk", source="test", load=Desk, policy=(str(policy),))])
     async with working(store, agents=agents) as fleet:
         job = await fleet.submit("desk", "A-4")
@@ -347,6 +357,8 @@ async def test_unknown_jobs_and_wrong_requests_are_said(store: Store) -> None:
             await question
     with pytest.raises(UsageError, match="priority"):
         await fleet.submit("counting", 1, priority="urgent")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="strikt"):
+        await fleet.submit("counting", 1, policy=["strikt"])
     with pytest.raises(UsageError, match="delay_s"):
         await fleet.submit("counting", 1, delay_s=-1)
     oao.Orchestrator(store=store).run(counting, 1, execution_id="done")
