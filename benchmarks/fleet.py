@@ -14,7 +14,8 @@ nothing; those of a fleet of ours are governed runs with a durable journal. Roun
     python benchmarks/fleet.py --quick --only oao,docket
     python benchmarks/fleet.py --profile             where our own time goes
 
-The other engines come with `pip install -e ".[fleet]" --group bench`; those that are not installed are named, and left out.
+The other engines come with `pip install -e ".[fleet]" --group bench`; those that are not installed are named, and left
+out.
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     )
     from oao_harness.fleet.agents import Agents
     from oao_harness.fleet.distributed import DistributedScheduler
+    from oao_harness.fleet.remote import FleetNodes
     from oao_harness.fleet.worker import Fleet
     from oao_harness.journal.branching import Edit
     from oao_harness.policy.file import FilePolicy, load_policy
@@ -64,6 +65,7 @@ __all__ = [
     "FencedError",
     "FilePolicy",
     "Fleet",
+    "FleetNodes",
     "FrameworkError",
     "GraphError",
     "GraphExecutor",
@@ -126,6 +128,7 @@ _HOMES: Final = {
     "Agents": "oao_harness.fleet.agents",
     "DistributedScheduler": "oao_harness.fleet.distributed",
     "Fleet": "oao_harness.fleet.worker",
+    "FleetNodes": "oao_harness.fleet.remote",
     "Edit": "oao_harness.journal.branching",
     "FilePolicy": "oao_harness.policy.file",
     "load_policy": "oao_harness.policy.file",

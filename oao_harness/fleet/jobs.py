@@ -25,7 +25,20 @@ from oao_harness.runtime.orchestrator import Orchestrator
 from oao_harness.runtime.plain import as_json
 from oao_harness.runtime.report import ExecutionReport
 from oao_harness.runtime.requeuing import Retries
-from oao_hookspecs import Job, Json, Principal, Priority, QueueStats, Record, RunQuery, RunSummary, Scheduler, Store
+from oao_harness.runtime.shared_budget import SharedBudget
+from oao_hookspecs import (
+    Job,
+    Json,
+    Limits,
+    Principal,
+    Priority,
+    QueueStats,
+    Record,
+    RunQuery,
+    RunSummary,
+    Scheduler,
+    Store,
+)
 
 __all__ = ["Jobs", "Part", "open_scheduler"]
 
@@ -80,6 +93,7 @@ class Jobs:
 
     def __init__(self, scheduler: Scheduler | str, store: Store | str, agents: Agents | None = None) -> None:
         self.agents = Agents.discover() if agents is None else agents
+        self._store_url = store if isinstance(store, str) else ""
         self.store: Store = Orchestrator(store=store).store if isinstance(store, str) else store
         self.scheduler: Scheduler = open_scheduler(scheduler) if isinstance(scheduler, str) else scheduler
         self._clock = SystemClock()
@@ -114,7 +128,7 @@ class Jobs:
             policy: Names of the policies; those that the agent was registered with by default, else `standard`.
             retries: How often it is tried again; what the agent was registered with by default, else 3 times.
             traceparent: W3C trace context of who submits.
-            part: Where the job is a part of another run; see `Remote`.
+            part: Where the job is a part of another run; see `FleetNodes`.
 
         Raises:
             AgentError: No agent is registered by that name.
@@ -312,6 +326,16 @@ class Jobs:
         """Release the scheduler and the store."""
         await self.scheduler.close()
         self.store.close()
+
+    def budget(self, execution_id: str, limits: Limits) -> SharedBudget:
+        """Return what a run, and what other workers run for it, may spend together: an account in the fleet's store.
+
+        Raises:
+            UsageError: The store's URL is not known: what nobody counts must not happen.
+        """
+        if not self._store_url:
+            raise UsageError("limits that hold over workers are counted in the fleet's store; give the store by URL")
+        return SharedBudget(f"run:{execution_id}", self._store_url, limits=limits)
 
     def due(self, summary: RunSummary) -> Job | None:
         """Return the job of a run that may go on; None where it is no job, is over, or waits for a person."""

@@ -71,7 +71,6 @@ class Fleet(Jobs):
         super().__init__(scheduler, store, agents)
         self._lease_s = lease_s
         self._plugins = tuple(plugins)
-        self._store_url = store if isinstance(store, str) else ""
         self._isolation = isolation
         if isolation == "process" and (not self._store_url or self._store_url.startswith("memory")):
             raise UsageError("isolation='process' needs a store that another process can open; give its URL")
@@ -282,7 +281,7 @@ def shared_of(job: Mapping[str, Json], ledger: str) -> SharedBudget | None:
     if not ledger:
         raise UsageError("the job draws from a budget that workers share; give this worker its store by URL")
     if len(budgets) > 1:
-        raise UsageError("a part of a part that other workers run cannot share the budgets of both")
+        raise UsageError("a job that draws from several shared budgets cannot be run by another worker")
     return SharedBudget(str(budgets[0]["name"]), ledger, limits=limits_from(budgets[0]["limits"]))
 
 
