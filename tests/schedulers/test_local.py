@@ -16,8 +16,17 @@ import pytest
 from oao_harness import ConfigError, StoreError, UsageError
 from oao_harness.schedulers.local import LocalScheduler
 from oao_hookspecs import Handler, Job, Later, Scheduler
+from pytest_oao.testing import SchedulerConformance
 
 MOST_S = 10.0
+
+
+class TestLocal(SchedulerConformance):
+    """It is lost with its process, and keeps every other promise."""
+
+    @pytest.fixture
+    def scheduler(self) -> LocalScheduler:
+        return LocalScheduler()
 
 
 def job(id_: str, **fields: Any) -> Job:
