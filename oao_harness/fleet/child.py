@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any, NoReturn, cast
 
 from oao_harness.fleet.isolation import said_of
@@ -82,8 +83,15 @@ def _do(asked: Mapping[str, Any], tell: _Tell) -> None:
     tell({"begins": id_})
     # Without asyncio.run, which waits for threads of the agent's when the loop is closed.
     loop = asyncio.new_event_loop()
+    work = loop.create_task(orchestrator.work(id_, agent, retries=retries, shared=shared))
     loop.add_signal_handler(signal.SIGTERM, _put_down, id_)
-    report = loop.run_until_complete(orchestrator.work(id_, agent, retries=retries, shared=shared))
+    loop.add_signal_handler(signal.SIGINT, work.cancel)
+    with suppress(asyncio.CancelledError):
+        loop.run_until_complete(work)
+    if work.cancelled():
+        store.close()
+        return
+    report = work.result()
     _require_kept(report)
     store.close()
 

@@ -29,7 +29,7 @@ Ended: TypeAlias = Literal["ended", "died", "limit"]
 """How the process ended: by itself; killed by somebody else, or by its own fault; killed because its time was over."""
 
 _GRACE_S: Final = 3.0
-"""Seconds that a process gets to put its run down."""
+"""Seconds that a process gets to end its run, or to put it down."""
 _SAID_BYTES: Final = 65536
 _MOST_CHARS: Final = 4000
 _ERRORS: Final[dict[str, type[OaoError]]] = {
@@ -45,12 +45,13 @@ async def run_in_process(
     lease_s: float,
     limit_s: float | None = None,
     plugins: Sequence[str] = (),
+    put_down: asyncio.Event | None = None,
 ) -> Ended:
     """Begin with a queued run, or go on with it, in a new process. What became of the run is in its journal.
 
     The process finds the agent by its registered name, in the working folder of this one. It dies with this process.
-    Cancelling this coroutine tells it to put the run down (the journal says `run.queued` then), and kills it after
-    3 seconds. Killing takes its whole process group: what the agent has started too.
+    Cancelling this coroutine cancels the run, and kills the process after 3 seconds; the journal of one that had to
+    be killed ends anywhere. Killing takes its whole process group: what the agent has started too.
 
     Args:
         store_url: Where the journal is; handed over by a pipe, so that no list of processes shows a password.
@@ -58,6 +59,8 @@ async def run_in_process(
         lease_s: See `Orchestrator`.
         limit_s: Seconds after which it is killed at once; None never.
         plugins: Names of installed plugins that may decide; see `Orchestrator`.
+        put_down: When it is set, the process is told to put the run down, so that another worker goes on with it: its
+            journal says `run.queued` then. After 3 seconds it is killed.
 
     Returns:
         `ended` says nothing of how: the run may have failed. After `died` and `limit` the journal may end anywhere.
@@ -73,7 +76,7 @@ async def run_in_process(
         {"store": store_url, "execution_id": execution_id, "lease_s": lease_s, "plugins": list(plugins)}
     )
     try:
-        ended = await _watched(process, limit_s)
+        ended = await _watched(process, limit_s, put_down or asyncio.Event())
         told = _read(said)
     finally:
         # Nothing of it outlives this coroutine, however that ends.
@@ -104,25 +107,38 @@ async def _spawn(asked: dict[str, object]) -> tuple[asyncio.subprocess.Process, 
     return process, line, said
 
 
-async def _watched(process: asyncio.subprocess.Process, limit_s: float | None) -> Ended:
+async def _watched(process: asyncio.subprocess.Process, limit_s: float | None, put_down: asyncio.Event) -> Ended:
+    ends, told = asyncio.ensure_future(process.wait()), asyncio.ensure_future(put_down.wait())
     try:
-        code = await asyncio.wait_for(process.wait(), limit_s)
-    except TimeoutError:
-        # No time to put the run down: one that always takes too long would come back for ever.
-        _signal(process.pid, signal.SIGKILL)
-        await process.wait()
-        return "limit"
+        done, _ = await asyncio.wait({ends, told}, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+        if not done:
+            # No time to put the run down: one that always takes too long would come back for ever.
+            _signal(process.pid, signal.SIGKILL)
+            await ends
+            return "limit"
+        if not ends.done():
+            await _stopped(process, ends, signal.SIGTERM)
     except asyncio.CancelledError:
-        _signal(process.pid, signal.SIGTERM)
-        with suppress(TimeoutError):
-            await asyncio.wait_for(process.wait(), _GRACE_S)
-        _signal(process.pid, signal.SIGKILL)
-        await process.wait()
+        await _stopped(process, ends, signal.SIGTERM if put_down.is_set() else signal.SIGINT)
         raise
-    if code == 0:
+    finally:
+        told.cancel()
+        ends.cancel()
+    if process.returncode == 0:
         return "ended"
     _signal(process.pid, signal.SIGKILL)
     return "died"
+
+
+async def _stopped(process: asyncio.subprocess.Process, ends: asyncio.Future[int], number: signal.Signals) -> None:
+    """Ask a process to end, and kill it where it does not."""
+    if process.returncode is None:
+        # Only the process: what its agent has started would not know what it means.
+        with suppress(ProcessLookupError):
+            process.send_signal(number)
+        await asyncio.wait({ends}, timeout=_GRACE_S)
+        _signal(process.pid, signal.SIGKILL)
+        await asyncio.wait({ends})
 
 
 def _signal(group: int, number: signal.Signals) -> None:

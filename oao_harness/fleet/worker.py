@@ -80,6 +80,7 @@ class Fleet(Jobs):
         self._orchestrators: dict[tuple[str, ...], Orchestrator] = {}
         self._active: set[str] = set()
         self._stopping = False
+        self._putting_down = asyncio.Event()
 
     async def work(self, slots: int = 10, stop: asyncio.Event | None = None, drain_s: float = 30.0) -> None:
         """Do jobs until `stop` is set; then end what is at work, and hand back what takes longer than `drain_s`.
@@ -104,6 +105,7 @@ class Fleet(Jobs):
             self.agents.get(name).load()
         stop = asyncio.Event() if stop is None else stop
         self._stopping = False
+        self._putting_down.clear()
         taking = asyncio.create_task(self.scheduler.work(self._handle, slots=slots, stop=stop))
         sweeping = asyncio.create_task(self._sweep(slots))
         stopped = asyncio.create_task(stop.wait())
@@ -128,6 +130,7 @@ class Fleet(Jobs):
     def _put_down(self) -> None:
         """Halt the runs at work so that another worker goes on with them."""
         self._stopping = True
+        self._putting_down.set()
         for run in context.open_runs(self._active):
             run.put_down(Requeued(reason="its worker stopped", attempt=None))
 
@@ -201,10 +204,7 @@ class Fleet(Jobs):
     async def _go_on(self, execution_id: str, registered: Registered, job: Mapping[str, Json]) -> Later | None:
         try:
             if self._isolation == "process":
-                await run_in_process(
-                    self._store_url, execution_id, lease_s=self._lease_s, plugins=cast("tuple[str, ...]", self._plugins)
-                )
-                return self._left(execution_id)
+                return await self._go_on_elsewhere(execution_id)
             orchestrator = self._orchestrator(tuple(cast("Sequence[str]", job.get("policy") or ())))
             shared = shared_of(job, self._store_url)
             report = await orchestrator.work(execution_id, registered.load(), retries=retries_of(job), shared=shared)
@@ -226,6 +226,20 @@ class Fleet(Jobs):
         if report.status == "FAILED" and rule in {"lease", "journal"}:
             # Nobody knows here how it ends: another worker has it, or the store is away.
             return Later(after_s=self._lease_s, reason=str(report.error))
+        return self._left(execution_id)
+
+    async def _go_on_elsewhere(self, execution_id: str) -> Later | None:
+        plugins = cast("tuple[str, ...]", self._plugins)
+        try:
+            await run_in_process(
+                self._store_url, execution_id, lease_s=self._lease_s, plugins=plugins, put_down=self._putting_down
+            )
+        except asyncio.CancelledError:
+            if not self._stopping:
+                with suppress(OaoError):
+                    # It had to be killed before it could say so itself.
+                    self._end(execution_id, "cancelled")
+            raise
         return self._left(execution_id)
 
     async def _told_cancelled(self, execution_id: str) -> None:

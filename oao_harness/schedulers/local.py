@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from oao_harness.errors import UsageError
+from oao_harness.errors import StoreError, UsageError
 from oao_harness.schedulers.fair_queue import FairQueue
 from oao_hookspecs import Handler, Job, Later, QueueStats, WorkerSeen
 
@@ -52,6 +52,10 @@ class _Worker:
     def is_taking(self) -> bool:
         """False as soon as it was told to stop."""
         return not self.gives_up and not self.stop.is_set()
+
+    def running(self) -> tuple[str, ...]:
+        """Return the ids of the runs at work."""
+        return tuple(one.job.execution_id for one in self.at_work.values())
 
     def free(self, *, nested: bool) -> int:
         """Return how many slots are free; parts of other runs have as many of their own."""
@@ -109,9 +113,15 @@ class LocalScheduler:
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
         self._orders = itertools.count()
         self._timer: asyncio.TimerHandle | None = None
+        self._is_closed = False
 
     async def submit(self, job: Job) -> None:
-        """Let a worker have the job; see `Scheduler.submit`."""
+        """Let a worker have the job; see `Scheduler.submit`.
+
+        Raises:
+            StoreError: The scheduler is closed.
+        """
+        self._require_open()
         running = self._running.get(job.execution_id)
         if running is not None:
             if running.is_cancelled:
@@ -127,7 +137,9 @@ class LocalScheduler:
 
         Raises:
             UsageError: `slots` is no whole number >= 1.
+            StoreError: The scheduler is closed.
         """
+        self._require_open()
         if isinstance(slots, bool) or slots < 1:
             raise UsageError(f"slots={slots!r}: give a whole number, at least 1")
         worker = _Worker(
@@ -197,19 +209,19 @@ class LocalScheduler:
             queued=len(self._queue),
             delayed=len(self._delayed),
             running=len(self._running),
-            workers=[
-                WorkerSeen(
-                    name=one.name, last_heard=now, running=[found.job.execution_id for found in one.at_work.values()]
-                )
-                for one in self._workers
-            ],
+            workers=tuple(WorkerSeen(name=one.name, last_heard=now, running=one.running()) for one in self._workers),
         )
 
     async def close(self) -> None:
-        """Forget all jobs that wait. Who works here ends by its `stop`."""
+        """Forget all jobs that wait, and take no more. Who works here ends by its `stop`."""
+        self._is_closed = True
         for id_ in [*self._delayed, *self._queue.waiting()]:
             await self.cancel(id_)
         self._set_timer()
+
+    def _require_open(self) -> None:
+        if self._is_closed:
+            raise StoreError("the local scheduler is closed; open another one")
 
     def _put(self, job: Job, not_before: float, order: int | None = None) -> None:
         order = next(self._orders) if order is None else order

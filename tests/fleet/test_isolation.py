@@ -149,8 +149,22 @@ async def test_what_the_agent_leaves_behind_does_not_hold_the_worker(folder: Pat
 
 
 @pytest.mark.parametrize("agent", ["asleep", "waits"])
-async def test_a_cancelled_job_is_put_down(folder: Path, store: SQLiteStore, agent: str) -> None:
+async def test_a_job_is_put_down(folder: Path, store: SQLiteStore, agent: str) -> None:
     """Another worker goes on with it at once: the journal says that it waits again, and nobody holds it."""
+    submit(store, "r1", agent)
+    put_down = asyncio.Event()
+    task = asyncio.create_task(run_in_process(URL, "r1", lease_s=60, put_down=put_down))
+    group = await group_of(folder)
+    put_down.set()
+    assert await task == "ended"
+    assert not is_alive(group)
+    assert (status(store, "r1").status, status(store, "r1").reason) == ("QUEUED", "its worker stopped")
+    assert claim(store, "r1") > 0
+
+
+@pytest.mark.parametrize("agent", ["asleep", "waits"])
+async def test_a_cancelled_job_ends(folder: Path, store: SQLiteStore, agent: str) -> None:
+    """Its journal says so, as that of a run which was cancelled in this process."""
     submit(store, "r1", agent)
     task = asyncio.create_task(run_in_process(URL, "r1", lease_s=60))
     group = await group_of(folder)
@@ -158,8 +172,8 @@ async def test_a_cancelled_job_is_put_down(folder: Path, store: SQLiteStore, age
     with pytest.raises(asyncio.CancelledError):
         await task
     assert not is_alive(group)
-    assert (status(store, "r1").status, status(store, "r1").reason) == ("QUEUED", "its worker stopped")
-    assert claim(store, "r1") > 0
+    assert status(store, "r1").status == "FAILED"
+    assert "cancelled" in status(store, "r1").reason
 
 
 async def test_a_job_that_will_not_stop_is_killed(folder: Path, store: SQLiteStore) -> None:
@@ -173,7 +187,8 @@ async def test_a_job_that_will_not_stop_is_killed(folder: Path, store: SQLiteSto
         await task
     assert time.monotonic() - begun < 6
     assert not is_alive(group)
-    assert status(store, "r1").status in {"RUNNING", "QUEUED"}
+    assert status(store, "r1").status in {"RUNNING", "FAILED"}
+    assert claim(store, "r1") > 0
 
 
 async def test_the_limit_kills_what_the_agent_has_started_too(folder: Path, store: SQLiteStore) -> None:

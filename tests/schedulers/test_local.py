@@ -13,11 +13,20 @@ from typing import Any
 
 import pytest
 
-from oao_harness import ConfigError, UsageError
+from oao_harness import ConfigError, StoreError, UsageError
 from oao_harness.schedulers.local import LocalScheduler
 from oao_hookspecs import Handler, Job, Later, Scheduler
+from pytest_oao.testing import SchedulerConformance
 
 MOST_S = 10.0
+
+
+class TestLocal(SchedulerConformance):
+    """It is lost with its process, and keeps every other promise."""
+
+    @pytest.fixture
+    def scheduler(self) -> LocalScheduler:
+        return LocalScheduler()
 
 
 def job(id_: str, **fields: Any) -> Job:
@@ -88,6 +97,10 @@ async def test_it_is_a_scheduler() -> None:
     await scheduler.close()
     await scheduler.close()
     assert (await scheduler.stats()).queued == 0
+    with pytest.raises(StoreError, match="the local scheduler is closed; open another one"):
+        await scheduler.submit(job("a"))
+    with pytest.raises(StoreError, match="closed"):
+        await scheduler.work(_nothing, slots=1, stop=asyncio.Event())
 
 
 async def test_first_in_first_out() -> None:
@@ -147,7 +160,7 @@ async def test_slots_are_the_bound() -> None:
         await until(lambda: len(gate.begun) == 20)
     assert gate.most == 5
     assert gate.begun == [f"j{n}" for n in range(20)]
-    assert (await scheduler.stats()).workers == []
+    assert (await scheduler.stats()).workers == ()
 
 
 async def test_the_same_job_twice() -> None:
