@@ -22,7 +22,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from pathlib import Path
 
 import pytest
@@ -50,7 +50,7 @@ async def until(true: Callable[[], bool]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def at_work(scheduler: Scheduler, handler: Handler, slots: int = 1) -> AsyncGenerator[asyncio.Event]:
+async def at_work(scheduler: Scheduler, handler: Handler, slots: int = 1) -> AsyncGenerator[asyncio.Event, None]:
     """Have a worker at work; yield what stops it, and wait for its end."""
     stop = asyncio.Event()
     worker = asyncio.create_task(scheduler.work(handler, slots=slots, stop=stop))
@@ -279,7 +279,7 @@ class SchedulerConformance:
                 for n in range(1, 4):
                     await scheduler.submit(Job(execution_id="one", agent="a"))
                     await until(lambda n=n: len(jobs.done) >= n)  # type: ignore[misc]
-                    await _empty(scheduler)
+                    await emptied(scheduler)
 
         run(scheduler, body)
 
@@ -296,7 +296,7 @@ class SchedulerConformance:
             async with at_work(scheduler, handler):
                 await scheduler.submit(Job(execution_id="one", agent="a"))
                 await until(lambda: len(times) == 3)
-                await _empty(scheduler)
+                await emptied(scheduler)
             assert times[1] - times[0] >= 0.19
             assert times[2] - times[1] >= 0.19
 
@@ -355,7 +355,7 @@ class SchedulerConformance:
                 await scheduler.cancel("one")
                 await until(lambda: jobs.cancelled == ["one"])
                 await until(lambda: jobs.done == ["two"])
-                await _empty(scheduler)
+                await emptied(scheduler)
             assert sorted(jobs.ids) == ["one", "two"]
 
         run(scheduler, body)
@@ -456,7 +456,7 @@ class SchedulerConformance:
         async def body() -> None:
             for name in ("one", "two"):
                 await scheduler.submit(Job(execution_id=name, agent="a"))
-            with _process(open_again, tmp_path) as worker:
+            with worker_process(open_again, tmp_path) as worker:
                 await until(lambda: len(list(tmp_path.iterdir())) == 2)
                 os.kill(worker, signal.SIGKILL)
             jobs = Jobs()
@@ -474,16 +474,21 @@ class SchedulerConformance:
 
         async def body() -> None:
             await scheduler.submit(Job(execution_id="one", agent="a"))
-            with _process(open_again, tmp_path):
+            with worker_process(open_again, tmp_path):
                 await until((tmp_path / "one").exists)
                 await scheduler.cancel("one")
                 await until((tmp_path / "one.cancelled").exists)
-                await _empty(scheduler)
+                await emptied(scheduler)
 
         run(scheduler, body)
 
 
-async def _empty(scheduler: Scheduler) -> None:
+async def emptied(scheduler: Scheduler) -> None:
+    """Wait until nothing is queued, delayed or running.
+
+    Raises:
+        AssertionError: It did not happen in time.
+    """
     give_up = time.monotonic() + _SOON_S
     while True:
         stats = await scheduler.stats()
@@ -494,12 +499,13 @@ async def _empty(scheduler: Scheduler) -> None:
 
 
 @contextlib.contextmanager
-def _process(open_again: Callable[[], Scheduler], folder: Path) -> Sequence[int]:  # type: ignore[misc]
+def worker_process(open_again: Callable[[], Scheduler], folder: Path) -> Generator[int, None, None]:
     """Have a worker in a process of its own, whose jobs never end; yield the id of the process."""
     process = multiprocessing.get_context("spawn").Process(target=work_for_ever, args=(open_again, folder))
     process.start()
     try:
-        yield process.pid  # type: ignore[misc]
+        assert process.pid is not None
+        yield process.pid
     finally:
         process.kill()
         process.join()
