@@ -26,7 +26,7 @@ from oao_harness.schedulers.redis_entries import TASK, checked, id_of, key_of
 from oao_harness.schedulers.redis_urls import check
 from oao_hookspecs.schedulers import Job
 from pytest_oao.testing import RedisServer
-from pytest_oao.testing.scheduler import Jobs, at_work, emptied, run, until, worker_process
+from pytest_oao.testing.scheduler_jobs import Jobs, at_work, emptied, run, until, worker_process
 
 SHORT_S = 1.0
 
