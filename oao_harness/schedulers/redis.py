@@ -207,6 +207,6 @@ class RedisScheduler:
             asking = client(_TRIES)
             await inspect(self._place, asking)
             lanes = await open_lanes(stack, self._place, dict.fromkeys((*LANES, NESTED), asking))
-            endings = Endings(client(0), self._place.prefix)
+            endings = Endings(asking, client(0), self._place.prefix)
             stack.push_async_callback(endings.close)
             return _Front(loop, stack.pop_all(), asking, lanes, OpenJobs(asking, self._place.prefix), endings)

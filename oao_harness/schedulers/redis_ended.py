@@ -25,12 +25,14 @@ class Endings:
     the counter shows it.
 
     Args:
-        client: Of the server; a broken connection is an error at once.
+        client: Of the server.
+        listening: Another one, for which a broken connection is an error at once.
         prefix: What the fleet's keys begin with.
     """
 
-    def __init__(self, client: Any, prefix: str) -> None:
+    def __init__(self, client: Any, listening: Any, prefix: str) -> None:
         self._client = client
+        self._listening = listening
         self._prefix = f"{prefix}:ended:"
         self._waiting: dict[str, list[asyncio.Event]] = {}
         self._pubsub: Any = None
@@ -71,15 +73,18 @@ class Endings:
             waiting.remove(event)
             if not waiting:
                 del self._waiting[name]
-                if self._pubsub is not None and self._pubsub.connection is not None:
-                    await asyncio.shield(self._leave(name))
+                await self._leave(name)
 
     async def _listen(self, name: str) -> None:
         if self._listener is None or self._listener.done():
             self._listener = asyncio.create_task(self._hear())
-        async with self._changed:
-            if self._pubsub is not None and self._pubsub.connection is not None:
-                await self._pubsub.subscribe(name)
+        try:
+            async with self._changed:
+                if self._pubsub is not None:
+                    await self._pubsub.subscribe(name)
+        except (RedisError, OSError):
+            # The listener finds out, and asks for all that is waited for.
+            return
 
     async def _leave(self, name: str) -> None:
         try:
@@ -87,13 +92,13 @@ class Endings:
                 if name not in self._waiting and self._pubsub is not None:
                     await self._pubsub.unsubscribe(name)
         except (RedisError, OSError):
-            # The listener finds out, and asks only for what is waited for.
+            # As above.
             return
 
     async def _hear(self) -> None:
         while True:
             try:
-                async with self._client.pubsub() as pubsub:
+                async with self._listening.pubsub() as pubsub:
                     await pubsub.subscribe(self._prefix, *self._waiting)
                     self._pubsub = pubsub
                     await self._hear_on(pubsub)

@@ -182,7 +182,10 @@ class Intake:
         return False
 
     async def _take(self, lanes: list[Lane], count: int, block_ms: int | None) -> int:
-        self._reserved += count
+        # A worker with nothing to do waits here: that must not keep it from jobs of dead workers. What comes then is
+        # more than there are slots, and waits for one.
+        reserved = 0 if block_ms else count
+        self._reserved += reserved
         try:
             answer = await self._client.xreadgroup(
                 lanes[0].worker_group_name,
@@ -202,7 +205,7 @@ class Intake:
                 self._came[lane].set()
             return taken
         finally:
-            self._reserved -= count
+            self._reserved -= reserved
 
     async def _good(self, lane: Lane, entries: list[Any]) -> list[_Entry]:
         """Return the entries that are ours; drop the others, which no worker could read."""

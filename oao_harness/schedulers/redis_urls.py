@@ -58,7 +58,7 @@ def read_url(url: str) -> Place:
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     prefix = options.pop("prefix", PREFIX)
     if _NAME.fullmatch(prefix) is None:
-        raise ConfigError(f"{what}: the prefix {prefix!r} is no name; use letters, digits and . _ : -")
+        raise ConfigError(f"{what}: the prefix {prefix!r} is no name of letters, digits and . _ : -; {ask}")
     place = Place(
         url=urlunsplit(parts._replace(query=urlencode(options))),
         prefix=prefix,

@@ -179,8 +179,8 @@ class FleetWorker:
         for intake in self._intakes:
             intake.stop()
         # First of all, else it takes what is handed back.
-        for task in pulls:
-            task.cancel()
+        for pull in pulls:
+            pull.cancel()
         await asyncio.wait(pulls, timeout=1.0)
         for key, task in self._running.items():
             self._ended_by.setdefault(key, "given up")

@@ -18,97 +18,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import multiprocessing
 import os
 import signal
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from oao_harness.errors import StoreError
-from oao_hookspecs.schedulers import Handler, Job, Later, QueueStats, Scheduler
+from oao_hookspecs.schedulers import Job, Later, QueueStats, Scheduler
+from pytest_oao.testing.scheduler_jobs import Jobs, at_work, emptied, run, until, worker_process
 
 __all__ = ["SchedulerConformance"]
 
-_SOON_S = 10.0
-"""What must happen happens within this; that it took longer is a failure, not a slow machine."""
 _ODD_IDS = ("a b", "zwölf-🚀", "{braces}:*?[x]", "' or 1=1 --", "half \ud83d", "nul \0", "x" * 500, "open", "a/b%20")
-
-
-async def until(true: Callable[[], bool]) -> None:
-    """Wait until something is so.
-
-    Raises:
-        AssertionError: It was not so in time.
-    """
-    give_up = time.monotonic() + _SOON_S
-    while not true():
-        assert time.monotonic() < give_up, "it did not happen in time"
-        await asyncio.sleep(0.005)
-
-
-@contextlib.asynccontextmanager
-async def at_work(scheduler: Scheduler, handler: Handler, slots: int = 1) -> AsyncGenerator[asyncio.Event]:
-    """Have a worker at work; yield what stops it, and wait for its end."""
-    stop = asyncio.Event()
-    worker = asyncio.create_task(scheduler.work(handler, slots=slots, stop=stop))
-    try:
-        yield stop
-    finally:
-        stop.set()
-        async with asyncio.timeout(_SOON_S):
-            await worker
-
-
-def run(scheduler: Scheduler, body: Callable[[], Awaitable[None]]) -> None:
-    """Run a test's body in a loop of its own, and close the scheduler there."""
-
-    async def whole() -> None:
-        try:
-            async with asyncio.timeout(3 * _SOON_S):
-                await body()
-        finally:
-            await scheduler.close()
-
-    asyncio.run(whole())
-
-
-class Jobs:
-    """A handler that writes down what it was given.
-
-    Args:
-        takes_s: Seconds that a job takes.
-    """
-
-    def __init__(self, takes_s: float = 0.0) -> None:
-        self.takes_s = takes_s
-        self.begun: list[Job] = []
-        self.done: list[str] = []
-        self.cancelled: list[str] = []
-        self.at_once = 0
-        self.most_at_once = 0
-
-    @property
-    def ids(self) -> list[str]:
-        """Ids of the runs, in the order in which they began."""
-        return [job.execution_id for job in self.begun]
-
-    async def __call__(self, job: Job) -> Later | None:
-        """Do a job."""
-        self.begun.append(job)
-        self.at_once += 1
-        self.most_at_once = max(self.most_at_once, self.at_once)
-        try:
-            await asyncio.sleep(self.takes_s)
-        except asyncio.CancelledError:
-            self.cancelled.append(job.execution_id)
-            raise
-        finally:
-            self.at_once -= 1
-        self.done.append(job.execution_id)
-        return None
 
 
 class SchedulerConformance:
@@ -279,7 +203,7 @@ class SchedulerConformance:
                 for n in range(1, 4):
                     await scheduler.submit(Job(execution_id="one", agent="a"))
                     await until(lambda n=n: len(jobs.done) >= n)  # type: ignore[misc]
-                    await _empty(scheduler)
+                    await emptied(scheduler)
 
         run(scheduler, body)
 
@@ -296,7 +220,7 @@ class SchedulerConformance:
             async with at_work(scheduler, handler):
                 await scheduler.submit(Job(execution_id="one", agent="a"))
                 await until(lambda: len(times) == 3)
-                await _empty(scheduler)
+                await emptied(scheduler)
             assert times[1] - times[0] >= 0.19
             assert times[2] - times[1] >= 0.19
 
@@ -355,7 +279,7 @@ class SchedulerConformance:
                 await scheduler.cancel("one")
                 await until(lambda: jobs.cancelled == ["one"])
                 await until(lambda: jobs.done == ["two"])
-                await _empty(scheduler)
+                await emptied(scheduler)
             assert sorted(jobs.ids) == ["one", "two"]
 
         run(scheduler, body)
@@ -456,7 +380,7 @@ class SchedulerConformance:
         async def body() -> None:
             for name in ("one", "two"):
                 await scheduler.submit(Job(execution_id=name, agent="a"))
-            with _process(open_again, tmp_path) as worker:
+            with worker_process(open_again, tmp_path) as worker:
                 await until(lambda: len(list(tmp_path.iterdir())) == 2)
                 os.kill(worker, signal.SIGKILL)
             jobs = Jobs()
@@ -474,49 +398,10 @@ class SchedulerConformance:
 
         async def body() -> None:
             await scheduler.submit(Job(execution_id="one", agent="a"))
-            with _process(open_again, tmp_path):
+            with worker_process(open_again, tmp_path):
                 await until((tmp_path / "one").exists)
                 await scheduler.cancel("one")
                 await until((tmp_path / "one.cancelled").exists)
-                await _empty(scheduler)
+                await emptied(scheduler)
 
         run(scheduler, body)
-
-
-async def _empty(scheduler: Scheduler) -> None:
-    give_up = time.monotonic() + _SOON_S
-    while True:
-        stats = await scheduler.stats()
-        if not (stats.queued or stats.delayed or stats.running):
-            return
-        assert time.monotonic() < give_up, f"the queue is not empty: {stats}"
-        await asyncio.sleep(0.02)
-
-
-@contextlib.contextmanager
-def _process(open_again: Callable[[], Scheduler], folder: Path) -> Sequence[int]:  # type: ignore[misc]
-    """Have a worker in a process of its own, whose jobs never end; yield the id of the process."""
-    process = multiprocessing.get_context("spawn").Process(target=work_for_ever, args=(open_again, folder))
-    process.start()
-    try:
-        yield process.pid  # type: ignore[misc]
-    finally:
-        process.kill()
-        process.join()
-
-
-def work_for_ever(open_again: Callable[[], Scheduler], folder: Path) -> None:
-    """Be a worker whose jobs never end, and which writes down what it was given: a file for each job."""
-
-    async def handler(job: Job) -> None:
-        (folder / job.execution_id).touch()
-        try:
-            await asyncio.sleep(3600)
-        except asyncio.CancelledError:
-            (folder / f"{job.execution_id}.cancelled").touch()
-            raise
-
-    async def work() -> None:
-        await open_again().work(handler, slots=4, stop=asyncio.Event())
-
-    asyncio.run(work())
