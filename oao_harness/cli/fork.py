@@ -27,11 +27,24 @@ from oao_hookspecs import Json
 __all__ = ["command"]
 
 
+class _At(click.ParamType[str]):
+    """The number of a call, from 1, or the name of a node."""
+
+    name = "at"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        given = str(value)
+        if given.removeprefix("-").isdecimal():
+            return str(click.IntRange(min=1).convert(int(given), param, ctx))
+        return given
+
+
 @click.command("fork", short_help="Run an agent again from the middle of a run.")
 @click.argument("id", metavar="[ID]", default="last")
 @click.argument("agent", metavar="[MODULE:AGENT]", required=False)
 @click.option(
     "--at",
+    type=_At(),
     metavar="N|NODE",
     help="The first call that is made anew (oao show). By default the one that failed last, else the next one; a run "
     "that succeeded needs it. Of a graph: the node that runs anew, with all that depend on it; by default those that "
@@ -121,7 +134,7 @@ def command(
 def _number(at: str | None) -> int | None:
     if at is None:
         return None
-    if not at.isdecimal() or int(at) < 1:
+    if not at.isdecimal():
         raise UsageError(f"--at {at!r:.60}: give the number of a call, from 1; oao show lists them")
     return int(at)
 
