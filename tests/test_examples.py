@@ -12,6 +12,20 @@ import pytest
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py"))
 SHOWS = {
+    "multi_agent_review": [
+        "facts  SUCCESS  facts checked against 3 earlier reviews of the draft",
+        "style  FAILED   ValueError: cannot read the draft",
+        "eager  FAILED   ",
+        "mails that were sent: 0",
+        "one budget over all: SUCCESS, SUCCESS, FAILED",
+    ],
+    "durable_dag": [
+        "process 1: killed",
+        "process 2: published 62 characters",
+        "agents that ran: research, chapter ",
+        ", edit, edit, publish",
+        "finished nodes that ran twice: 0",
+    ],
     "failure_prevention": [
         "runs away            FAILED  max_tool_calls: tool search: call 4, the limit is 3",
         "swallows the denial  FAILED  tools.deny: tool send_mail is denied",

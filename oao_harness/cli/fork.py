@@ -16,14 +16,28 @@ from oao_harness.cli.outcome import end_with
 from oao_harness.cli.progress import Progress
 from oao_harness.cli.stores import find_outer_run, kept, open_store, store_option, store_url
 from oao_harness.cli.timeline import Timeline, text
-from oao_harness.errors import UsageError
+from oao_harness.errors import AgentError, UsageError
 from oao_harness.journal.branching import Edit, where_it_ended
 from oao_harness.loading import import_policies, prefer_working_folder
-from oao_harness.runtime.orchestrator import Orchestrator
+from oao_harness.runtime.graph import TaskGraph
+from oao_harness.runtime.graph_forking import branch_graph
+from oao_harness.runtime.orchestrator import Orchestrator, name_of
 from oao_harness.runtime.report import ExecutionReport
 from oao_hookspecs import Json
 
 __all__ = ["command"]
+
+
+class _At(click.ParamType[str]):
+    """The number of a call, from 1, or the name of a node."""
+
+    name = "at"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        given = str(value)
+        if given.removeprefix("-").isdecimal():
+            return str(click.IntRange(min=1).convert(int(given), param, ctx))
+        return given
 
 
 @click.command("fork", short_help="Run an agent again from the middle of a run.")
@@ -31,12 +45,15 @@ __all__ = ["command"]
 @click.argument("agent", metavar="[MODULE:AGENT]", required=False)
 @click.option(
     "--at",
-    type=click.IntRange(min=1),
-    metavar="N",
+    type=_At(),
+    metavar="N|NODE",
     help="The first call that is made anew (oao show). By default the one that failed last, else the next one; a run "
-    "that succeeded needs it.",
+    "that succeeded needs it. Of a graph: the node that runs anew, with all that depend on it; by default those that "
+    "failed.",
 )
-@click.option("--set-result", "result", metavar="JSON", help="What call N returns instead; then it is not made.")
+@click.option(
+    "--set-result", "result", metavar="JSON", help="What call N, or the node, returns instead; then it is not made."
+)
 @click.option(
     "--policy", "policies", multiple=True, metavar="NAME|FILE", help="As in `oao run`; that of the run by default."
 )
@@ -50,7 +67,7 @@ def command(
     *,
     id: str,
     agent: str | None,
-    at: int | None,
+    at: str | None,
     result: str | None,
     policies: Sequence[str],
     model: str | None,
@@ -77,13 +94,17 @@ def command(
         records = find_outer_run(opened, id)
     if result is not None and at is None:
         raise UsageError("--set-result needs the call that it is for: --at N; oao show lists them")
-    if at is None and records[-1].get("status") == "SUCCESS":
+    is_graph = any(one["type"] == "plan" and one.get("adapter") == "graph" for one in records)
+    number = None if is_graph else _number(at)
+    if at is None and not is_graph and records[-1].get("status") == "SUCCESS":
         id_ = text(records[0], "execution_id")[:8]
         raise UsageError(
             f"run {id_} succeeded, so nothing says where the fork begins: --at N, 1 to {where_it_ended(records) - 1}; "
             f"oao show {id_} lists its calls"
         )
-    first = where_it_ended(records) if at is None else at
+    if is_graph and (model is not None or framework is not None):
+        raise UsageError("a fork of a graph takes no --model and no --framework; its nodes name their own")
+    first = where_it_ended(records) if number is None else number
     started = records[0]
     where, names = agent_of(started, agent, f"oao fork {id}"), policies_of(started, policies)
     prefer_working_folder()
@@ -93,19 +114,42 @@ def command(
         import_policies(names)
         orchestrator = Orchestrator(names, store_url(store), plugins=[] if as_json else [progress])
         try:
-            report = orchestrator.fork(
-                text(started, "execution_id"),
-                found,
-                first,
-                edit=None if result is None else Edit(_result(result)),
-                model=model,
-                framework=framework,
-            )
+            if is_graph:
+                report = _fork_graph(orchestrator, text(started, "execution_id"), found, at, result)
+            else:
+                report = orchestrator.fork(
+                    text(started, "execution_id"),
+                    found,
+                    first,
+                    edit=None if result is None else Edit(_result(result)),
+                    model=model,
+                    framework=framework,
+                )
             timeline = Timeline.of(orchestrator.store.read(report.execution_id))
         finally:
             orchestrator.store.close()
     hint = _hint(report, text(started, "execution_id")[:8], first)
     end_with(ctx, on, report, timeline, as_json=as_json, hint=hint)
+
+
+def _number(at: str | None) -> int | None:
+    if at is None:
+        return None
+    if not at.isdecimal():
+        raise UsageError(f"--at {at!r:.60}: give the number of a call, from 1; oao show lists them")
+    return int(at)
+
+
+def _fork_graph(
+    orchestrator: Orchestrator, execution_id: str, graph: object, at: str | None, result: str | None
+) -> ExecutionReport:
+    """Run a part of a graph anew."""
+    if not isinstance(graph, TaskGraph):
+        raise AgentError(f"run {execution_id[:8]} is one of a graph, and {name_of(graph)!r} is none")
+    results = {} if result is None or at is None else {at: _result(result)}
+    names = [] if at is None or results else [at]
+    new = branch_graph(orchestrator.store, execution_id, graph, orchestrator.clock, at=names, results=results)
+    return orchestrator.resume(new, graph, allow_changes=True)
 
 
 def _hint(report: ExecutionReport, source: str, at: int) -> str:

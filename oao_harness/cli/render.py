@@ -97,7 +97,7 @@ def _source(timeline: Timeline) -> str:
     forked = mapping(timeline.started, "forked")
     if not forked:
         return ""
-    at = f"call #{text(forked, 'at')}"
+    at = f"node {forked['at']}" if isinstance(forked.get("at"), str) else f"call #{text(forked, 'at')}"
     told = f"{text(forked, 'run')}, at {at}" + (", whose result was edited" if forked.get("edited") else "")
     told += f", with model {text(forked, 'model')}" if forked.get("model") else ""
     return f"{told}; that run is gone" if timeline.kin.is_source_gone else told

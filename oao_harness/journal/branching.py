@@ -14,6 +14,7 @@ from typing import Final, cast
 
 from oao_harness.errors import UsageError
 from oao_harness.journal.chain import intact
+from oao_harness.journal.doubts import is_end
 from oao_harness.journal.edits import edited
 from oao_harness.journal.leases import claim
 from oao_hookspecs import Clock, Json, Record, Store, without_hash
@@ -116,7 +117,7 @@ class _Copy:
             until: Unix seconds; what nested runs that go on after that began later is left behind.
             before: Number of the first record that is left behind where it is of no call.
         """
-        ended = {cast("int", record["n"]) for record in records if _is_end(record)}
+        ended = {cast("int", record["n"]) for record in records if is_end(record)}
         used = {
             str(question)
             for record in records
@@ -177,10 +178,6 @@ class _Copy:
         self._store.append(execution_id, claim(self._store, execution_id), *numbered)
 
 
-def _is_end(record: Record) -> bool:
-    return record["type"] == "outcome" or (record["type"] == "resolved" and bool(record["landed"]))
-
-
 def _with_result(beginning: list[Record], records: Sequence[Record], at: int, result: Json) -> list[Record]:
     """Return the records with another outcome of one call."""
     outcome = next((record for record in records if record["type"] == "outcome" and record["n"] == at), None)
@@ -200,5 +197,5 @@ def _with_result(beginning: list[Record], records: Sequence[Record], at: int, re
     }
     if outcome is not None and "usage" in outcome:
         new = {**new, "usage": outcome["usage"]}
-    rest = [one for one in beginning if not (_is_end(one) and one["n"] == at)]
+    rest = [one for one in beginning if not (is_end(one) and one["n"] == at)]
     return [*rest, new]

@@ -15,7 +15,7 @@ from typing import cast
 
 from oao_hookspecs import Json, Record
 
-__all__ = ["Doubt", "doubts_of", "is_said", "is_suspended", "repeatable"]
+__all__ = ["Doubt", "doubts_of", "is_end", "is_said", "is_suspended", "repeatable"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +34,11 @@ class Doubt:
     def id(self) -> str:
         """What a person names it by; also the idempotency key that the call had."""
         return f"{self.execution_id}#{self.n}"
+
+
+def is_end(record: Record) -> bool:
+    """Return True for a record that says how a call ended: its outcome, or a person's word that it landed."""
+    return record["type"] == "outcome" or (record["type"] == "resolved" and bool(record["landed"]))
 
 
 def is_said(records: Sequence[Record], doubts: Sequence[Doubt]) -> bool:
@@ -81,7 +86,7 @@ def doubts_of(records: Sequence[Record]) -> list[Doubt]:
     for record in records:
         if record["type"] == "call":
             calls[cast("int", record["n"])] = record
-        elif record["type"] == "outcome" or (record["type"] == "resolved" and record["landed"]):
+        elif is_end(record):
             ended.add(cast("int", record["n"]))
     again = repeatable(records)
     started = records[0]

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import cast
 
 from oao_harness.journal.codec import alike
-from oao_harness.journal.doubts import doubts_of, repeatable
+from oao_harness.journal.doubts import doubts_of, is_end, repeatable
 from oao_harness.journal.events import HTTP
 from oao_harness.journal.matcher import Matcher
 from oao_harness.journal.recording import RecordedEvent, Recording
@@ -221,7 +221,7 @@ def _ended_before_the_break(records: Sequence[Record]) -> set[int]:
         seq = cast("int", record["seq"])
         if record["type"] == "call":
             began[cast("int", record["n"])] = seq
-        elif record["type"] == "outcome" or (record["type"] == "resolved" and record["landed"]):
+        elif is_end(record):
             ended[cast("int", record["n"])] = seq
         elif record["type"] == "approval.requested":
             asked[str(record["id"])] = seq

@@ -159,8 +159,9 @@ def review(run: Run, ending: Ending | None, adapter: Adapter | None) -> Steps[Ex
         adapter: Finds the output in what the agent returned; None takes the result itself.
     """
     held = next((one.halted for one in run.lineage if isinstance(one.halted, RunSuspended)), None)
-    if held is not None:
-        # Also where the agent swallowed that its calls were refused, and seems to be done: it will go on.
+    if held is not None and not (run.node and ending is not None and ending.done and not run.turned_away):
+        # Also where the agent swallowed that its calls were refused, and seems to be done: it will go on. A part that
+        # asked for nothing more is done.
         run.latch(held)
     _try_again(run, ending)
     if isinstance(run.halted, RunSuspended):

@@ -116,6 +116,8 @@ class Run:
     """That it is."""
     queued_at: float | None = None
     """Unix seconds, where the run waited for a worker before it began."""
+    turned_away: bool = False
+    """True where a call of it was refused, because the run, or one around it, is halted."""
     patient: bool = False
     """True where the agent's code ends by itself when the run is suspended: what runs in it may come to an end."""
     muted: bool = False
@@ -393,6 +395,7 @@ class Run:
         """
         for run in self.lineage:
             if run.halted is not None:
+                self.turned_away = True
                 raise run.halted
             if run.deadline is not None and run.clock.monotonic() > run.deadline:
                 run.time_out()
@@ -400,10 +403,10 @@ class Run:
                 # Frozen, or its store is away: what it is about to do, another process may have done meanwhile.
                 run.lease.renew()
             if run.closed:
-                raise RunHalted(
-                    f"run {run.execution_id} is over; what it left behind may do nothing more", rule="closed"
-                )
+                reason = f"run {run.execution_id} is over; what it left behind may do nothing more"
+                raise RunHalted(reason, rule="closed")
             if run.halted is not None:
+                self.turned_away = True
                 raise run.halted
 
     def refusing(self, denial: Deny, *, n: int | None, by: Run) -> Steps[None]:

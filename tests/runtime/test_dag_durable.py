@@ -19,12 +19,11 @@ from oao_harness import (
     StrictPolicy,
     TaskGraph,
     TaskNode,
-    ToolPolicy,
     UsageError,
     tool,
 )
 from oao_harness.journal.chain import intact
-from oao_hookspecs import Principal
+from oao_hookspecs import Allow, Ask, Decision, Principal, ToolCall, hookimpl
 
 FLOW = Path(__file__).parent / "durable_flow.py"
 ANNA = Principal(id="anna")
@@ -46,6 +45,14 @@ def look(what: str) -> str:
 
 
 PAID: list[int] = []
+
+
+class AskPay:
+    """Holds every payment for a person."""
+
+    @hookimpl
+    def oao_decide_tool_call(self, call: ToolCall) -> Decision:
+        return Ask(rule="payments", reason="a payment") if call.name == "pay" else Allow()
 
 
 class Flow:
@@ -93,7 +100,7 @@ def test_a_killed_workflow_goes_on_and_repeats_no_finished_node(tmp_path: Path) 
 def test_a_node_that_waits_for_a_person_suspends_the_workflow() -> None:
     """The other branch comes to its end; after the answer only what had not ended runs."""
     flow = Flow()
-    executor = GraphExecutor(flow.graph(), ToolPolicy(ask=["pay"]), workflow_id="flow")
+    executor = GraphExecutor(flow.graph(), AskPay(), workflow_id="flow")
 
     held = executor.execute("topic")
 
@@ -134,7 +141,7 @@ def test_siblings_of_a_held_node_finish_their_current_call() -> None:
 
     PAID.clear()
     graph = TaskGraph([TaskNode("long", sibling), TaskNode("pay", payer)])
-    executor = GraphExecutor(graph, ToolPolicy(ask=["pay"]), workflow_id="flow")
+    executor = GraphExecutor(graph, AskPay(), workflow_id="flow")
 
     held = executor.execute("x")
     assert statuses(held) == ["SUSPENDED", "SUSPENDED"]
@@ -154,11 +161,11 @@ def test_what_finished_nodes_spent_counts_after_a_resume() -> None:
         return [look("a"), look("b"), look("c")]
 
     def payer(task: object) -> object:
-        return [pay(1), pay(2)]
+        return [pay(1), look("d")]
 
     PAID.clear()
     graph = TaskGraph([TaskNode("a", agent), TaskNode("b", payer, {"a"})])
-    policies = [StrictPolicy(max_tool_calls=4, timeout_seconds=None), ToolPolicy(ask=["pay"])]
+    policies = [StrictPolicy(max_tool_calls=4, timeout_seconds=None), AskPay()]
     executor = GraphExecutor(graph, policies, workflow_id="flow")
     executor.execute("x")
     executor.orchestrator.approve("last", by=ANNA)
@@ -175,10 +182,10 @@ def test_a_changed_graph_is_refused() -> None:
     """Going on with other edges or another agent is refused by name, unless the caller says so."""
     flow = Flow()
     store = MemoryStore()
-    GraphExecutor(flow.graph(), ToolPolicy(ask=["pay"]), workflow_id="flow", store=store).execute("topic")
+    GraphExecutor(flow.graph(), AskPay(), workflow_id="flow", store=store).execute("topic")
     changed = flow.graph()
     changed.add_node(TaskNode("new", flow.agent("new"), {"report"}))
-    executor = GraphExecutor(changed, ToolPolicy(ask=["pay"]), store=store)
+    executor = GraphExecutor(changed, AskPay(), store=store)
 
     with pytest.raises(UsageError, match="edges of the graph"):
         executor.resume("flow")
@@ -188,7 +195,7 @@ def test_a_changed_graph_is_refused() -> None:
 
 def test_another_task_under_the_same_id_is_refused() -> None:
     """An id names one workflow on one task."""
-    executor = GraphExecutor(Flow().graph(), ToolPolicy(ask=["pay"]), workflow_id="flow")
+    executor = GraphExecutor(Flow().graph(), AskPay(), workflow_id="flow")
     executor.execute("topic")
 
     with pytest.raises(UsageError, match="begun with another task, 'topic'"):
@@ -275,7 +282,7 @@ def test_a_fork_of_nothing_that_can_be_forked() -> None:
 def test_a_result_that_is_gone_is_not_made_up() -> None:
     """Where the journal of a finished node was deleted, what depends on it does not run on nothing."""
     flow = Flow()
-    executor = GraphExecutor(flow.graph(), ToolPolicy(ask=["pay"]), workflow_id="flow")
+    executor = GraphExecutor(flow.graph(), AskPay(), workflow_id="flow")
     held = executor.execute("topic")
     executor.store.delete(held["plan"].execution_id)
 

@@ -1,0 +1,43 @@
+"""Every block of docs/orchestration.md, in one folder."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.console_pages import ROOT
+
+PAGE = ROOT / "docs" / "orchestration.md"
+
+
+def run(folder: Path, *command: str) -> str:
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "hookspecs")]), "NO_COLOR": "1"}
+    done = subprocess.run(
+        [sys.executable, *command], cwd=folder, env=env, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_page_does_what_it_says(tmp_path: Path) -> None:
+    """Its files run, its command prints what it shows, and its snippets resume and fork."""
+    blocks = re.findall(r"^```(\w+)(?: file=(\S+))?\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.S | re.M)
+    files = {file: body for _, file, body in blocks if file}
+    for file, body in files.items():
+        (tmp_path / file).write_text(body, encoding="utf-8")
+    told = "researcher SUCCESS three facts about bridges\ncritic FAILED ValueError: I have seen nothing yet\n"
+    assert run(tmp_path, "team.py") == told
+    (session,) = [body for language, _, body in blocks if language == "console"]
+    command, _, shown = session.partition("\n")
+    assert run(tmp_path, "-m", "oao_harness", *command.removeprefix("$ oao ").split()) == shown
+    (snippet,) = [body for language, file, body in blocks if language == "python" and not file]
+    (tmp_path / ".oao").mkdir()
+    program = f"from flow import book\nfrom oao_harness import GraphExecutor\n{snippet}"
+    ends = 'print(executor.fork(results={"outline": ["risks"]})["chapters"].final_output)'
+    assert run(tmp_path, "-c", f"{program}\n{ends}") == "['All about risks.']\n"
+    for line in re.findall(r"`oao (fork last[^`]*)`", PAGE.read_text(encoding="utf-8").replace("\n", " ")):
+        assert "SUCCESS" in run(tmp_path, "-m", "oao_harness", *line.replace("'", "").split(), "flow:book")
+    assert "shorten" in run(tmp_path, "-m", "oao_harness", "graph", "show", "last", "flow:book", "--mermaid")
