@@ -322,9 +322,10 @@ class Run:
             raise halt from error
 
     def write_if_possible(self, type: str, fields: dict[str, Json]) -> None:
-        """Append a record that nothing depends on any more; a journal that fails has halted the run, and it says so."""
-        with suppress(RunHalted):
-            self.write(type, fields)
+        """Append a record that nothing depends on, unless journal or lease is lost: who goes on must find no end."""
+        if self.halted is None or (self.halted.plugin, self.halted.rule) not in {("oao", "journal"), ("oao", "lease")}:
+            with suppress(RunHalted):
+                self.write(type, fields)
 
     def close(self) -> None:
         """Shut the gate for good; from now on the run cannot be halted any more."""

@@ -14,6 +14,7 @@ import pytest
 
 from oao_harness import BusyError, ConfigError, Orchestrator, SQLiteStore, tool
 from oao_harness.journal.leases import claim
+from oao_harness.runtime import context
 from oao_hookspecs import Store
 
 ROOT = Path(__file__).parents[2]
@@ -110,6 +111,31 @@ def test_of_other_owners_nobody_knows(store: Store, owner: str) -> None:
         claim(store, "r")
     time.sleep(0.4)
     assert claim(store, "r") == 2
+
+
+def test_a_run_that_lost_its_lease_has_no_end(store: Store) -> None:
+    """Also where its store can be written to again: who goes on with it finishes it, and no finished call is repeated."""
+    ran: list[str] = []
+
+    @tool(effect="idempotent")
+    def step(name: str) -> str:
+        ran.append(name)
+        return name
+
+    def agent(task: str) -> str:
+        first = step("first")
+        if len(ran) == 1:
+            (run,) = context.open_runs({"r"})
+            run.lose("the store was away for longer than the lease")
+        return f"{first}, {step('second')}"
+
+    orchestrator = Orchestrator(store=store)
+    lost = orchestrator.run(agent, "t", execution_id="r")
+
+    assert (lost.status, (lost.violation or {}).get("rule")) == ("FAILED", "lease")
+    assert "run.finished" not in [record["type"] for record in store.read("r")]
+    assert orchestrator.resume("r", agent).final_output == "first, second"
+    assert ran == ["first", "second"]
 
 
 def test_a_lease_without_time_is_no_lease() -> None:
