@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from oao_harness.adapters.code_guard import guard
     from oao_harness.adapters.governed import model, tool
+    from oao_harness.adapters.langchain_memory import RedisChatMessageHistory
     from oao_harness.errors import (
         AgentError,
         BusyError,
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
         DamagedError,
         FencedError,
         FrameworkError,
+        GraphError,
         IllegalTransition,
         OaoError,
         PolicyViolation,
@@ -37,6 +39,9 @@ if TYPE_CHECKING:
     from oao_harness.policy.strict import StrictPolicy
     from oao_harness.policy.tools import ToolPolicy
     from oao_harness.runtime.call_context import CallContext, current_call
+    from oao_harness.runtime.dag import GraphExecutor
+    from oao_harness.runtime.graph import TaskGraph, TaskNode
+    from oao_harness.runtime.multi_agent import MultiAgentOrchestrator
     from oao_harness.runtime.orchestrator import Orchestrator
     from oao_harness.runtime.report import ExecutionReport
     from oao_harness.runtime.requeuing import Retries
@@ -60,12 +65,16 @@ __all__ = [
     "FilePolicy",
     "Fleet",
     "FrameworkError",
+    "GraphError",
+    "GraphExecutor",
     "IllegalTransition",
     "MemoryStore",
+    "MultiAgentOrchestrator",
     "OaoError",
     "Orchestrator",
     "PolicyViolation",
     "RecordingError",
+    "RedisChatMessageHistory",
     "ReplayDiverged",
     "ReplayedError",
     "Retries",
@@ -75,6 +84,8 @@ __all__ = [
     "SharedBudget",
     "StoreError",
     "StrictPolicy",
+    "TaskGraph",
+    "TaskNode",
     "ToolPolicy",
     "UsageError",
     "at_most",
@@ -92,6 +103,7 @@ _HOMES: Final = {
     "guard": "oao_harness.adapters.code_guard",
     "model": "oao_harness.adapters.governed",
     "tool": "oao_harness.adapters.governed",
+    "RedisChatMessageHistory": "oao_harness.adapters.langchain_memory",
     "AgentError": "oao_harness.errors",
     "BusyError": "oao_harness.errors",
     "ChangedError": "oao_harness.errors",
@@ -100,6 +112,7 @@ _HOMES: Final = {
     "DamagedError": "oao_harness.errors",
     "FencedError": "oao_harness.errors",
     "FrameworkError": "oao_harness.errors",
+    "GraphError": "oao_harness.errors",
     "IllegalTransition": "oao_harness.errors",
     "OaoError": "oao_harness.errors",
     "PolicyViolation": "oao_harness.errors",
@@ -123,6 +136,10 @@ _HOMES: Final = {
     "ToolPolicy": "oao_harness.policy.tools",
     "CallContext": "oao_harness.runtime.call_context",
     "current_call": "oao_harness.runtime.call_context",
+    "GraphExecutor": "oao_harness.runtime.dag",
+    "TaskGraph": "oao_harness.runtime.graph",
+    "TaskNode": "oao_harness.runtime.graph",
+    "MultiAgentOrchestrator": "oao_harness.runtime.multi_agent",
     "Orchestrator": "oao_harness.runtime.orchestrator",
     "ExecutionReport": "oao_harness.runtime.report",
     "Retries": "oao_harness.runtime.requeuing",

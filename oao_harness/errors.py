@@ -14,6 +14,7 @@ Exception
       ChangedError          a run would go on with other code, or under another policy
       FrameworkError      an installed framework lacks the methods that oao governs
       RecordingError      a recording is truncated, of a newer format, or of another test
+    GraphError            a node of a graph failed
     CodecError            a value cannot be written to, or read back from, a journal
     StoreError            a journal could not be kept or read
       FencedError         another writer has claimed the run
@@ -37,6 +38,7 @@ __all__ = [
     "DamagedError",
     "FencedError",
     "FrameworkError",
+    "GraphError",
     "IllegalTransition",
     "OaoError",
     "PolicyViolation",
@@ -135,6 +137,10 @@ class FrameworkError(UsageError):
 
 class RecordingError(UsageError):
     """A recording is truncated, of a newer format, or of another test."""
+
+
+class GraphError(OaoError):
+    """A node of a graph failed, or an agent of several that were run together; the message names them."""
 
 
 class CodecError(OaoError):

@@ -22,6 +22,7 @@ def _masked(text: str) -> str:
     text = re.sub(r"\b\d\d:\d\d:\d\d\b", "TIME", text)
     text = re.sub(r"\b\d[\d.]* (us|ms|s|min)( \d+ s)?( ago)?\b|\bnow\b", "TIME", text)
     text = re.sub(r"\b\d+\.\d{3}\b|━+", "TIME", text)
+    text = re.sub(r"\bworker \d+\b", "worker PID", text)
     return re.sub(r" +", " ", text)
 
 
@@ -41,10 +42,14 @@ def play(page: str, folder: Path) -> int:
         if file:
             (folder / file).write_text(body, encoding="utf-8")
             continue
-        assert language == "console", body
+        if language == "text":
+            continue
+        assert language in {"console", "shell"}, body
         command, _, expected = body.partition("\n")
+        program = ["-m", "oao_harness"] if language == "console" else []
+        words = command.removeprefix("$ oao ") if program else command.removeprefix("$ python ")
         done = subprocess.run(
-            [sys.executable, "-m", "oao_harness", *shlex.split(command.removeprefix("$ oao "))],
+            [sys.executable, *program, *shlex.split(words)],
             cwd=folder, env=env, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
         sessions += 1

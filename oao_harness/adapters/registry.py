@@ -84,6 +84,7 @@ class _LazyAdapter:
 def oao_adapters() -> Sequence[Adapter]:
     """Offer the bundled adapters, the most particular first."""
     from oao_harness.adapters.function import FunctionAdapter, InvokeAdapter  # noqa: PLC0415 - bundled, loaded late
+    from oao_harness.adapters.graphs import GraphAdapter  # noqa: PLC0415 - as above
 
     lazy = [_LazyAdapter(*names) for names in _LAZY]
-    return [*lazy, InvokeAdapter(), FunctionAdapter()]
+    return [GraphAdapter(), *lazy, InvokeAdapter(), FunctionAdapter()]

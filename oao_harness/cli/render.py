@@ -221,7 +221,10 @@ def _detail_lines(on: Console, moment: Moment, timeline: Timeline, told: set[str
         wait = duration(number(retry, "delay_s"))
         attempt = f"  try {text(retry, 'attempt')} failed, next after {wait}: {one_line(text(retry, 'error'))}"
         lines.append(Text(attempt, style="yellow"))
-    if moment.again:
+    if moment.failed is not None:
+        error = preview.outcome(record, moment.failed)
+        lines.append(Text.assemble(("  it failed, and was made again: ", "yellow"), error))
+    elif moment.again:
         lines.append(Text("  it was in doubt after an interruption, and made again", style="yellow"))
     outcome = outcome or (moment.resolved if moment.resolved is not None and "res" in moment.resolved else None)
     if outcome is not None:

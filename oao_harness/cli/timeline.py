@@ -43,6 +43,8 @@ class Moment:
     retries: list[Record] = field(default_factory=list[Record])
     again: int = 0
     """How often it was made once more after an interruption."""
+    failed: Record | None = None
+    """The outcome that did not count, where the run was tried again."""
     is_nested: bool = False
     """True for what happened in a run inside of the one that is shown."""
 
@@ -212,6 +214,7 @@ class Timeline:
             called.retries.append(record)
         else:
             called.again += 1
+            called.failed, called.outcome = called.outcome, None
 
     def _add_http(self, record: Record, calls: dict[int, Moment], _idle_s: float) -> None:
         # Numbered apart from the calls.

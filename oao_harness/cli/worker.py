@@ -8,6 +8,7 @@ import signal
 import time
 from contextlib import AsyncExitStack
 from dataclasses import asdict
+from typing import Final
 
 import click
 from rich.console import Console
@@ -23,6 +24,9 @@ from oao_harness.fleet.worker import Fleet
 from oao_harness.loading import prefer_working_folder
 
 __all__ = ["command"]
+
+_IDLE_S: Final = 0.3
+"""Seconds between two looks whether anything is left to do."""
 
 
 @click.command("worker", short_help="Do the jobs of a fleet, until told to stop.")
@@ -53,6 +57,7 @@ __all__ = ["command"]
     type=click.Choice(["process"]),
     help="Do each run in a process of its own, which can be killed and may run out of memory.",
 )
+@click.option("--burst", is_flag=True, help="End when nothing is left to do, in place of waiting for more.")
 @click.option("--metrics", type=click.IntRange(0, 65535), metavar="PORT", help="Serve Prometheus metrics on 127.0.0.1.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document a line on standard output.")
 def command(
@@ -63,6 +68,7 @@ def command(
     drain_s: float,
     lease_s: float,
     isolation: str | None,
+    burst: bool,
     metrics: int | None,
     as_json: bool,
 ) -> None:
@@ -104,7 +110,7 @@ def command(
             await fleet.stats()
             port = await _serve_metrics(open_, fleet, metrics)
             voice.begin(agents, url, where, slots, port)
-            await _work(fleet, voice, slots, drain_s)
+            await _work(fleet, voice, slots, drain_s, burst=burst)
 
     run(worked())
     voice.end()
@@ -118,10 +124,19 @@ async def _serve_metrics(open_: AsyncExitStack, fleet: Fleet, port: int | None) 
     return open_.enter_context(serve_metrics(fleet, port))
 
 
-async def _work(fleet: Fleet, voice: _Voice, slots: int, drain_s: float) -> None:
+async def _stop_when_idle(fleet: Fleet, stop: asyncio.Event) -> None:
+    while not stop.is_set():
+        await asyncio.sleep(_IDLE_S)
+        seen = await fleet.stats()
+        if not (seen.queued or seen.delayed or seen.running or await fleet.jobs("QUEUED", limit=1)):
+            stop.set()
+
+
+async def _work(fleet: Fleet, voice: _Voice, slots: int, drain_s: float, *, burst: bool) -> None:
     """Work until a signal says stop, and at once after another."""
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     working = asyncio.create_task(fleet.work(slots, stop, drain_s))
+    idling = asyncio.create_task(_stop_when_idle(fleet, stop)) if burst else None
 
     def signalled() -> None:
         if stop.is_set():
@@ -139,6 +154,8 @@ async def _work(fleet: Fleet, voice: _Voice, slots: int, drain_s: float) -> None
         if not stop.is_set():
             raise
     finally:
+        if idling is not None:
+            idling.cancel()
         for one in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(one)
 

@@ -29,6 +29,8 @@ from oao_hookspecs import Job, Json, Principal, Priority, QueueStats, Record, Ru
 
 __all__ = ["Jobs", "Part", "open_scheduler"]
 
+_POLICY: Final = ("standard",)
+"""As `oao run` has it: without a word about policies there are limits all the same."""
 _LOOK_S: Final = 1.0
 """Seconds after which a waiter looks into the journal even though nobody told it of an end."""
 _LOOK_LOCAL_S: Final = 0.1
@@ -109,7 +111,7 @@ class Jobs:
             priority: `high`, `normal` or `low`.
             delay_s: Seconds before which no worker begins, >= 0.
             principal: Who the run acts for; the caller vouches for it.
-            policy: Names of the policies; those that the agent was registered with by default.
+            policy: Names of the policies; those that the agent was registered with by default, else `standard`.
             retries: How often it is tried again; what the agent was registered with by default, else 3 times.
             traceparent: W3C trace context of who submits.
             part: Where the job is a part of another run; see `Remote`.
@@ -125,7 +127,7 @@ class Jobs:
             raise UsageError(f"priority={priority!r}: give 'high', 'normal' or 'low'")
         if not 0 <= delay_s < 10 * 365 * 86400:
             raise UsageError(f"delay_s={delay_s!r}: give seconds, >= 0")
-        policies = tuple(policy or registered.policy)
+        policies = tuple(policy or registered.policy or _POLICY)
         if policies not in self._checked:
             # One that no worker could load would let the job wait for ever.
             make_manager(policies)
@@ -311,20 +313,20 @@ class Jobs:
         await self.scheduler.close()
         self.store.close()
 
-    async def wake(self, summary: RunSummary) -> bool:
-        """Submit the job of a run that may go on; return False where it is no job, or waits for a person."""
+    def due(self, summary: RunSummary) -> Job | None:
+        """Return the job of a run that may go on; None where it is no job, is over, or waits for a person."""
         try:
             records = self.records(summary.execution_id)
         except (UsageError, StoreError):
-            return False
+            return None
         job, status = job_of(records), status_of(records)
         if job is None or status.is_over or status.status == "DEAD":
-            return False
-        report = report_of(records)
-        if status.status == "SUSPENDED" and (report.approvals or report.in_doubt):
-            return False
-        await self.scheduler.submit(_job(summary.execution_id, {**job, "not_before": status.not_before}))
-        return True
+            return None
+        if status.status == "SUSPENDED":
+            report = report_of(records)
+            if report.approvals or report.in_doubt:
+                return None
+        return _job(summary.execution_id, {**job, "not_before": status.not_before})
 
 
 def _job(execution_id: str, job: Mapping[str, Json]) -> Job:

@@ -34,6 +34,7 @@ _STOPPING_S: Final = 5.0
 """Seconds that runs may take to unwind when their worker stops."""
 _SWEEP_S: Final = 30.0
 _SWEEP_LOCAL_S: Final = 0.5
+_PRIORITIES: Final = ("high", "normal", "low")
 _WAITING: Final = ("QUEUED", "RUNNING", "SUSPENDED")
 
 
@@ -145,12 +146,15 @@ class Fleet(Jobs):
     async def _sweep_once(self, slots: int, *, everything: bool) -> None:
         if not self._is_durable and (await self.stats()).queued >= slots:
             return
+        found: list[Job] = []
         for status in _WAITING if everything else ("SUSPENDED",):
             # The oldest first; a queue that is durable has them already, but for those that nobody told it of.
             for summary in reversed(self.store.runs(None, query=RunQuery(status=status, outer=True))):
-                if summary.execution_id not in self._active:
-                    await self.wake(summary)
+                if summary.execution_id not in self._active and (job := self.due(summary)) is not None:
+                    found.append(job)
                     await asyncio.sleep(0)
+        for job in sorted(found, key=lambda job: _PRIORITIES.index(job.priority)):
+            await self.scheduler.submit(job)
 
     async def _handle(self, job: Job) -> Later | None:
         id_ = job.execution_id

@@ -4,7 +4,7 @@
 run.started    execution_id, agent, task [, input, principal, origin, parent, parent_call, node, forked, job]
 plan           adapter, policy, limits, fingerprints, oao [, waited_s]
 child          execution_id [, n, node]
-node           node, status [, execution_id, reason, result]
+node           node, status [, execution_id, reason, because, result]
 state          state
 step           index, name
 call           n, kind, name, req, decision
@@ -43,8 +43,8 @@ there now; it may follow the end of a run. Each of these has as `redacted` the d
 written. `job` is what a queued run asks of workers, `waited_s` how long it waited for the first one; `run.queued` says
 that it waits again, from when on (Unix seconds), and which failed calls are then made again. `dead` says that it waits
 no more: it failed too often, or ended too many workers. `node` is the name of a part of a run; a record `node` says
-what became of one: its `execution_id` where it ran, its `result` where somebody put one there. Every record also has
-`v`, `seq`, `type` and `at` (Unix seconds), and in its store a `hash`.
+what became of one: its `execution_id` where it ran, its `result` where somebody put one there, `because` the one for
+which it did not run. Every record also has `v`, `seq`, `type` and `at` (Unix seconds), and in its store a `hash`.
 """
 
 from __future__ import annotations

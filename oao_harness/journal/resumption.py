@@ -152,7 +152,7 @@ class Resumption(Matcher):
         inside = [(child.call, child.outcome, child.denied) for child in children]
         for n in (event.call_n, *(child.call_n for child in children)):
             for nested in self._runs_of.pop(n, ()):
-                found = self._calls_of(nested)
+                found = self.calls_of(nested)
                 if isinstance(found, str):
                     return Divergence(kind="doubt", text=found, step=event.n, name=event.name)
                 inside += found
@@ -165,7 +165,7 @@ class Resumption(Matcher):
             known=True,
         )
 
-    def _calls_of(self, nested: str) -> list[tuple[Call, Outcome | None, bool]] | str:
+    def calls_of(self, nested: str) -> list[tuple[Call, Outcome | None, bool]] | str:
         """Return the calls of a nested run and of those nested in it, or why nobody knows them."""
         records = self._read(nested)
         if not records:
@@ -178,7 +178,7 @@ class Resumption(Matcher):
         calls = [(event.call, event.outcome, event.denied) for event in events]
         for record in records:
             if record["type"] == "child":
-                found = self._calls_of(str(record["execution_id"]))
+                found = self.calls_of(str(record["execution_id"]))
                 if isinstance(found, str):
                     return found
                 calls += found

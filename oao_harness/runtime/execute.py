@@ -164,6 +164,8 @@ def _cancel_when_halted(run: Run, task: asyncio.Task[None]) -> asyncio.Future[No
             loop.call_later(_UNWIND_S, give_up)
 
     def halted() -> None:
+        if run.patient and isinstance(run.halted, RunSuspended):
+            return
         if not loop.is_closed():
             loop.call_soon_threadsafe(loop.call_later, _GRACE_S, cancel)
 

@@ -36,7 +36,7 @@ from oao_harness.runtime.run import Run
 from oao_harness.runtime.shared_budget import SharedBudget
 from oao_hookspecs import Adapter, Clock, Json, Principal, Store
 
-__all__ = ["Orchestrator"]
+__all__ = ["Orchestrator", "name_of"]
 
 
 class Orchestrator(Opener, Inbox):
@@ -105,6 +105,11 @@ class Orchestrator(Opener, Inbox):
         """The policies in force, as objects, in the order they are asked."""
         return tuple(self._policies)
 
+    @property
+    def clock(self) -> Clock:
+        """Where it reads the time."""
+        return self._clock
+
     def run(
         self,
         agent: object,
@@ -135,7 +140,7 @@ class Orchestrator(Opener, Inbox):
             AgentError: There is no way to run this agent.
         """
         adapter = adapter_for(self._adapters, agent, framework)
-        agent_name = agent_name or _name_of(agent)
+        agent_name = agent_name or name_of(agent)
         wait_for_siblings(agent_name, task)
         run = self._make_run(agent_name, task, execution_id, principal=principal, origin=origin)
         return self._run(adapter, run, agent, tools)
@@ -173,7 +178,7 @@ class Orchestrator(Opener, Inbox):
     ) -> ExecutionReport:
         """Run an agent on a task and return the report; see `run`. A sync agent runs in a thread of its own."""
         adapter = adapter_for(self._adapters, agent, framework)
-        agent_name = agent_name or _name_of(agent)
+        agent_name = agent_name or name_of(agent)
         await wait_for_siblings_async(agent_name, task)
         run = self._make_run(agent_name, task, execution_id, principal=principal, origin=origin)
         return await self._run_async(adapter, run, agent, tools)
@@ -187,7 +192,7 @@ class Orchestrator(Opener, Inbox):
             task: See `run`.
         """
         adapter = adapter_for(self._adapters, agent, None)
-        return await self._run_async(adapter, self._make_part(place, _name_of(agent), task), agent, ())
+        return await self._run_async(adapter, self._make_part(place, name_of(agent), task), agent, ())
 
     async def _run_async(self, adapter: Adapter, run: Run, agent: object, tools: Sequence[object]) -> ExecutionReport:
         timeout_s, task = run.hooks.timeout_s, run.task
@@ -233,7 +238,7 @@ class Orchestrator(Opener, Inbox):
         """
         loaded = recording if isinstance(recording, Recording) else Recording.load(recording)
         adapter = adapter_for(self._adapters, agent, framework)
-        run = self._make_run(_name_of(agent), task, execution_id)
+        run = self._make_run(name_of(agent), task, execution_id)
         run.replay = run.must_play = replay_of(loaded)
         run.follow(Playback(loaded))
         return self._run(adapter, run, agent, tools)
@@ -416,7 +421,8 @@ def _as_list(policy: object) -> list[object | str]:
     return list(cast("Sequence[object]", policy)) if isinstance(policy, list | tuple) else [policy]
 
 
-def _name_of(agent: object) -> str:
+def name_of(agent: object) -> str:
+    """Return the name of an agent: its `name`, that of the function, else that of its class."""
     for attribute in ("name", "__name__"):
         name = getattr(agent, attribute, None)
         if isinstance(name, str) and name:

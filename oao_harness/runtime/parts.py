@@ -26,6 +26,7 @@ _MOST_DEPTH: Final = 24
 # Through so many objects of installed packages in a row; deeper inside are their clients, locks and caches.
 _MOST_FOREIGN: Final = 6
 _MOST_PARTS: Final = 256
+_MOST_LABELS: Final = 100
 _OURS: Final = frozenset({"oao_harness", "oao_hookspecs", "pytest_oao"})
 # What moves bytes: large, and holds nothing of the user's.
 _TRANSPORT: Final = frozenset(
@@ -233,6 +234,9 @@ class _Walk:
         if ("langgraph.pregel", "Pregel") in names:
             self._look_at_graph(item)
             return
+        if ("oao_harness.runtime.graph", "TaskGraph") in names:
+            self._look_at_task_graph(item)
+            return
         is_own = _is_own_module(cls.__dict__.get("__module__"))
         if not is_own and not _is_followed(cls):
             return
@@ -277,6 +281,22 @@ class _Walk:
         for name in ("store", "checkpointer", "context_schema"):
             fields.pop(name, None)
         self.push(fields.get("config"), "", item.name, item.depth + 1, 1)
+
+    def _look_at_task_graph(self, item: _Item) -> None:
+        nodes = cast("Mapping[str, object]", dict(attributes_of(item.value)).get("_nodes") or {})
+        whole = item.label or "the graph"
+        edges: list[str] = []
+        for name, node in nodes.items():
+            inside = dict(attributes_of(node))
+            edges.append(f"{name} {_names_in(inside.get('dependencies'))} {stable(inside.get('over'))}")
+            task = inside.get("task")
+            edges.append(stable(task) if type(task) in _PLAIN else _kind_of(task))
+            # Many nodes: by the names of their functions, each once.
+            label = f"node {name} of {whole}" if len(nodes) <= _MOST_LABELS else ""
+            self.push(inside.get("agent"), label, name, item.depth + 1, 0)
+            for key in ("task", "when"):
+                self.push(inside.get(key), "", name, item.depth + 1, 0)
+        self._add(f"edges of {whole}", edges)
 
 
 def _texts_of_edges(fields: Mapping[str, object]) -> Iterator[str]:

@@ -7,7 +7,7 @@ the recorded outcome is served.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar, cast
@@ -48,6 +48,7 @@ from oao_hookspecs import (
     Json,
     Outcome,
     ProposedCall,
+    ToolCall,
     Usage,
 )
 
@@ -56,6 +57,7 @@ __all__ = [
     "TooEarly",
     "abandon",
     "begin",
+    "count_again",
     "diverging",
     "finish",
 ]
@@ -250,7 +252,7 @@ def _judge_inner(ticket: Ticket, call: Call, ended: Outcome | None, *, happened:
 
     One that was denied, by a run nested in this one, did not happen: it is judged, and not counted.
     """
-    run = ticket.run
+    run, n = ticket.run, ticket.n or None
     ticket.inner += 1
     unique = f"{ticket.unique}.{ticket.inner}"
     judged = yield from judge_call(run, run.described(call), unique)
@@ -258,7 +260,7 @@ def _judge_inner(ticket: Ticket, call: Call, ended: Outcome | None, *, happened:
     if denial is None and judged.asks and not ticket.is_known:
         held = yield from hold(run, judged.call, judged.asks)
         if held.pending:
-            yield from suspend(run, held.pending, n=ticket.n)
+            yield from suspend(run, held.pending, n=n)
             raise run.require_halt()
         if held.denial is not None:
             denial, by = held.denial
@@ -276,8 +278,25 @@ def _judge_inner(ticket: Ticket, call: Call, ended: Outcome | None, *, happened:
         if denial is None and refusal is not None:
             denial, by = refusal
     if denial is not None:
-        yield from run.refusing(denial, n=ticket.n, by=by)
+        yield from run.refusing(denial, n=n, by=by)
         raise run.require_halt()
+
+
+def count_again(run: Run, calls: Iterable[tuple[Call, Outcome | None, bool]]) -> Steps[None]:
+    """Judge and count the calls of a part of a resumed run that is not run again, because it has ended.
+
+    Args:
+        run: The outer run.
+        calls: Each with how it ended, or None, and whether it was denied.
+
+    Raises:
+        RunHalted: The policies refuse what they allowed then, or a limit is passed.
+    """
+    nothing = ToolCall(name="", arguments={})
+    known = Served(outcome=Outcome(), known=True)
+    ticket = Ticket(run=run, n=0, request=nothing, call=nothing, parent=None, served=known)
+    for call, ended, denied in calls:
+        yield from _judge_inner(ticket, call, ended, happened=not denied)
 
 
 def abandon(ticket: Ticket, error: BaseException) -> None:

@@ -24,7 +24,7 @@ from oao_harness.runtime.requeuing import requeued
 from oao_harness.runtime.run import Run, interruption
 from oao_hookspecs import Adapter, Allow, Deny, Json, Limits, RunFinished, RunStarted
 
-__all__ = ["abort", "execute_phase", "plan", "refuse_unseen", "review", "suspended_report"]
+__all__ = ["abort", "execute_phase", "halt_text", "plan", "refuse_unseen", "review", "suspended_report"]
 
 
 _ONLY: Final = "can only be allowed or denied here"
@@ -190,7 +190,7 @@ def review(run: Run, ending: Ending | None, adapter: Adapter | None) -> Steps[Ex
     # The gate is shut before the report is made: what is still running cannot be denied behind its back.
     run.close()
     if run.halted is not None:
-        error, output = _halt_text(run.halted), None
+        error, output = halt_text(run.halted), None
     report = _report(run, output, error)
     if error is None and ending is not None:
         report.keep_result(ending.result)
@@ -211,7 +211,7 @@ def _as_written(run: Run, report: ExecutionReport) -> ExecutionReport:
     late: dict[str, object] = {}
     if run.unwritten is not None and report.error is None:
         # A success that the journal does not hold is none.
-        late = {"status": "FAILED", "error": _halt_text(run.unwritten), "final_output": None}
+        late = {"status": "FAILED", "error": halt_text(run.unwritten), "final_output": None}
         report.keep_result(None)
     if report.ungoverned != run.ungoverned:
         late["ungoverned"] = list(run.ungoverned)
@@ -240,7 +240,7 @@ def _suspended(run: Run) -> ExecutionReport:
     run.write_if_possible("run.suspended", suspended)
     run.close()
     if run.unwritten is not None:
-        return _report(run, None, _halt_text(run.unwritten))
+        return _report(run, None, halt_text(run.unwritten))
     return _report(run, None, None, status="SUSPENDED")
 
 
@@ -287,7 +287,7 @@ def abort(run: Run, error: BaseException) -> Steps[None]:
     run.latch(RunHalted(f"aborted: {error_line(error)}", rule="aborted", plugin="oao"))
     run.close()
     if run.writer is not None:
-        yield from _finished(run, "FAILED", _halt_text(run.require_halt()), None)
+        yield from _finished(run, "FAILED", halt_text(run.require_halt()), None)
 
 
 def _error_text(ending: Ending) -> str | None:
@@ -296,7 +296,8 @@ def _error_text(ending: Ending) -> str | None:
     return None if ending.done else "the agent did not end"
 
 
-def _halt_text(halt: RunHalted) -> str:
+def halt_text(halt: RunHalted) -> str:
+    """Return why a run was halted, one line: the rule and the reason."""
     line = as_text(halt.reason.partition("\n")[0])
     return f"{halt.rule}: {line}" if halt.rule and not line.startswith(halt.rule) else line
 

@@ -18,11 +18,12 @@ class ExecutionReport(BaseModel):
     execution_id: str
     """Id of the run, unique."""
     agent_name: str
-    status: Literal["SUCCESS", "FAILED", "SUSPENDED", "QUEUED"]
+    status: Literal["SUCCESS", "FAILED", "SUSPENDED", "QUEUED", "SKIPPED"]
     """SUSPENDED: a person must approve a call, or say whether one happened; `Orchestrator.resume` goes on then.
-    QUEUED: it waits for a worker, or to be tried again."""
+    QUEUED: it waits for a worker, to be tried again, or, as a node of a graph that is suspended, for others.
+    SKIPPED: a node of a graph that does not run, because one that it depends on failed or a condition is false."""
     error: str | None = None
-    """Why the run failed, or is tried again, one line; None for a success."""
+    """Why the run failed, waits or was skipped, one line; None for a success."""
     violation: dict[str, Any] | None = None
     """`rule`, `plugin`, `reason`; `source` (file and line of the rule) where it is known; the number `n` of the call
     where one is to blame. None where nothing was refused."""

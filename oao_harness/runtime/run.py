@@ -116,6 +116,8 @@ class Run:
     """That it is."""
     queued_at: float | None = None
     """Unix seconds, where the run waited for a worker before it began."""
+    patient: bool = False
+    """True where the agent's code ends by itself when the run is suspended: what runs in it may come to an end."""
     muted: bool = False
     """True where the journal is complete already, or another process has it: nothing is written to it again."""
 

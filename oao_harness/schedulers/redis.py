@@ -157,14 +157,14 @@ class RedisScheduler:
                 queued=max(0, count - len(running) - delayed),
                 delayed=delayed,
                 running=len(running),
-                workers=[
+                workers=tuple(
                     WorkerSeen(
                         name=worker.name,
                         last_heard=worker.last_seen.timestamp(),
                         running=sorted(id_of(key) for key, name in running.items() if name == worker.name),
                     )
                     for worker in seen
-                ],
+                ),
             )
 
     async def close(self) -> None:

@@ -64,8 +64,9 @@ class Intake:
         self._jobs = jobs
         self._inbox: dict[Lane, deque[_Entry]] = {lane: deque() for lane in lanes}
         self._came = {lane: asyncio.Event() for lane in lanes}
-        self._started: dict[bytes, Lane] = {}
-        self._waiting: dict[bytes, Lane] = {}
+        # By lane too: two streams may give the same id.
+        self._started: set[tuple[Lane, bytes]] = set()
+        self._waiting: set[tuple[Lane, bytes]] = set()
         self._reserved = 0
         self._freed = asyncio.Event()
         self._stopped = False
@@ -79,12 +80,14 @@ class Intake:
 
     def held(self, lane: Lane) -> list[bytes]:
         """Return the ids of the entries that this worker has of a lane."""
-        return [entry for found in (self._started, self._waiting) for entry, of in found.items() if of is lane]
+        return [entry for of, entry in (*self._started, *self._waiting) if of is lane]
 
     def stop(self) -> None:
         """Take no more."""
         self._stopped = True
         self._freed.set()
+        for came in self._came.values():
+            came.set()
 
     async def emptied(self, timeout_s: float) -> None:
         """Wait until what was taken before the stop has begun, but not for long."""
@@ -93,9 +96,9 @@ class Intake:
                 return
             await asyncio.sleep(0.005)
 
-    def release(self, entry: bytes) -> None:
+    def release(self, lane: Lane, entry: bytes) -> None:
         """Free the slot of an entry that is no longer this worker's."""
-        self._started.pop(entry, None)
+        self._started.discard((lane, entry))
         self._freed.set()
 
     # For the lanes' workers
@@ -104,11 +107,14 @@ class Intake:
         """Return up to `count` entries of a lane; none after the time, which is longer where the lane is idle."""
         box, came = self._inbox[lane], self._came[lane]
         if not box:
-            came.clear()
-            busy = lane in self._started.values()
+            if not self._stopped:
+                came.clear()
+            busy = any(of is lane for of, _ in self._started)
             try:
                 async with asyncio.timeout(timeout_s if busy else _IDLE_S):
                     await came.wait()
+                    if self._stopped and not box:
+                        await asyncio.sleep(timeout_s)
             except TimeoutError:
                 return []
         elif len(self._started) >= self._slots:
@@ -116,8 +122,8 @@ class Intake:
         found: list[_Entry] = []
         while len(found) < count and box and len(self._started) < self._slots:
             entry = box.popleft()
-            self._waiting.pop(entry[0], None)
-            self._started[entry[0]] = lane
+            self._waiting.discard((lane, entry[0]))
+            self._started.add((lane, entry[0]))
             found.append(entry)
         return found
 
@@ -134,9 +140,10 @@ class Intake:
                 **{**more, "start_id": start_id, "count": most, "name": lane.stream_key}
             )
             good = await self._good(lane, entries)
-            self._started.update(dict.fromkeys((entry for entry, _ in good), lane))
+            self._started.update((lane, entry) for entry, _ in good)
         finally:
             self._reserved -= most
+            self._freed.set()
         return [cursor, good, *rest]
 
     # For the worker
@@ -190,7 +197,7 @@ class Intake:
                 lane = by_key[key]
                 taken += len(entries)
                 for entry in await self._good(lane, entries):
-                    self._waiting[entry[0]] = lane
+                    self._waiting.add((lane, entry[0]))
                     self._inbox[lane].append(entry)
                 self._came[lane].set()
             return taken

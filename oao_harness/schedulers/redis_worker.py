@@ -55,6 +55,7 @@ class _LaneWorker(Worker):
 
     fleet: FleetWorker
     intake: Intake
+    lane: Lane
 
     def limits_of(self, arguments: dict[str, Any]) -> list[tuple[str, int]]:
         return self.fleet.limits_of(arguments)
@@ -72,7 +73,7 @@ class _LaneWorker(Worker):
             _log.exception("an entry of the queue could not be done; it is dropped")
         finally:
             if execution.message_id is not None:
-                self.intake.release(execution.message_id)
+                self.intake.release(self.lane, execution.message_id)
 
 
 class FleetWorker:
@@ -96,6 +97,7 @@ class FleetWorker:
         self._running: dict[str, asyncio.Task[Later | None]] = {}
         self._ended_by: dict[str, Literal["cancelled", "given up"]] = {}
         self._giving_up = False
+        self._stopping = asyncio.Event()
         self._agents = {key_of(name).removeprefix("job:"): most for name, most in limits.agents.items()}
 
     def limits_of(self, arguments: dict[str, Any]) -> list[tuple[str, int]]:
@@ -169,21 +171,21 @@ class FleetWorker:
         await asyncio.wait(pulls, timeout=2.0)
         for intake in self._intakes:
             await intake.emptied(0.2)
-        # A Docket worker that is cancelled lets what runs end.
-        for task in lanes:
-            task.cancel()
+        self._stopping.set()
         await asyncio.wait(lanes)
 
     async def _give_up(self, pulls: Sequence[asyncio.Task[None]], lanes: Sequence[asyncio.Task[None]]) -> None:
         self._giving_up = True
         for intake in self._intakes:
             intake.stop()
+        # First of all, else it takes what is handed back.
+        for task in pulls:
+            task.cancel()
+        await asyncio.wait(pulls, timeout=1.0)
         for key, task in self._running.items():
             self._ended_by.setdefault(key, "given up")
             task.cancel()
-        for task in (*pulls, *lanes):
-            if not task.cancelling():
-                task.cancel()
+        self._stopping.set()
         await asyncio.wait(lanes, timeout=_GIVE_UP_S)
 
     async def _lane(self, lane: Lane, intake: Intake) -> None:
@@ -198,13 +200,19 @@ class FleetWorker:
             scheduling_resolution=timedelta(milliseconds=50),
             schedule_automatic_tasks=False,
         ) as worker:
-            worker.fleet, worker.intake = self, intake
-            while True:
-                try:
-                    return await worker.run_forever()
-                except Exception:  # noqa: BLE001 - nothing in a queue may end a worker
-                    _log.exception("the worker of lane %s failed; it begins again", lane.lane)
-                    await asyncio.sleep(1)
+            worker.fleet, worker.intake, worker.lane = self, intake, lane
+            at_work = asyncio.create_task(self._lane_at_work(worker, lane))
+            # Not cancelled, which can get lost on its way: leaving the block tells it to take no more, and waits.
+            await self._stopping.wait()
+        await at_work
+
+    async def _lane_at_work(self, worker: Worker, lane: Lane) -> None:
+        while not self._stopping.is_set():
+            try:
+                await worker.run_forever()
+            except Exception:  # noqa: BLE001 - nothing in a queue may end a worker
+                _log.exception("the worker of lane %s failed; it begins again", lane.lane)
+                await asyncio.sleep(1)
 
     # A delivery
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         TryAgain,
     )
     from pytest_oao.testing.redis_server import RedisServer
+    from pytest_oao.testing.scheduler import SchedulerConformance
     from pytest_oao.testing.script import ScriptedError, ScriptEndedError
     from pytest_oao.testing.scripted import ScriptedModel
     from pytest_oao.testing.scripted_langchain import ScriptedChatModel
@@ -63,6 +64,7 @@ __all__ = [
     "RedisServer",
     "Reply",
     "Rules",
+    "SchedulerConformance",
     "ScriptEndedError",
     "ScriptedChatModel",
     "ScriptedError",
@@ -96,6 +98,7 @@ _MODULES = {
     "Program": "programs",
     "RedisServer": "redis_server",
     "Rules": "program_rules",
+    "SchedulerConformance": "scheduler",
     "ScriptEndedError": "script",
     "ScriptedChatModel": "scripted_langchain",
     "ScriptedError": "script",

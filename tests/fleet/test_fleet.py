@@ -156,7 +156,7 @@ async def test_a_transient_failure_is_tried_again_from_where_it_was(store: Store
     """The finished call is not made again; the failed one is, under the key that it had."""
     failures["left"] = 2
     async with working(store) as fleet:
-        job = await fleet.submit("desk", "A-2", retries=Retries(times=3, first_s=0.01))
+        job = await fleet.submit("desk", "A-2", retries=Retries(times=3, first_s=0.01), policy=["off"])
         report = await fleet.fetch(job, 5)
         status = await fleet.status(job)
     assert report is not None
@@ -169,7 +169,7 @@ async def test_what_failed_too_often_is_a_dead_letter_that_can_be_driven_again(s
     """A dead letter waits with all that it did; driven again, it goes on from there."""
     failures["left"] = 3
     async with working(store) as fleet:
-        job = await fleet.submit("desk", "A-3", retries=Retries(times=1, first_s=0.01))
+        job = await fleet.submit("desk", "A-3", retries=Retries(times=1, first_s=0.01), policy=["off"])
         dead = await fleet.fetch(job, 5)
         status = await fleet.status(job)
         listed = [row.execution_id for row in await fleet.jobs("DEAD")]
@@ -193,7 +193,7 @@ async def test_a_tool_that_may_have_happened_is_not_tried_again(store: Store) ->
         raise ConnectionError("cut")
 
     async with working(store, agents=Agents.of({"payer": lambda task: pay()})) as fleet:
-        job = await fleet.submit("payer", "x", retries=Retries(first_s=0.01))
+        job = await fleet.submit("payer", "x", retries=Retries(first_s=0.01), policy=["off"])
         report = await fleet.fetch(job, 5)
     assert report is not None
     assert report.status == "FAILED"
@@ -328,7 +328,7 @@ async def test_jobs_under_other_code_wait_for_the_worker_that_has_it(store: Stor
 
     first, second = version(1), version(2)
     async with working(store, agents=Agents.of({"a": first})) as fleet:
-        job = await fleet.submit("a", "x", retries=Retries(first_s=0.5))
+        job = await fleet.submit("a", "x", retries=Retries(first_s=0.5), policy=["off"])
         await until(lambda: made == ["slow 1"])
     assert (await fleet.status(job)).status == "QUEUED"
     async with working(store, agents=Agents.of({"a": second})):
