@@ -7,6 +7,7 @@ an engine says of it. Lines are short and the file is opened for appending, so l
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import os
 import time
@@ -44,13 +45,19 @@ def settings() -> Settings:
     return Settings(**json.loads(os.environ[VARIABLE]))
 
 
-# The worker that a process belongs to: an engine may fork, but stays in the session it was started in.
-_SESSION = os.getsid(0)
-_log = os.open(settings().log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+@functools.cache
+def log_and_worker() -> tuple[int, int]:
+    """Return the log's file, and the worker that this process belongs to.
+
+    An engine may fork, but stays in the session that its worker was started in. Not kept as constants of the module: to
+    a journal those of another worker are other code, with which a run does not go on.
+    """
+    return os.open(settings().log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644), os.getsid(0)
 
 
 def note(what: str, job: int) -> None:
-    os.write(_log, f"{time.monotonic():.6f} {what} {job} {_SESSION}\n".encode())
+    log, worker = log_and_worker()
+    os.write(log, f"{time.monotonic():.6f} {what} {job} {worker}\n".encode())
 
 
 async def work(job: int, seconds: float) -> int:

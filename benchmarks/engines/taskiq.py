@@ -1,4 +1,4 @@
-"""Taskiq on a Redis stream. It looks for jobs of dead workers only when a new job comes."""
+"""Taskiq on a Redis stream, with results in Redis."""
 
 from __future__ import annotations
 

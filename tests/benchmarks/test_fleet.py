@@ -49,7 +49,7 @@ def test_a_takeover_is_over_when_all_that_was_at_work_was_begun_again_elsewhere(
         Event(9.5, "ended", 1, 8),
     ]
     found = takeover_of(events, range(1, 6), 7, 2.0)
-    assert found == Takeover(at_work=2, begun_again=2, seconds=6.0, lost=2, ended_twice=1)
+    assert found == Takeover(at_work=2, begun_again=2, seconds=6.0, not_ended=2, ended_twice=1)
     early = takeover_of(events[:9], range(1, 6), 7, 2.0)
     assert (early.begun_again, early.seconds) == (1, None)
 

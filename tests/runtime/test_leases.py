@@ -114,7 +114,7 @@ def test_of_other_owners_nobody_knows(store: Store, owner: str) -> None:
 
 
 def test_a_run_that_lost_its_lease_has_no_end(store: Store) -> None:
-    """Also where its store can be written to again: who goes on with it finishes it, and no finished call is repeated."""
+    """Also where its store can be written to again: who goes on with it ends it, and no finished call is repeated."""
     ran: list[str] = []
 
     @tool(effect="idempotent")
