@@ -28,16 +28,11 @@ from oao_hookspecs import Json
 __all__ = ["command"]
 
 
-class _At(click.ParamType[str]):
-    """The number of a call, from 1, or the name of a node."""
-
-    name = "at"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        given = str(value)
-        if given.removeprefix("-").isdecimal():
-            return str(click.IntRange(min=1).convert(int(given), param, ctx))
-        return given
+def _at(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Return the number of a call, which is from 1, or the name of a node."""
+    if value is not None and value.removeprefix("-").isdecimal():
+        click.IntRange(min=1).convert(int(value), param, ctx)
+    return value
 
 
 @click.command("fork", short_help="Run an agent again from the middle of a run.")
@@ -45,7 +40,7 @@ class _At(click.ParamType[str]):
 @click.argument("agent", metavar="[MODULE:AGENT]", required=False)
 @click.option(
     "--at",
-    type=_At(),
+    callback=_at,
     metavar="N|NODE",
     help="The first call that is made anew (oao show). By default the one that failed last, else the next one; a run "
     "that succeeded needs it. Of a graph: the node that runs anew, with all that depend on it; by default those that "
