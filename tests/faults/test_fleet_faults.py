@@ -11,13 +11,13 @@ from tests.faults.fleet import FLEET, valkey
 
 # Done this often here; `python -m tests.faults fleet` does all of them more often.
 _FEWER = {
-    "fleet, 300 runs": 8,
-    "fleet, Valkey": 4,
+    "fleet, 300 runs": 5,
+    "fleet, Valkey": 2,
     "fleet, server restarted": 1,
     "fleet, server down 5 s": 1,
     "fleet, cut in an append": 4,
     "fleet, clocks apart": 1,
-    "fleet, poison job": 2,
+    "fleet, poison job": 1,
     "fleet, hostile entries": 1,
     "fleet, out of memory": 1,
     "fleet, two versions": 1,
