@@ -99,13 +99,13 @@ def _do(asked: Mapping[str, Any], tell: _Tell) -> None:
 def _put_down(execution_id: str) -> None:
     """Halt the run so that another worker goes on with it."""
     from oao_harness.runtime import context  # noqa: PLC0415
-    from oao_harness.runtime.requeuing import Requeued  # noqa: PLC0415
+    from oao_harness.runtime.requeuing import Requeued, put_down  # noqa: PLC0415
 
     runs = context.open_runs({execution_id})
     if not runs:
         os._exit(1)
     for run in runs:
-        run.put_down(Requeued(reason="its worker stopped", attempt=None, delay_s=0.0, again=()))
+        put_down(run, Requeued(reason="its worker stopped", attempt=None, delay_s=0.0, again=()))
 
 
 def _require_kept(report: ExecutionReport) -> None:

@@ -18,7 +18,7 @@ from oao_harness.fleet.status import JobStatus, fruitless, job_of, status_of
 from oao_harness.journal.writer import Writer
 from oao_harness.runtime import context
 from oao_harness.runtime.orchestrator import Orchestrator
-from oao_harness.runtime.requeuing import Requeued, Retries
+from oao_harness.runtime.requeuing import Requeued, Retries, put_down
 from oao_harness.runtime.shared_budget import SharedBudget
 from oao_hookspecs import Job, Json, Later, Record, RunQuery, Scheduler, Store
 
@@ -117,6 +117,8 @@ class Fleet(Jobs):
                 self._put_down()
                 await asyncio.wait({taking}, timeout=_STOPPING_S)
         except asyncio.CancelledError:
+            # Else what is put down would be taken up again at once.
+            stop.set()
             self._put_down()
             await asyncio.wait({taking}, timeout=_STOPPING_S)
             raise
@@ -132,7 +134,7 @@ class Fleet(Jobs):
         self._stopping = True
         self._putting_down.set()
         for run in context.open_runs(self._active):
-            run.put_down(Requeued(reason="its worker stopped", attempt=None))
+            put_down(run, Requeued(reason="its worker stopped", attempt=None))
 
     async def _sweep(self, slots: int) -> None:
         """Submit again what no queue may know: runs of a worker that died with its queue, and answered questions."""
@@ -160,6 +162,8 @@ class Fleet(Jobs):
 
     async def _handle(self, job: Job) -> Later | None:
         id_ = job.execution_id
+        if self._stopping:
+            return Later(after_s=0.1, reason="its worker stops")
         if id_ in self._active:
             # Delivered twice, to this very worker.
             return Later(after_s=self._lease_s, reason="this worker has it already")

@@ -20,7 +20,7 @@ from oao_harness.runtime.frozen import freeze
 from oao_harness.runtime.judging import as_denial
 from oao_harness.runtime.plain import as_json, as_text
 from oao_harness.runtime.report import ExecutionReport
-from oao_harness.runtime.requeuing import requeued
+from oao_harness.runtime.requeuing import put_down, requeued
 from oao_harness.runtime.run import Run, interruption
 from oao_hookspecs import Adapter, Allow, Deny, Json, Limits, RunFinished, RunStarted
 
@@ -204,7 +204,7 @@ def _try_again(run: Run, ending: Ending | None) -> None:
     if run.halted is None and ending is not None and ending.error is not None:
         again = requeued(run, ending.error)
         if again is not None:
-            run.put_down(again)
+            put_down(run, again)
 
 
 def _as_written(run: Run, report: ExecutionReport) -> ExecutionReport:

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from oao_harness.errors import ConfigError
+from oao_harness.errors import ConfigError, RunSuspended
 from oao_harness.journal.codec import error_line
 from oao_harness.runtime.retry import is_transient
 from oao_harness.runtime.run import Run
 from oao_hookspecs import Json, Record
 
-__all__ = ["Requeued", "Retries", "requeued"]
+__all__ = ["Requeued", "Retries", "put_down", "requeued"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +106,17 @@ def requeued(run: Run, error: BaseException) -> Requeued | None:
     if is_last:
         return Requeued(reason=f"dead letter: tried {tried} times: {reason}", attempt=None, again=again, dead=True)
     return Requeued(reason=reason, attempt=tried + 1, delay_s=retries.delay_s(tried), again=again)
+
+
+def put_down(run: Run, how: Requeued) -> None:
+    """Halt a run so that it goes on later, maybe at another worker.
+
+    Args:
+        run: The run.
+        how: What its journal says of that.
+    """
+    run.requeued = how
+    run.latch(RunSuspended(how.reason, rule="stopped", plugin="oao"))
 
 
 def _tries(records: Sequence[Record]) -> int:

@@ -336,11 +336,6 @@ class Run:
         if self.lease is not None:
             self.lease.let_go()
 
-    def put_down(self, requeued: Requeued) -> None:
-        """Halt the run so that another worker goes on with it."""
-        self.requeued = requeued
-        self.latch(RunSuspended(requeued.reason, rule="stopped", plugin="oao"))
-
     def lose(self, why: str) -> None:
         """Halt the run, because another process has it, or nobody can tell."""
         self.latch(RunHalted(f"run {self.execution_id}: {why}", rule="lease", plugin="oao"))

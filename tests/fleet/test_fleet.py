@@ -245,6 +245,20 @@ async def test_a_worker_that_stops_hands_back_what_takes_too_long(store: Store) 
         await until(lambda: made == ["hanging x", "hanging x"])
 
 
+async def test_a_worker_that_is_cancelled_hands_everything_back(store: Store) -> None:
+    """It begins with nothing again, and what it had is neither failed nor lost."""
+    fleet = Fleet(LocalScheduler(), store, AGENTS)
+    worker = asyncio.create_task(fleet.work(4))
+    job = await fleet.submit("hanging", "x")
+    await until(lambda: made == ["hanging x"])
+    worker.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await worker
+    status = await fleet.status(job)
+    assert (status.status, status.attempts) == ("QUEUED", 1)
+    assert made == ["hanging x"]
+
+
 async def test_a_worker_that_stops_ends_what_it_can(store: Store) -> None:
     """Drain: what ends in time is done, not handed back."""
 
