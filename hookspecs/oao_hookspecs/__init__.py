@@ -44,7 +44,7 @@ from oao_hookspecs.interfaces import (
     Store,
 )
 from oao_hookspecs.journals import chained, digest_of, line_of, link, without_hash
-from oao_hookspecs.schedulers import Handler, Job, Later, Priority, QueueStats, Scheduler, WorkerSeen
+from oao_hookspecs.schedulers import Handler, Job, Later, Priority, QueueStats, Scheduler, SchedulerSettings, WorkerSeen
 
 __all__ = [
     "PROJECT",
@@ -92,6 +92,7 @@ __all__ = [
     "RunSummary",
     "RunView",
     "Scheduler",
+    "SchedulerSettings",
     "StateEntered",
     "StepStarted",
     "Store",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from oao_hookspecs.calls import ModelCall, ToolTraits
     from oao_hookspecs.decisions import Limits, Price
     from oao_hookspecs.interfaces import Adapter, Ledger, RunView, Store
-    from oao_hookspecs.schedulers import Scheduler
+    from oao_hookspecs.schedulers import Scheduler, SchedulerSettings
 
 
 @hookspec
@@ -135,13 +135,14 @@ def oao_agents() -> Mapping[str, Callable[[], object]]:
 
 
 @hookspec(firstresult=True)
-def oao_open_scheduler(url: str) -> Scheduler | None:
+def oao_open_scheduler(url: str, settings: SchedulerSettings) -> Scheduler | None:
     """Open the scheduler that a URL names, for example `local:` or `redis://host:6379/0`.
 
     Called once per URL. The first answer that is not None is used.
 
     Args:
         url: What the user wrote: `scheme:rest`.
+        settings: What the fleet asks of it.
 
     Mode: provide.
     """

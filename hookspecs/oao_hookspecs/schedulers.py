@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
-__all__ = ["Handler", "Job", "Later", "Priority", "QueueStats", "Scheduler", "WorkerSeen"]
+__all__ = ["Handler", "Job", "Later", "Priority", "QueueStats", "Scheduler", "SchedulerSettings", "WorkerSeen"]
 
 Priority: TypeAlias = Literal["high", "normal", "low"]
 
@@ -63,6 +63,19 @@ class QueueStats:
     """Jobs whose time has not come: delayed, or to be tried again."""
     running: int
     workers: Sequence[WorkerSeen] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchedulerSettings:
+    """What a fleet asks of the scheduler that it opens."""
+
+    lease_s: float = 24.0
+    """Seconds for which a run belongs to a worker that is not heard of. A job is to be delivered again a little later:
+    then the next worker need not wait."""
+    tenant_limit: int | None = None
+    """How many jobs of one tenant may run at once in the whole fleet; None for any number."""
+    agent_limits: Mapping[str, int] = field(default_factory=dict[str, int])
+    """How many jobs of an agent may, by its name."""
 
 
 @runtime_checkable

@@ -13,10 +13,9 @@ import click
 from oao_harness.cli.stores import DEFAULT_STORE, find_run, store_url
 from oao_harness.cli.timeline import text
 from oao_harness.errors import UsageError
-from oao_harness.fleet.agents import Agents
-from oao_harness.fleet.jobs import Jobs, open_scheduler
+from oao_harness.fleet.jobs import Jobs
 from oao_harness.policy.project import find_project_setting
-from oao_hookspecs import Scheduler, Store
+from oao_hookspecs import Store
 
 __all__ = [
     "ask",
@@ -28,7 +27,6 @@ __all__ = [
     "scheduler_of",
     "shown_url",
     "store_of",
-    "working_scheduler",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -36,8 +34,6 @@ T = TypeVar("T")
 
 _ENVIRONMENT: Final = "OAO_SCHEDULER"
 _LOCAL: Final = "local:"
-# A job that is delivered again finds its lease lapsed.
-_LEASE_OF_REDELIVERY: Final = 0.8
 
 
 def fleet_options(function: F) -> F:
@@ -71,28 +67,6 @@ def scheduler_of(given: str | None) -> str:
         return given or os.environ.get(_ENVIRONMENT, "")
     project = find_project_setting("scheduler")
     return _LOCAL if project is None else project.text
-
-
-def working_scheduler(url: str, lease_s: float, agents: Agents) -> Scheduler:
-    """Open a scheduler for a worker: it delivers again a little after a lease has lapsed, and knows what agents allow.
-
-    Args:
-        url: As `scheduler_of` returned it.
-        lease_s: Seconds that a run belongs to a worker that is not heard of.
-        agents: Those that are registered here.
-
-    Raises:
-        ConfigError: No plugin opens it, or a package is missing.
-    """
-    opened = open_scheduler(url)
-    if not url.startswith(("redis:", "rediss:")):
-        return opened
-    from oao_harness.schedulers.redis import RedisScheduler  # noqa: PLC0415 - an extra, which was found just now
-
-    if not isinstance(opened, RedisScheduler):
-        return opened
-    limits = {name: most for name in agents.names() if (most := agents.get(name).max_concurrency) is not None}
-    return RedisScheduler(url, redelivery_s=lease_s / _LEASE_OF_REDELIVERY, agent_limits=limits)
 
 
 def store_of(given: str | None, scheduler: str) -> str:

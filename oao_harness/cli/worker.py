@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from oao_harness.cli.console import console, one_line, print_json, status_text, symbol
-from oao_harness.cli.fleets import fleet_options, run, scheduler_of, shown_url, store_of, working_scheduler
+from oao_harness.cli.fleets import fleet_options, run, scheduler_of, shown_url, store_of
 from oao_harness.cli.units import duration, plural
 from oao_harness.errors import UsageError
 from oao_harness.fleet.agents import Agents
@@ -98,7 +98,7 @@ def command(
     async def worked() -> None:
         async with AsyncExitStack() as open_:
             fleet = Fleet(
-                working_scheduler(url, lease_s, agents),
+                url,
                 where,
                 agents,
                 lease_s=lease_s,

@@ -37,6 +37,7 @@ from oao_hookspecs import (
     RunQuery,
     RunSummary,
     Scheduler,
+    SchedulerSettings,
     Store,
 )
 
@@ -50,17 +51,18 @@ _LOOK_LOCAL_S: Final = 0.1
 """The same where nobody can tell: the run may be another process', and the scheduler is this one's."""
 
 
-def open_scheduler(url: str) -> Scheduler:
+def open_scheduler(url: str, settings: SchedulerSettings | None = None) -> Scheduler:
     """Open the scheduler that a URL names, by the bundled and the installed plugins.
 
     Args:
         url: `local:`, `redis://host:port/db`, or what a plugin knows.
+        settings: What the fleet asks of it.
 
     Raises:
         ConfigError: No plugin opens it, or a package is missing.
         StoreError: It cannot be reached.
     """
-    opened = make_manager(())[0].hook.oao_open_scheduler(url=url)
+    opened = make_manager(())[0].hook.oao_open_scheduler(url=url, settings=settings or SchedulerSettings())
     if opened is None:
         raise ConfigError(f"no plugin opens the scheduler {url!r}; known: local:, redis://HOST:PORT/DB")
     return cast("Scheduler", opened)
@@ -85,17 +87,29 @@ class Jobs:
         scheduler: What carries jobs to workers, or its URL.
         store: Where the journals are, or its URL.
         agents: The registered agents; by default those of the installed packages and of the project.
+        lease_s: Seconds after which another worker takes a run over whose worker was not heard of, > 0.
+        tenant_limit: How many jobs of one tenant may run at once in the whole fleet; None for any number.
 
     Raises:
         ConfigError: A URL is wrong, or an agent is registered wrongly.
         StoreError: The store cannot be reached.
     """
 
-    def __init__(self, scheduler: Scheduler | str, store: Store | str, agents: Agents | None = None) -> None:
+    def __init__(
+        self,
+        scheduler: Scheduler | str,
+        store: Store | str,
+        agents: Agents | None = None,
+        *,
+        lease_s: float = 24.0,
+        tenant_limit: int | None = None,
+    ) -> None:
         self.agents = Agents.discover() if agents is None else agents
         self._store_url = store if isinstance(store, str) else ""
         self.store: Store = Orchestrator(store=store).store if isinstance(store, str) else store
-        self.scheduler: Scheduler = open_scheduler(scheduler) if isinstance(scheduler, str) else scheduler
+        most = {one.name: one.max_concurrency for one in self.agents if one.max_concurrency is not None}
+        settings = SchedulerSettings(lease_s=lease_s, tenant_limit=tenant_limit, agent_limits=most)
+        self.scheduler: Scheduler = open_scheduler(scheduler, settings) if isinstance(scheduler, str) else scheduler
         self._clock = SystemClock()
         self._checked: set[tuple[str, ...]] = set()
         self._is_durable = bool(getattr(self.scheduler, "durable", False))

@@ -14,7 +14,7 @@ from oao_harness.runtime.doubts import doubt_fields
 from oao_harness.runtime.report import ExecutionReport
 from oao_hookspecs import Json, Record
 
-__all__ = ["JobStatus", "Status", "fruitless", "job_of", "report_of", "status_of"]
+__all__ = ["JobStatus", "Status", "advanced", "fruitless", "job_of", "report_of", "status_of"]
 
 Status = Literal["QUEUED", "RUNNING", "SUSPENDED", "DEAD", "SUCCESS", "FAILED"]
 
@@ -112,6 +112,16 @@ def fruitless(records: Sequence[Record]) -> int:
             return count
         count += record["type"] in _BEGINS
     return count
+
+
+def advanced(records: Sequence[Record], since: float) -> bool:
+    """Return True where a run came further after a moment.
+
+    Args:
+        records: Its journal.
+        since: Unix seconds.
+    """
+    return any(cast("float", one["at"]) >= since and one["type"] not in _NO_PROGRESS for one in records)
 
 
 def report_of(records: Sequence[Record]) -> ExecutionReport:

@@ -14,7 +14,7 @@ from oao_harness.fleet.agents import Agents, Registered
 from oao_harness.fleet.isolation import run_in_process
 from oao_harness.fleet.jobs import Jobs
 from oao_harness.fleet.remote import limits_from
-from oao_harness.fleet.status import JobStatus, fruitless, job_of, status_of
+from oao_harness.fleet.status import JobStatus, advanced, fruitless, job_of, status_of
 from oao_harness.journal.writer import Writer
 from oao_harness.runtime import context
 from oao_harness.runtime.orchestrator import Orchestrator
@@ -30,6 +30,7 @@ _log: Final = logging.getLogger(__name__)
 _MOST_FRUITLESS: Final = 5
 _UNKNOWN_S: Final = 5.0
 """Seconds until a job is offered again that no worker here may do: another one may, or this one may be replaced."""
+_MOST_SAID: Final = 1000
 _STOPPING_S: Final = 5.0
 """Seconds that runs may take to unwind when their worker stops."""
 _SWEEP_S: Final = 30.0
@@ -50,8 +51,8 @@ class Fleet(Jobs):
         scheduler: See `Jobs`.
         store: See `Jobs`.
         agents: See `Jobs`.
-        lease_s: Seconds after which another worker takes a run over whose worker was not heard of, > 0; a little less
-            than the scheduler takes to deliver a job again.
+        lease_s: See `Jobs`; of a scheduler that is no URL a little less than it takes to deliver a job again.
+        tenant_limit: See `Jobs`.
         plugins: Further plugins of the runs; see `Orchestrator`.
         isolation: `process` does each job in a process of its own, which can be killed: it costs its start.
         told: Called with each job that this worker has ended with, or put down.
@@ -64,11 +65,12 @@ class Fleet(Jobs):
         agents: Agents | None = None,
         *,
         lease_s: float = 24.0,
+        tenant_limit: int | None = None,
         plugins: Sequence[object | str] = (),
         isolation: Literal["", "process"] = "",
         told: Callable[[JobStatus], None] | None = None,
     ) -> None:
-        super().__init__(scheduler, store, agents)
+        super().__init__(scheduler, store, agents, lease_s=lease_s, tenant_limit=tenant_limit)
         self._lease_s = lease_s
         self._plugins = tuple(plugins)
         self._isolation = isolation
@@ -79,6 +81,8 @@ class Fleet(Jobs):
         self._told = told
         self._orchestrators: dict[tuple[str, ...], Orchestrator] = {}
         self._active: set[str] = set()
+        self._said: dict[str, str] = {}
+        """Why jobs wait, as it was logged."""
         self._stopping = False
         self._putting_down = asyncio.Event()
 
@@ -151,9 +155,13 @@ class Fleet(Jobs):
         if not self._is_durable and (await self.stats()).queued >= slots:
             return
         found: list[Job] = []
+        old = self._clock.time() - 2 * self._lease_s
         for status in _WAITING if everything else ("SUSPENDED",):
             # The oldest first; a queue that is durable has them already, but for those that nobody told it of.
             for summary in reversed(self.store.runs(None, query=RunQuery(status=status, outer=True))):
+                if self._is_durable and status != "SUSPENDED" and summary.started_at > old:
+                    # The queue has it, as far as anybody can tell.
+                    continue
                 if summary.execution_id not in self._active and (job := self.due(summary)) is not None:
                     found.append(job)
                     await asyncio.sleep(0)
@@ -197,13 +205,20 @@ class Fleet(Jobs):
         status = status_of(records)
         if status.is_over or status.status == "DEAD":
             return None
-        if fruitless(records) >= _MOST_FRUITLESS:
+        if fruitless(records) >= _MOST_FRUITLESS and not self._parts_advance(records):
             return self._bury(execution_id)
         try:
             registered = self.agents.get(str(job["agent"]))
         except AgentError as error:
-            return Later(after_s=_UNKNOWN_S, reason=f"waits for a worker that has the agent: {error}")
+            return self._waits(execution_id, f"waits for a worker that has the agent: {error}")
         return await self._go_on(execution_id, registered, job)
+
+    def _parts_advance(self, records: Sequence[Record]) -> bool:
+        """Return True where a run that is nested in a job came further in its last attempts, which its own did not."""
+        began = [cast("float", one["at"]) for one in records if one["type"] in {"plan", "run.resumed"}]
+        since = began[-_MOST_FRUITLESS]
+        parts = [str(one["execution_id"]) for one in records if one["type"] == "child"]
+        return any(advanced(list(self.store.read(part)), since) for part in parts)
 
     async def _go_on(self, execution_id: str, registered: Registered, job: Mapping[str, Json]) -> Later | None:
         try:
@@ -217,12 +232,11 @@ class Fleet(Jobs):
         except FencedError as error:
             return Later(after_s=self._lease_s, reason=str(error))
         except ChangedError as error:
-            return Later(after_s=_UNKNOWN_S, reason=f"waits for a worker with the same code: {error}")
+            return self._waits(execution_id, f"waits for a worker with the same code: {error}")
         except UsageError as error:
             if status_of(self.records(execution_id)).is_over:
                 return None
-            _log.warning("job %s waits: %s", execution_id, error)
-            return Later(after_s=_UNKNOWN_S, reason=str(error))
+            return self._waits(execution_id, str(error))
         except asyncio.CancelledError:
             await self._told_cancelled(execution_id)
             raise
@@ -230,7 +244,16 @@ class Fleet(Jobs):
         if report.status == "FAILED" and rule in {"lease", "journal"}:
             # Nobody knows here how it ends: another worker has it, or the store is away.
             return Later(after_s=self._lease_s, reason=str(report.error))
-        return self._left(execution_id)
+        return self._left(execution_id) if report.status == "QUEUED" else None
+
+    def _waits(self, execution_id: str, reason: str) -> Later:
+        """Hand a job back that no worker like this one may do, and say so once."""
+        if self._said.get(execution_id) != reason:
+            if len(self._said) >= _MOST_SAID:
+                self._said.clear()
+            self._said[execution_id] = reason
+            _log.warning("job %s %s", execution_id, reason)
+        return Later(after_s=_UNKNOWN_S, reason=reason)
 
     async def _go_on_elsewhere(self, execution_id: str) -> Later | None:
         plugins = cast("tuple[str, ...]", self._plugins)

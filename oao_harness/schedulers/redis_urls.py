@@ -57,6 +57,9 @@ def read_url(url: str) -> Place:
         raise ConfigError(f"{what}: it begins with {parts.scheme!r}; {ask}")
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     prefix = options.pop("prefix", PREFIX)
+    for of_the_store in ("keep", "zero_loss"):
+        # One URL may name both; the store looks at what the server keeps.
+        options.pop(of_the_store, None)
     if _NAME.fullmatch(prefix) is None:
         raise ConfigError(f"{what}: the prefix {prefix!r} is no name of letters, digits and . _ : -; {ask}")
     place = Place(
