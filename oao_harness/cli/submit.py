@@ -43,7 +43,11 @@ _NOT_OVER: Final = 4
 @click.option("--delay", metavar="AGE", help="Begin after this long at the earliest: 45s, 10m, 2h.")
 @actor_options
 @click.option(
-    "--policy", "policies", multiple=True, metavar="NAME", help="As in `oao run`; the agent's own by default."
+    "--policy",
+    "policies",
+    multiple=True,
+    metavar="NAME",
+    help="Holds besides those of the agent.",
 )
 @click.option(
     "--retries",

@@ -64,6 +64,13 @@ class Registered:
         if most is not None and (isinstance(most, bool) or most < 1):
             raise ConfigError(f"{self.source}: agent {self.name!r}: max_concurrency={most!r}; give a whole number >= 1")
 
+    def policies(self, asked: Sequence[str] = ()) -> tuple[str, ...]:
+        """Return the names of the policies that a run of it is judged by: its own always, and those that are asked for.
+
+        Where there are none of either it is `standard`, as for `oao run`.
+        """
+        return tuple(dict.fromkeys((*self.policy, *asked))) or ("standard",)
+
 
 class Agents:
     """The agents that may be run by name.

@@ -75,8 +75,9 @@ def _do(asked: Mapping[str, Any], tell: _Tell) -> None:
     job = job_of(list(store.read(id_)))
     if job is None:
         raise UsageError(f"run {id_!r} is no job of this store")
-    agent = Agents.discover().get(str(job["agent"])).load()
-    policies = [str(name) for name in cast("list[object]", job.get("policy") or [])]
+    registered = Agents.discover().get(str(job["agent"]))
+    agent = registered.load()
+    policies = registered.policies([str(name) for name in cast("list[object]", job.get("policy") or [])])
     import_policies(policies)
     orchestrator = Orchestrator(policies, store, cast("list[str]", asked["plugins"]), lease_s=asked["lease_s"])
     retries, shared = retries_of(job), shared_of(job, str(asked["store"]))

@@ -43,8 +43,6 @@ from oao_hookspecs import (
 
 __all__ = ["Jobs", "Part", "open_scheduler"]
 
-_POLICY: Final = ("standard",)
-"""As `oao run` has it: without a word about policies there are limits all the same."""
 _LOOK_S: Final = 1.0
 """Seconds after which a waiter looks into the journal even though nobody told it of an end."""
 _LOOK_LOCAL_S: Final = 0.1
@@ -139,7 +137,7 @@ class Jobs:
             priority: `high`, `normal` or `low`.
             delay_s: Seconds before which no worker begins, >= 0.
             principal: Who the run acts for; the caller vouches for it.
-            policy: Names of the policies; those that the agent was registered with by default, else `standard`.
+            policy: Names of policies that hold besides those that the agent is registered with; `standard` for none.
             retries: How often it is tried again; what the agent was registered with by default, else 3 times.
             traceparent: W3C trace context of who submits.
             part: Where the job is a part of another run; see `FleetNodes`.
@@ -155,7 +153,7 @@ class Jobs:
             raise UsageError(f"priority={priority!r}: give 'high', 'normal' or 'low'")
         if not 0 <= delay_s < 10 * 365 * 86400:
             raise UsageError(f"delay_s={delay_s!r}: give seconds, >= 0")
-        policies = tuple(policy or registered.policy or _POLICY)
+        policies = registered.policies(policy)
         if policies not in self._checked:
             # One that no worker could load would let the job wait for ever.
             make_manager(policies)

@@ -224,7 +224,7 @@ class Fleet(Jobs):
         try:
             if self._isolation == "process":
                 return await self._go_on_elsewhere(execution_id)
-            orchestrator = self._orchestrator(tuple(cast("Sequence[str]", job.get("policy") or ())))
+            orchestrator = self._orchestrator(registered.policies(cast("Sequence[str]", job.get("policy") or ())))
             shared = shared_of(job, self._store_url)
             report = await orchestrator.work(execution_id, registered.load(), retries=retries_of(job), shared=shared)
         except BusyError as busy:

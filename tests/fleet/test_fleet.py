@@ -324,6 +324,25 @@ async def test_an_approval_suspends_a_job_and_its_answer_wakes_it(store: Store, 
     assert report.status == "SUCCESS"
 
 
+async def test_who_submits_cannot_leave_the_agents_policy_out(store: Store) -> None:
+    """The policy of the registration holds for each job of the agent, whatever else is asked for."""
+    agents = Agents([Registered(name="desk", source="test", load=Desk, policy=("strict",))])
+    async with working(store, agents=agents) as fleet:
+        job = await fleet.submit("desk", "A-5", policy=["off"])
+        report = await fleet.fetch(job, 5)
+        # The queue and the store know of no policy at all here: the worker's own registration counts.
+        bare = Fleet(fleet.scheduler, store, Agents.of({"desk": Desk()}))
+        other = await fleet.fetch(await bare.submit("desk", "A-6", policy=["off"]), 5)
+        plans = (
+            [next(one for one in store.read(id_) if one["type"] == "plan") for id_ in (job, other.execution_id)]
+            if other
+            else []
+        )
+    assert report is not None
+    assert ["StrictPolicy" in str(plan["policy"]) for plan in plans] == [True, True]
+    assert [plan["limits"]["max_tool_calls"] for plan in plans] == [5, 5]  # type: ignore[index,call-overload]
+
+
 async def test_jobs_under_other_code_wait_for_the_worker_that_has_it(store: Store) -> None:
     """Two versions in one fleet: the fingerprint refuses, the job is not failed, and the right worker ends it."""
 
