@@ -24,7 +24,7 @@ COMMANDS: Final = {
     "diff": "Show how two runs or recordings differ.",
     "export": "Make a stored run a recording file.",
     "fork": "Run an agent again from the middle of a run.",
-    "graph": "Draw a graph of agents, and how far a run of it has come.",
+    "graph": "Draw a graph of agents.",
     "hooks": "Print every hook that a plugin can implement.",
     "import": "Turn cassettes and other tools' runs into recordings.",
     "jobs": "Show what a fleet has to do, and who does it.",

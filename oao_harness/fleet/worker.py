@@ -28,7 +28,7 @@ _log: Final = logging.getLogger(__name__)
 
 # Source: a job that killed its worker so often will do it again; 5 is streaq's and SQS' usual cap.
 _MOST_FRUITLESS: Final = 5
-_UNKNOWN_S: Final = 5.0
+_UNKNOWN_S: Final = 1.0
 """Seconds until a job is offered again that no worker here may do: another one may, or this one may be replaced."""
 _MOST_SAID: Final = 1000
 _STOPPING_S: Final = 5.0

@@ -128,11 +128,19 @@ class Lease:
             self._on_lost(lost)
         return not lost
 
-    def let_go(self) -> None:
-        """Keep it no more; the record of the run's end ends it in the store."""
+    def let_go(self, *, release: bool = False) -> None:
+        """Keep it no more; the record of the run's end ends it in the store.
+
+        Args:
+            release: True where no such record comes: who goes on with the run need not wait.
+        """
         _keeper.take(self)
         with self._lock:
             self._gone = True
+        if release:
+            # A store that is away does not know; then the lease lapses by itself.
+            with suppress(Exception):
+                self._store.release(self.execution_id, self.epoch)
 
 
 class _Keeper:

@@ -16,10 +16,10 @@ from typing import Final, cast
 
 from oao_harness.errors import RunHalted, RunSuspended
 from oao_harness.runtime.context import here
-from oao_harness.runtime.run import Run, interruption
+from oao_harness.runtime.run import Run
 from oao_harness.runtime.workers import submit
 
-__all__ = ["Ending", "execute", "execute_async"]
+__all__ = ["Ending", "execute", "execute_async", "interruption"]
 
 # How long an agent may take to unwind by itself after a halt, before its task is cancelled.
 _GRACE_S: Final = 0.05
@@ -40,6 +40,11 @@ class Ending:
     error: BaseException | None = None
     done: bool = False
     """False where it is still running."""
+
+
+def interruption() -> RunSuspended:
+    """Return why a run is suspended that somebody stopped: it goes on when it is resumed, and asks nobody."""
+    return RunSuspended("interrupted from the keyboard", rule="interrupted", plugin="oao")
 
 
 def execute(run: Run, body: Callable[[], object], *, in_thread: bool = False) -> Ending:

@@ -14,14 +14,14 @@ from oao_harness.journal.questions import principal_to_json, request_fields
 from oao_harness.runtime import context
 from oao_harness.runtime.dispatch import Steps, decide, observe
 from oao_harness.runtime.doubts import doubt_fields, suspend_for_doubts
-from oao_harness.runtime.execute import Ending
+from oao_harness.runtime.execute import Ending, interruption
 from oao_harness.runtime.fingerprint import digest, fingerprints, version_of_policies
 from oao_harness.runtime.frozen import freeze
 from oao_harness.runtime.judging import as_denial
 from oao_harness.runtime.plain import as_json, as_text
 from oao_harness.runtime.report import ExecutionReport
 from oao_harness.runtime.requeuing import put_down, requeued
-from oao_harness.runtime.run import Run, interruption
+from oao_harness.runtime.run import Run
 from oao_hookspecs import Adapter, Allow, Deny, Json, Limits, RunFinished, RunStarted
 
 __all__ = ["abort", "execute_phase", "halt_text", "plan", "refuse_unseen", "review", "suspended_report"]

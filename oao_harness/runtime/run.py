@@ -45,16 +45,11 @@ if TYPE_CHECKING:
     from oao_harness.runtime.revisits import Revisits
     from oao_harness.runtime.shared_budget import SharedBudget
 
-__all__ = ["Run", "interruption"]
+__all__ = ["Run"]
 
 T = TypeVar("T")
 
 _UNLIMITED: Final = Limits()
-
-
-def interruption() -> RunSuspended:
-    """Return why a run is suspended that somebody stopped: it goes on when it is resumed, and asks nobody."""
-    return RunSuspended("interrupted from the keyboard", rule="interrupted", plugin="oao")
 
 
 class Run:
@@ -323,9 +318,14 @@ class Run:
 
     def write_if_possible(self, type: str, fields: dict[str, Json]) -> None:
         """Append a record that nothing depends on, unless journal or lease is lost: who goes on must find no end."""
-        if self.halted is None or (self.halted.plugin, self.halted.rule) not in {("oao", "journal"), ("oao", "lease")}:
+        if not self._is_lost:
             with suppress(RunHalted):
                 self.write(type, fields)
+
+    @property
+    def _is_lost(self) -> bool:
+        halt = self.halted
+        return halt is not None and halt.plugin == "oao" and halt.rule in {"journal", "lease"}
 
     def close(self) -> None:
         """Shut the gate for good; from now on the run cannot be halted any more."""
@@ -334,7 +334,7 @@ class Run:
         if self.parent is not None:
             self.parent.nested.discard(self)
         if self.lease is not None:
-            self.lease.let_go()
+            self.lease.let_go(release=self._is_lost)
 
     def lose(self, why: str) -> None:
         """Halt the run, because another process has it, or nobody can tell."""

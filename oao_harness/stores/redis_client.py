@@ -116,6 +116,10 @@ class RedisClient:
 
     def failure(self, error: Exception) -> StoreError:
         """Return what to say where the server failed."""
+        if isinstance(error, redis.AuthenticationError) or str(error).startswith(("NOAUTH", "WRONGPASS")):
+            return StoreError(
+                f"the {self._what} {self.name} wants another password ({error}); give redis://:PASSWORD@host:port/db"
+            )
         return StoreError(f"the {self._what} {self.name} failed: {error}")
 
     def run(

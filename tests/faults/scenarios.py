@@ -116,6 +116,8 @@ def corrupt(folder: Path, faults: int) -> Tally:
     tally = Tally()
     for index in range(faults):
         bench = _half_done(folder / str(index))
+        # The shell that writes the last one outlives the process that was killed.
+        time.sleep(0.5)
         done = bench.effects()
         with closing(sqlite3.connect(folder / str(index) / "oao.db", isolation_level=None)) as database:
             sql = "select seq, body from records order by seq desc limit 1"
