@@ -21,6 +21,7 @@ from oao_harness.runtime.approvals import hold, suspend
 from oao_harness.runtime.callers import caller_line
 from oao_harness.runtime.context import Frame, frame
 from oao_harness.runtime.dispatch import ALLOWED, Steps, observe
+from oao_harness.runtime.execute import interruption
 from oao_harness.runtime.frozen import freeze_call, freeze_outcome
 from oao_harness.runtime.judging import (
     NOTHING,
@@ -35,7 +36,7 @@ from oao_harness.runtime.judging import (
 )
 from oao_harness.runtime.overrides import overridden
 from oao_harness.runtime.revisits import Visit
-from oao_harness.runtime.run import Run, interruption
+from oao_harness.runtime.run import Run
 from oao_harness.runtime.shapes import Answer
 from oao_harness.runtime.watchdog import Watch, watch_call
 from oao_hookspecs import (
