@@ -43,6 +43,7 @@ from oao_hookspecs import (
 
 __all__ = ["Jobs", "Part", "open_scheduler"]
 
+_LEAVING_S: Final = 0.5
 _LOOK_S: Final = 1.0
 """Seconds after which a waiter looks into the journal even though nobody told it of an end."""
 _LOOK_LOCAL_S: Final = 0.1
@@ -238,6 +239,9 @@ class Jobs:
         until = None if timeout_s is None else time.monotonic() + timeout_s
         look_s = _LOOK_S if self._is_durable else _LOOK_LOCAL_S
         while True:
+            found = status_of(self.records(execution_id))
+            if found.is_over or found.is_waiting:
+                return report_of(self.records(execution_id))
             left_s = look_s if until is None else min(look_s, until - time.monotonic())
             # Asked before the journal is read: an end in between is told.
             told = asyncio.ensure_future(self.scheduler.wait(execution_id, max(0.0, left_s)))
@@ -252,6 +256,9 @@ class Jobs:
                 await told
             finally:
                 told.cancel()
+                # It gives back what it listens to; nobody should close the scheduler before.
+                await asyncio.wait({told}, timeout=_LEAVING_S)
+                told.add_done_callback(_heard)
 
     async def cancel(self, execution_id: str, by: Principal) -> JobStatus:
         """End a job that is queued, running or waiting for a person; return how far it is then.
@@ -363,6 +370,12 @@ class Jobs:
             if report.approvals or report.in_doubt:
                 return None
         return _job(summary.execution_id, {**job, "not_before": status.not_before})
+
+
+def _heard(told: asyncio.Future[bool]) -> None:
+    """Take an error that nobody waits for any more."""
+    if not told.cancelled():
+        told.exception()
 
 
 def _job(execution_id: str, job: Mapping[str, Json]) -> Job:

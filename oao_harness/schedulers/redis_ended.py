@@ -38,6 +38,7 @@ class Endings:
         self._pubsub: Any = None
         self._listener: asyncio.Task[None] | None = None
         self._changed = asyncio.Lock()
+        self._closed = False
 
     async def tell(self, execution_id: str) -> None:
         """Tell everybody that a run has ended."""
@@ -96,7 +97,8 @@ class Endings:
             return
 
     async def _hear(self) -> None:
-        while True:
+        # The client may take a cancellation for a lost connection.
+        while not self._closed:
             try:
                 async with self._listening.pubsub() as pubsub:
                     await pubsub.subscribe(self._prefix, *self._waiting)
@@ -125,6 +127,7 @@ class Endings:
 
     async def close(self) -> None:
         """Stop listening."""
+        self._closed = True
         if self._listener is not None:
             self._listener.cancel()
             await asyncio.gather(self._listener, return_exceptions=True)
