@@ -32,7 +32,13 @@ _COLOURS: Final[Mapping[str, str]] = {
 
 @click.group("graph", short_help="Draw a graph of agents.")
 def command() -> None:
-    """Draw a graph of agents."""
+    """Draw a graph of agents.
+
+    \b
+    Examples:
+      oao graph show my_agents:review
+      oao graph show last --mermaid
+    """  # noqa: D301 - click reads the control character as "do not wrap"
 
 
 @command.command("show", short_help="Draw a graph, and how far a run of it has come.")

@@ -30,6 +30,7 @@ _log: Final = logging.getLogger(__name__)
 _MOST_FRUITLESS: Final = 5
 _UNKNOWN_S: Final = 1.0
 """Seconds until a job is offered again that no worker here may do: another one may, or this one may be replaced."""
+_AGAIN_S: Final = 0.5
 _MOST_SAID: Final = 1000
 _STOPPING_S: Final = 5.0
 """Seconds that runs may take to unwind when their worker stops."""
@@ -127,8 +128,12 @@ class Fleet(Jobs):
             await asyncio.wait({taking}, timeout=_STOPPING_S)
             raise
         finally:
-            for task in (taking, sweeping, stopped):
-                task.cancel()
+            ours = (taking, sweeping, stopped)
+            while not all(task.done() for task in ours):
+                # Again and again: a client that connects may take a cancellation for a lost connection.
+                for task in ours:
+                    task.cancel()
+                await asyncio.wait(ours, timeout=_AGAIN_S)
             found = await asyncio.gather(taking, sweeping, stopped, return_exceptions=True)
         if isinstance(found[0], Exception):
             raise found[0]

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from redis.exceptions import RedisError
 
+from oao_harness.schedulers.cancelling import cancelled
 from oao_harness.schedulers.redis_entries import key_of
 
 __all__ = ["Endings"]
@@ -129,6 +130,5 @@ class Endings:
         """Stop listening."""
         self._closed = True
         if self._listener is not None:
-            self._listener.cancel()
-            await asyncio.gather(self._listener, return_exceptions=True)
+            await cancelled([self._listener])
             self._listener = None

@@ -23,6 +23,7 @@ from docket.execution import Execution
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from oao_harness.schedulers.cancelling import cancelled
 from oao_harness.schedulers.redis_entries import key_of
 from oao_harness.schedulers.redis_intake import CheckedClient, Intake
 from oao_harness.schedulers.redis_lanes import LANES, NESTED, Lane, open_lanes
@@ -160,9 +161,7 @@ class FleetWorker:
             await self._give_up(pulls, lanes)
             raise
         finally:
-            for task in (stopped, *pulls, *lanes, *keeping):
-                task.cancel()
-            await asyncio.gather(stopped, *pulls, *lanes, *keeping, return_exceptions=True)
+            await cancelled((stopped, *pulls, *lanes, *keeping))
 
     async def _drain(self, pulls: Sequence[asyncio.Task[None]], lanes: Sequence[asyncio.Task[None]]) -> None:
         for intake in self._intakes:

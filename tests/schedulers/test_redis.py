@@ -24,7 +24,7 @@ from oao_harness.plugins.manager import make_manager
 from oao_harness.schedulers.redis import RedisScheduler
 from oao_harness.schedulers.redis_entries import TASK, checked, id_of, key_of
 from oao_harness.schedulers.redis_urls import check
-from oao_hookspecs.schedulers import Job
+from oao_hookspecs.schedulers import Job, SchedulerSettings
 from pytest_oao.testing import RedisServer
 from pytest_oao.testing.scheduler_jobs import Jobs, at_work, emptied, run, until, worker_process
 
@@ -492,9 +492,9 @@ class TestServerTrouble:
 def test_it_is_opened_by_its_url(url: str) -> None:
     """Through the hook, as every scheduler; another scheme is nobody's here."""
     manager, _ = make_manager([])
-    opened = manager.hook.oao_open_scheduler(url=url)
+    opened = manager.hook.oao_open_scheduler(url=url, settings=SchedulerSettings())
     assert isinstance(opened, RedisScheduler)
-    assert manager.hook.oao_open_scheduler(url="nats://host") is None
+    assert manager.hook.oao_open_scheduler(url="nats://host", settings=SchedulerSettings()) is None
 
 
 def test_it_may_be_used_from_one_loop_after_another(url: str) -> None:
