@@ -68,6 +68,7 @@ ROOMS = {
         "oao_harness.runtime",
         "oao_harness.loading",
         "oao_harness.config",
+        "oao_harness.schedulers.cancelling",
         "oao_harness.fleet",
     },
     "oao_harness.cli": {"oao_hookspecs", "oao_harness"},

@@ -238,27 +238,29 @@ class Jobs:
         """
         until = None if timeout_s is None else time.monotonic() + timeout_s
         look_s = _LOOK_S if self._is_durable else _LOOK_LOCAL_S
-        while True:
-            found = status_of(self.records(execution_id))
-            if found.is_over or found.is_waiting:
-                return report_of(self.records(execution_id))
+        report = self._report_at_rest(execution_id)
+        while report is None:
             left_s = look_s if until is None else min(look_s, until - time.monotonic())
             # Asked before the journal is read: an end in between is told.
             told = asyncio.ensure_future(self.scheduler.wait(execution_id, max(0.0, left_s)))
             try:
                 await asyncio.sleep(0)
-                records = self.records(execution_id)
-                found = status_of(records)
-                if found.is_over or found.is_waiting:
-                    return report_of(records)
-                if left_s <= 0:
-                    return None
+                report = self._report_at_rest(execution_id)
+                if report is not None or left_s <= 0:
+                    return report
                 await told
             finally:
                 told.cancel()
                 # It gives back what it listens to; nobody should close the scheduler before.
                 await asyncio.wait({told}, timeout=_LEAVING_S)
                 told.add_done_callback(_heard)
+        return report
+
+    def _report_at_rest(self, execution_id: str) -> ExecutionReport | None:
+        """Return the report of a run that is over or waits for a person, None of one that goes on."""
+        records = self.records(execution_id)
+        found = status_of(records)
+        return report_of(records) if found.is_over or found.is_waiting else None
 
     async def cancel(self, execution_id: str, by: Principal) -> JobStatus:
         """End a job that is queued, running or waiting for a person; return how far it is then.

@@ -20,6 +20,7 @@ from oao_harness.runtime import context
 from oao_harness.runtime.orchestrator import Orchestrator
 from oao_harness.runtime.requeuing import Requeued, Retries, put_down
 from oao_harness.runtime.shared_budget import SharedBudget
+from oao_harness.schedulers.cancelling import cancelled
 from oao_hookspecs import Job, Json, Later, Record, RunQuery, Scheduler, Store
 
 __all__ = ["Fleet"]
@@ -30,7 +31,6 @@ _log: Final = logging.getLogger(__name__)
 _MOST_FRUITLESS: Final = 5
 _UNKNOWN_S: Final = 1.0
 """Seconds until a job is offered again that no worker here may do: another one may, or this one may be replaced."""
-_AGAIN_S: Final = 0.5
 _MOST_SAID: Final = 1000
 _STOPPING_S: Final = 5.0
 """Seconds that runs may take to unwind when their worker stops."""
@@ -129,12 +129,8 @@ class Fleet(Jobs):
             raise
         finally:
             ours = (taking, sweeping, stopped)
-            while not all(task.done() for task in ours):
-                # Again and again: a client that connects may take a cancellation for a lost connection.
-                for task in ours:
-                    task.cancel()
-                await asyncio.wait(ours, timeout=_AGAIN_S)
-            found = await asyncio.gather(taking, sweeping, stopped, return_exceptions=True)
+            await cancelled(ours)
+            found = await asyncio.gather(*ours, return_exceptions=True)
         if isinstance(found[0], Exception):
             raise found[0]
 

@@ -15,7 +15,7 @@ from typing import cast
 
 from oao_hookspecs import Json, Record
 
-__all__ = ["Doubt", "doubts_of", "is_end", "is_said", "is_suspended", "repeatable"]
+__all__ = ["Doubt", "doubts_of", "is_end", "is_said", "is_suspended", "is_unsafe", "repeatable"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,11 +100,11 @@ def doubts_of(records: Sequence[Record]) -> list[Doubt]:
             began_at=cast("float", call["at"]),
         )
         for n, call in calls.items()
-        if n not in again and _is_unsafe(call) and not _is_inside_of(call, ended, calls) and n not in ended
+        if n not in again and is_unsafe(call) and not _is_inside_of(call, ended, calls) and n not in ended
     ]
 
 
-def _is_unsafe(call: Record) -> bool:
+def is_unsafe(call: Record) -> bool:
     """Return True for a call that happened, or may have, and that would be a second effect if it were made again."""
     verdict = cast("Mapping[str, Json]", call["decision"])["verdict"]
     return verdict != "deny" and call["kind"] == "tool" and call.get("effect") not in {"pure", "idempotent"}

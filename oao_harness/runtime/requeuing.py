@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
 from oao_harness.errors import ConfigError, RunSuspended
 from oao_harness.journal.codec import error_line
+from oao_harness.journal.doubts import is_unsafe
 from oao_harness.runtime.retry import is_transient
 from oao_harness.runtime.run import Run
 from oao_hookspecs import Json, Record
@@ -136,9 +137,7 @@ def _failed_at_the_end(records: Sequence[Record]) -> list[int] | str:
     for n in sorted(calls, reverse=True):
         if n not in ends or "error" not in ends[n]:
             break
-        call = calls[n]
-        denied = cast("Mapping[str, Json]", call["decision"])["verdict"] == "deny"
-        if not denied and call["kind"] == "tool" and call.get("effect") not in {"pure", "idempotent"}:
-            return str(call["name"])
+        if is_unsafe(calls[n]):
+            return str(calls[n]["name"])
         found.append(n)
     return found
