@@ -19,6 +19,34 @@ class RunStarted:
     execution_id: str
     agent_name: str
     task: Json
+    adapter: str = ""
+    """How the agent is driven: `graph` for a workflow, else for example `function` or `langgraph`."""
+    parent: str | None = None
+    """Id of the run that it is nested in."""
+    node: str = ""
+    """What that run calls it, where it is a named part of it."""
+    traceparent: str = ""
+    """W3C trace context of who submitted it to a queue."""
+    waited_s: float | None = None
+    """Seconds it waited for a worker; None for a run that was not queued."""
+    replayed: bool = False
+    """True where a recording is played: nothing of it happens."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResumed:
+    """A run that was put down goes on in this process; its finished calls are served first."""
+
+    NAME: ClassVar = "EXECUTION_RESUMED"
+    execution_id: str
+    agent_name: str
+    adapter: str = ""
+    parent: str | None = None
+    node: str = ""
+    traceparent: str = ""
+    """W3C trace context of who submitted it to a queue; see `RunStarted`."""
+    began_in: str = ""
+    """W3C trace context that the run itself had when it began; empty where nobody traced it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +140,19 @@ class ViolationFound:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunPaused:
+    """This process does nothing more for a run that is not over."""
+
+    NAME: ClassVar = "EXECUTION_PAUSED"
+    execution_id: str
+    status: str
+    """SUSPENDED (waits for a person), QUEUED (is tried again, maybe elsewhere), DEAD (a dead letter), or LOST (another
+    process has it, or its journal cannot be written)."""
+    reason: str
+    totals: Mapping[str, Json] = field(default_factory=dict[str, Json])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunFinished:
     """The run is over and its journal is complete."""
 
@@ -125,6 +166,7 @@ class RunFinished:
 
 Event: TypeAlias = (
     RunStarted
+    | RunResumed
     | StateEntered
     | StepStarted
     | CallDecided
@@ -133,5 +175,6 @@ Event: TypeAlias = (
     | CallRetried
     | CallFinished
     | ViolationFound
+    | RunPaused
     | RunFinished
 )

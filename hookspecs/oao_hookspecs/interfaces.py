@@ -198,10 +198,14 @@ class Store(Protocol):
         """
         ...
 
-    def read(self, execution_id: str) -> Iterator[Record]:
+    def read(self, execution_id: str, *, after: int = 0) -> Iterator[Record]:
         """Yield the records of a run in order, each with its `hash` as last field; nothing for an unknown id.
 
         See `oao_hookspecs.journals` for the hash. The lines are the same, byte for byte, from every store.
+
+        Args:
+            execution_id: The run.
+            after: Number of the record behind which to begin, >= 0; what is before it is not read.
         """
         ...
 

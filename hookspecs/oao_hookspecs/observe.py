@@ -19,6 +19,8 @@ if TYPE_CHECKING:
         CallFinished,
         CallRetried,
         RunFinished,
+        RunPaused,
+        RunResumed,
         RunStarted,
         StateEntered,
         StepStarted,
@@ -35,6 +37,20 @@ def oao_run_started(event: RunStarted, run: RunView) -> None | Awaitable[None]:
 
     Args:
         event: Execution id, agent and task.
+        run: The run.
+
+    Mode: observe.
+    """
+
+
+@hookspec
+def oao_run_resumed(event: RunResumed, run: RunView) -> None | Awaitable[None]:
+    """Hear that a run goes on that was suspended, queued again, or interrupted.
+
+    Called once per time that it goes on, in place of `oao_run_started`. The return value is ignored.
+
+    Args:
+        event: Execution id, agent, and where it was traced.
         run: The run.
 
     Mode: observe.
@@ -147,6 +163,20 @@ def oao_violation(event: ViolationFound, run: RunView) -> None | Awaitable[None]
 
     Args:
         event: Rule, plugin and reason.
+        run: The run.
+
+    Mode: observe.
+    """
+
+
+@hookspec
+def oao_run_paused(event: RunPaused, run: RunView) -> None | Awaitable[None]:
+    """Hear that this process puts a run down that is not over: it waits for a person, or for a worker.
+
+    Called once per time, last of all events until it goes on. The return value is ignored.
+
+    Args:
+        event: Why, and the totals so far.
         run: The run.
 
     Mode: observe.

@@ -96,6 +96,33 @@ def oao_leaves() -> Sequence[tuple[str, Callable[[], None]]]:
     return ()
 
 
+@hookspec
+def oao_listeners() -> Sequence[object]:
+    """Offer listeners: objects that observe runs, where the environment or configuration asks for them.
+
+    Called once per plugin manager. Each is a plugin like any other, and may return the same object every time; one
+    that is not offered costs a run nothing.
+
+    Mode: provide.
+    """
+    return ()
+
+
+@hookspec(firstresult=True)
+def oao_traceparent(run: RunView | None) -> str | None:
+    """Name the W3C trace context (`traceparent`) of a run, or of the code that submits a job.
+
+    Called once when a run begins, after `oao_run_started`: its journal keeps the answer, so that who resumes it can
+    link to it. And once per submitted job, with None: whoever runs it belongs to that trace. The first answer that is
+    not None is used. An error is logged, and means that there is none.
+
+    Args:
+        run: The run; None for the code that submits.
+
+    Mode: provide.
+    """
+
+
 @hookspec(firstresult=True)
 def oao_open_store(url: str) -> Store | None:
     """Open the store that a URL names, for example `sqlite:.oao/oao.db` or `memory:`.

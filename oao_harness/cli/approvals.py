@@ -12,11 +12,11 @@ from rich.text import Text
 from oao_harness.cli.console import compact, console, one_line, print_json
 from oao_harness.cli.render import Column, print_columns
 from oao_harness.cli.stores import DEFAULT_STORE, kept, open_store, store_option
-from oao_harness.cli.timeline import short_id
 from oao_harness.cli.units import ago, duration, plural
 from oao_harness.journal.doubts import Doubt
 from oao_harness.journal.inbox import doubts_of_runs, questions_of_runs
 from oao_harness.journal.questions import Question, State, answer_fields, request_fields
+from oao_harness.journal.timeline import short_id
 from oao_harness.runtime.doubts import doubt_fields
 from oao_hookspecs import Approve, Json
 

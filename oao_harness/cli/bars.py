@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from oao_harness.cli.console import symbol
-from oao_harness.cli.timeline import Moment
+from oao_harness.journal.timeline import Moment
 
 __all__ = ["bars_of", "fitting_width"]
 

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from oao_harness.cli.console import one_line
 from oao_harness.cli.render import VERDICT_STYLES, Column, print_columns, print_verdict
-from oao_harness.cli.timeline import Moment, Timeline, mapping, text
+from oao_harness.journal.timeline import Moment, Timeline, mapping, text
 from oao_hookspecs import Json
 
 __all__ = ["print_decisions"]

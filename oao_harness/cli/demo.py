@@ -22,9 +22,9 @@ from oao_harness.cli.demo_agents import PROMPT, Agent, refund_agent, runaway_age
 from oao_harness.cli.progress import Progress
 from oao_harness.cli.render import Column, print_columns, print_timeline, print_verdict
 from oao_harness.cli.stores import store_url
-from oao_harness.cli.timeline import Timeline
 from oao_harness.cli.units import count, duration
 from oao_harness.journal.recording import Recording
+from oao_harness.journal.timeline import Timeline
 from oao_harness.policy.strict import StrictPolicy
 from oao_harness.runtime.orchestrator import Orchestrator
 from oao_harness.runtime.report import ExecutionReport

@@ -28,11 +28,11 @@ from oao_harness.cli.demo_courier import EFFECTS, STOPS
 from oao_harness.cli.demo_server import demo_server
 from oao_harness.cli.effects import Counts, count_effects
 from oao_harness.cli.render import Column, print_columns
-from oao_harness.cli.timeline import number
 from oao_harness.cli.units import count, duration
 from oao_harness.errors import UsageError
 from oao_harness.fleet.agents import Agents
 from oao_harness.fleet.jobs import Jobs
+from oao_harness.journal.timeline import number
 from oao_hookspecs import Record
 
 __all__ = ["command"]

@@ -11,7 +11,6 @@ from rich.text import Text
 from oao_harness.cli.console import clean, console, print_json, print_paragraph
 from oao_harness.cli.recorded import changes_as_json, is_file_name, print_changes, shown
 from oao_harness.cli.stores import find_outer_run, kept, open_store, store_option
-from oao_harness.cli.timeline import Timeline, text
 from oao_harness.cli.totals import Side, print_sides
 from oao_harness.cli.units import plural
 from oao_harness.errors import UsageError
@@ -19,6 +18,7 @@ from oao_harness.journal.changes import Changes, changes
 from oao_harness.journal.nesting import tape_of
 from oao_harness.journal.pending import Pending, find_pending
 from oao_harness.journal.recording import Recording
+from oao_harness.journal.timeline import Timeline, text
 from oao_hookspecs import Store
 
 __all__ = ["command"]

@@ -12,13 +12,13 @@ from rich.text import Text
 from oao_harness.cli.console import console
 from oao_harness.cli.recorded import shown
 from oao_harness.cli.stores import find_outer_run, kept, open_store, store_option
-from oao_harness.cli.timeline import text
 from oao_harness.cli.units import count, plural
 from oao_harness.config import project_scrubber
 from oao_harness.errors import UsageError
 from oao_harness.journal.nesting import tape_of
 from oao_harness.journal.places import recording_place
 from oao_harness.journal.recording import Recording
+from oao_harness.journal.timeline import text
 
 __all__ = ["command"]
 

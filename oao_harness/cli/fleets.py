@@ -11,9 +11,9 @@ from typing import Any, Final, TypeVar
 import click
 
 from oao_harness.cli.stores import DEFAULT_STORE, find_run, store_url
-from oao_harness.cli.timeline import text
 from oao_harness.errors import UsageError
 from oao_harness.fleet.jobs import Jobs
+from oao_harness.journal.timeline import text
 from oao_harness.policy.project import find_project_setting
 from oao_hookspecs import Store
 

@@ -15,9 +15,9 @@ from oao_harness.cli.origins import agent_of, policies_of
 from oao_harness.cli.outcome import end_with
 from oao_harness.cli.progress import Progress
 from oao_harness.cli.stores import find_outer_run, kept, open_store, store_option, store_url
-from oao_harness.cli.timeline import Timeline, text
 from oao_harness.errors import AgentError, UsageError
 from oao_harness.journal.branching import Edit, where_it_ended
+from oao_harness.journal.timeline import Timeline, text
 from oao_harness.loading import import_policies, prefer_working_folder
 from oao_harness.runtime.graph import TaskGraph
 from oao_harness.runtime.graph_forking import branch_graph

@@ -11,8 +11,8 @@ from rich.text import Text
 from oao_harness.cli.console import console
 from oao_harness.cli.origins import agent_of
 from oao_harness.cli.stores import find_run, kept, open_store, store_option
-from oao_harness.cli.timeline import text
 from oao_harness.errors import AgentError, UsageError
+from oao_harness.journal.timeline import text
 from oao_harness.loading import load_agent, prefer_working_folder
 from oao_harness.runtime.graph import TaskGraph, TaskNode
 from oao_harness.runtime.node_states import Past

@@ -9,13 +9,13 @@ from typing import Final, cast
 
 from oao_harness.cli.recorded import is_file_name, shown
 from oao_harness.cli.stores import find_outer_run
-from oao_harness.cli.timeline import text
 from oao_harness.errors import RecordingError, UsageError
 from oao_harness.importing.forms import UnknownFormError, import_runs, is_cassette
 from oao_harness.importing.reading import read_documents
 from oao_harness.journal.histories import History, histories_of_recording, history_of_records
 from oao_harness.journal.nesting import tape_of
 from oao_harness.journal.recording import Recording
+from oao_harness.journal.timeline import text
 from oao_hookspecs import Json, Record, Store
 
 __all__ = ["ALL", "Source", "sources_of", "wants_store"]

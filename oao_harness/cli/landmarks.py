@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.text import Text
 
 from oao_harness.cli.console import compact, one_line, status_text, symbol
-from oao_harness.cli.timeline import Moment, Timeline, mapping, number, short_id, text
 from oao_harness.cli.units import duration, plural
+from oao_harness.journal.timeline import Moment, Timeline, mapping, number, short_id, text
 from oao_hookspecs import Json, Record
 
 __all__ = ["answer_text", "landmark_text", "person"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from oao_harness.cli.timeline import mapping, text
 from oao_harness.errors import UsageError
+from oao_harness.journal.timeline import mapping, text
 from oao_hookspecs import Record
 
 __all__ = ["agent_of", "policies_of"]

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from oao_harness.cli.console import print_json, print_paragraph
 from oao_harness.cli.render import print_run
-from oao_harness.cli.timeline import Timeline
+from oao_harness.journal.timeline import Timeline
 from oao_harness.runtime.report import ExecutionReport
 
 __all__ = ["end_with"]

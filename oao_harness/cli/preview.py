@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from oao_harness.cli.console import compact, one_line
-from oao_harness.cli.timeline import mapping, text
+from oao_harness.journal.timeline import mapping, text
 from oao_hookspecs import Json, Record
 
 __all__ = ["arguments", "outcome", "request"]

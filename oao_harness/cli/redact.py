@@ -18,7 +18,6 @@ from oao_harness.cli.console import console, one_line
 from oao_harness.cli.erasing import compact_store
 from oao_harness.cli.principals import as_user
 from oao_harness.cli.stores import find_outer_run, kept, open_store, store_option
-from oao_harness.cli.timeline import text
 from oao_harness.cli.trees import forks_of, nested_in
 from oao_harness.cli.units import plural
 from oao_harness.config import project_scrubber
@@ -26,6 +25,7 @@ from oao_harness.errors import StoreError, UsageError
 from oao_harness.journal.records import VERSION
 from oao_harness.journal.redacting import Redactor, Wanted, content_of, declaration, places
 from oao_harness.journal.secrets import REDACTED, Redaction, Scrubber
+from oao_harness.journal.timeline import text
 from oao_harness.runtime.clock import SystemClock
 from oao_hookspecs import Record, Store, without_hash
 

@@ -19,11 +19,11 @@ from oao_harness.cli.outcome import end_with
 from oao_harness.cli.progress import Progress
 from oao_harness.cli.recorded import is_file_name, shown
 from oao_harness.cli.stores import find_outer_run, kept, open_store, store_option
-from oao_harness.cli.timeline import Timeline, text
 from oao_harness.errors import RecordingError, UsageError
 from oao_harness.journal.nesting import tape_of
 from oao_harness.journal.places import module_of, root_of
 from oao_harness.journal.recording import Recording
+from oao_harness.journal.timeline import Timeline, text
 from oao_harness.loading import import_policies, prefer_working_folder
 from oao_harness.policy.project import find_project_policy
 from oao_harness.runtime.orchestrator import Orchestrator

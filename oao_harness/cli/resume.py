@@ -14,8 +14,8 @@ from oao_harness.cli.origins import agent_of, policies_of
 from oao_harness.cli.outcome import end_with
 from oao_harness.cli.progress import Progress
 from oao_harness.cli.stores import find_outer_run, kept, open_store, store_option, store_url
-from oao_harness.cli.timeline import Timeline, text
 from oao_harness.errors import UsageError
+from oao_harness.journal.timeline import Timeline, text
 from oao_harness.loading import import_policies, prefer_working_folder
 from oao_harness.runtime.orchestrator import Orchestrator
 from oao_hookspecs import Record, RunQuery, Store

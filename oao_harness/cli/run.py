@@ -16,9 +16,9 @@ from oao_harness.cli.principals import actor_options, principal_of
 from oao_harness.cli.progress import Progress
 from oao_harness.cli.stores import store_option, store_url
 from oao_harness.cli.tasks import task_of
-from oao_harness.cli.timeline import Timeline
 from oao_harness.errors import AgentError
 from oao_harness.fleet.agents import Registered
+from oao_harness.journal.timeline import Timeline
 from oao_harness.loading import import_policies, is_factory, load_agent, prefer_working_folder
 from oao_harness.policy.project import find_project_policy
 from oao_harness.runtime.orchestrator import Orchestrator

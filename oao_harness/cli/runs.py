@@ -14,8 +14,8 @@ from oao_harness.cli import pruning
 from oao_harness.cli.console import STATUS_STYLES, console, one_line, print_json, status_text
 from oao_harness.cli.render import Column, print_columns
 from oao_harness.cli.stores import DEFAULT_STORE, find_run, kept, open_store, store_option
-from oao_harness.cli.timeline import text
 from oao_harness.cli.units import ago, count, dollars, duration, local_time, moment, plural
+from oao_harness.journal.timeline import text
 from oao_hookspecs import RunQuery, RunSummary, Store
 
 __all__ = ["command"]

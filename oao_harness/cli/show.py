@@ -13,12 +13,12 @@ from oao_harness.cli.decisions import print_decisions
 from oao_harness.cli.recorded import is_file_name, records_of, shown
 from oao_harness.cli.render import print_run, print_timeline
 from oao_harness.cli.stores import find_outer_run, kept, open_store, store_option
-from oao_harness.cli.timeline import Kin, Timeline, mapping, text
 from oao_harness.cli.trees import forks_of
 from oao_harness.cli.units import count, plural
 from oao_harness.errors import UsageError
 from oao_harness.journal.attempts import read_attempt
 from oao_harness.journal.recording import Recording
+from oao_harness.journal.timeline import Kin, Timeline, mapping, text
 from oao_hookspecs import Record, Store
 
 __all__ = ["command"]

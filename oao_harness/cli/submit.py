@@ -20,9 +20,9 @@ from oao_harness.cli.fleets import ask, fleet_options, option_hint
 from oao_harness.cli.outcome import end_with
 from oao_harness.cli.principals import actor_options, principal_of
 from oao_harness.cli.tasks import task_of
-from oao_harness.cli.timeline import Timeline
 from oao_harness.cli.units import duration, parse_age
 from oao_harness.fleet.jobs import Jobs
+from oao_harness.journal.timeline import Timeline
 from oao_harness.loading import prefer_working_folder
 from oao_harness.runtime.report import ExecutionReport
 from oao_harness.runtime.requeuing import Retries

@@ -11,9 +11,9 @@ from rich.text import Text
 
 from oao_harness.cli.columns import Column, print_columns
 from oao_harness.cli.console import compact, one_line
-from oao_harness.cli.timeline import Timeline, mapping, number
 from oao_harness.cli.units import count, dollars, duration
 from oao_harness.journal.recording import Recording
+from oao_harness.journal.timeline import Timeline, mapping, number
 from oao_hookspecs import Json
 
 __all__ = ["Side", "print_sides"]

@@ -13,11 +13,11 @@ from rich.text import Text
 
 from oao_harness.cli.console import console, one_line, print_json, print_paragraph, symbol
 from oao_harness.cli.stores import find_outer_run, kept, open_store, store_option
-from oao_harness.cli.timeline import text
 from oao_harness.cli.trees import nested_in, progress_bar, summary_of
 from oao_harness.cli.units import local_time, plural
 from oao_harness.errors import DamagedError, UsageError
 from oao_harness.journal.chain import Chain, Damage, verify
+from oao_harness.journal.timeline import text
 from oao_hookspecs import Json, RunSummary, Store
 
 __all__ = ["command"]

@@ -6,6 +6,7 @@ A job is a run: its journal is written before any queue hears of it, so that no 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -43,6 +44,7 @@ from oao_hookspecs import (
 
 __all__ = ["Jobs", "Part", "open_scheduler"]
 
+_log = logging.getLogger("oao")
 _LEAVING_S: Final = 0.5
 _LOOK_S: Final = 1.0
 """Seconds after which a waiter looks into the journal even though nobody told it of an end."""
@@ -110,6 +112,7 @@ class Jobs:
         settings = SchedulerSettings(lease_s=lease_s, tenant_limit=tenant_limit, agent_limits=most)
         self.scheduler: Scheduler = open_scheduler(scheduler, settings) if isinstance(scheduler, str) else scheduler
         self._clock = SystemClock()
+        self._listening = make_manager(())[0]
         self._checked: set[tuple[str, ...]] = set()
         self._is_durable = bool(getattr(self.scheduler, "durable", False))
 
@@ -140,7 +143,8 @@ class Jobs:
             principal: Who the run acts for; the caller vouches for it.
             policy: Names of policies that hold besides those that the agent is registered with; `standard` for none.
             retries: How often it is tried again; what the agent was registered with by default, else 3 times.
-            traceparent: W3C trace context of who submits.
+            traceparent: W3C trace context of who submits; by default that which a listener names, see
+                `oao_traceparent`.
             part: Where the job is a part of another run; see `FleetNodes`.
 
         Raises:
@@ -168,7 +172,7 @@ class Jobs:
             "not_before": self._clock.time() + delay_s if delay_s else 0.0,
             "retries": cast("Json", asdict(tries)),
         }
-        if traceparent:
+        if traceparent := traceparent or self._traceparent():
             job["traceparent"] = traceparent
         if part is not None:
             job |= {"nested": True, "budgets": list(part.budgets)}
@@ -181,6 +185,13 @@ class Jobs:
         kept = self._write({**started, "origin": {"agent": agent, "policy": job["policy"]}, "job": job}, task)
         await self.scheduler.submit(_job(execution_id, kept))
         return execution_id
+
+    def _traceparent(self) -> str:
+        try:
+            return str(self._listening.hook.oao_traceparent(run=None) or "")
+        except Exception:  # noqa: BLE001 - a trace decides nothing: the job is submitted without one
+            _log.warning("a listener failed in oao_traceparent; the job is not traced", exc_info=True)
+            return ""
 
     def _write(self, started: dict[str, Json], task: object) -> Mapping[str, Json]:
         """Write the first record of a queued run; return its job, which is another one's where the id has one."""

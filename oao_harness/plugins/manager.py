@@ -25,6 +25,7 @@ BUNDLED: Final = (
     "oao_harness.adapters.registry",
     "oao_harness.stores.registry",
     "oao_harness.schedulers.registry",
+    "oao_harness.listeners.registry",
 )
 
 _PREFIX: Final = f"{PROJECT}_"
@@ -79,6 +80,8 @@ def make_manager(
         manager.register(importlib.import_module(name), name=name)
     for point in _installed():
         _register(manager, _load(point), point.name)
+    for listener in [one for offered in manager.hook.oao_listeners() for one in offered]:
+        _register(manager, listener, _name_of(listener))
     # pluggy calls the last one registered first.
     for plugin in reversed([plugin for plugin in plugins if not isinstance(plugin, str)]):
         _register(manager, plugin, _name_of(plugin))

@@ -59,6 +59,7 @@ __all__ = [
     "observe",
     "redact",
     "too_slow",
+    "traceparent",
 ]
 
 _log = logging.getLogger("oao")
@@ -291,6 +292,24 @@ def checked(impl: HookImpl, answer: object, arguments: Mapping[str, object]) -> 
     if answer.plugin and answer.source:
         return answer
     return replace(answer, plugin=answer.plugin or impl.plugin, source=answer.source or impl.source)
+
+
+def traceparent(hooks: Hooks, run: RunView) -> str | None:
+    """Return the trace context of a run, or None where nobody traces it; an error is logged once, and is none."""
+    for impl in hooks.get("oao_traceparent"):
+        if hooks.is_muted(impl.plugin):
+            continue
+        try:
+            answer = _called(impl, {"run": run})
+        except _NOT_ITS_OWN:
+            raise
+        except BaseException:  # noqa: BLE001 - fail open: a trace decides nothing
+            if hooks.mute(impl.plugin):
+                _log.exception("listener %r failed in oao_traceparent and is muted; the run goes on", impl.plugin)
+            continue
+        if isinstance(answer, str):
+            return answer
+    return None
 
 
 def _failed(impl: HookImpl, what: str) -> Deny:

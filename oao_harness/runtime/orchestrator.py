@@ -86,7 +86,7 @@ class Orchestrator(Opener, Inbox):
         self._hooks = Hooks.of(
             self._manager,
             decide=names["decide"],
-            observe=names["observe"],
+            observe=(*names["observe"], "oao_traceparent"),
             timeout_s=policy_timeout_s,
             undecided=undecided(trusted),
             waivers=waivers,

@@ -12,7 +12,7 @@ from oao_harness.errors import ReplayDiverged, RunHalted, RunSuspended
 from oao_harness.journal.codec import encode, error_line, opaque
 from oao_harness.journal.questions import principal_to_json, request_fields
 from oao_harness.runtime import context
-from oao_harness.runtime.dispatch import Steps, decide, observe
+from oao_harness.runtime.dispatch import Steps, decide, observe, traceparent
 from oao_harness.runtime.doubts import doubt_fields, suspend_for_doubts
 from oao_harness.runtime.execute import Ending, interruption
 from oao_harness.runtime.fingerprint import digest, fingerprints, version_of_policies
@@ -22,7 +22,7 @@ from oao_harness.runtime.plain import as_json, as_text
 from oao_harness.runtime.report import ExecutionReport
 from oao_harness.runtime.requeuing import put_down, requeued
 from oao_harness.runtime.run import Run
-from oao_hookspecs import Adapter, Allow, Deny, Json, Limits, RunFinished, RunStarted
+from oao_hookspecs import Adapter, Allow, Deny, Json, Limits, RunFinished, RunPaused, RunResumed, RunStarted
 
 __all__ = ["abort", "execute_phase", "halt_text", "plan", "refuse_unseen", "review", "suspended_report"]
 
@@ -64,14 +64,17 @@ def plan(
     run.fingerprint = digest([str(made_of), str(task)])
     if run.resumption is not None:
         run.write("run.resumed", {"agent": run.agent_name, **made_of})
+        yield from _told_resumed(run, adapter)
         yield from run.entering("PLAN")
         if (yield from suspend_for_doubts(run)):
             return False
     else:
-        yield from _opening(run, task)
-        yield from run.entering("PLAN")
         if run.queued_at is not None:
             made_of["waited_s"] = round(max(0.0, run.clock.time() - run.queued_at), 3)
+        yield from _opening(run, task, adapter, cast("float | None", made_of.get("waited_s")))
+        yield from run.entering("PLAN")
+        if run.hooks.heard("oao_traceparent") and (trace := traceparent(run.hooks, run)) is not None:
+            made_of["traceparent"] = trace
         run.write("plan", made_of)
     for member in run.lineage:
         decision = yield from decide(member.hooks, "oao_decide_run", {"run": run})
@@ -81,7 +84,21 @@ def plan(
     return True
 
 
-def _opening(run: Run, task: Json) -> Steps[None]:
+def _told_resumed(run: Run, adapter: str) -> Steps[None]:
+    if run.hooks.heard("oao_run_resumed") and not run.is_served:
+        event = RunResumed(
+            execution_id=run.execution_id,
+            agent_name=run.agent_name,
+            adapter=adapter,
+            parent=None if run.parent is None else run.parent.execution_id,
+            node=run.node,
+            traceparent=run.traceparent,
+            began_in=run.began_in,
+        )
+        yield from observe(run.hooks, "oao_run_resumed", {"event": event, "run": run})
+
+
+def _opening(run: Run, task: Json, adapter: str, waited_s: float | None) -> Steps[None]:
     """Write the first record of a run, and in the run that it is nested in that it began."""
     started: dict[str, Json] = {"execution_id": run.execution_id, "agent": run.agent_name, "task": task}
     given = _whole(run.task)
@@ -104,7 +121,17 @@ def _opening(run: Run, task: Json) -> Steps[None]:
     if run.parent is not None and not run.parent.closed:
         run.parent.write("child", child)
     if run.hooks.heard("oao_run_started"):
-        event = RunStarted(execution_id=run.execution_id, agent_name=run.agent_name, task=freeze(task))
+        event = RunStarted(
+            execution_id=run.execution_id,
+            agent_name=run.agent_name,
+            task=freeze(task),
+            adapter=adapter,
+            parent=None if run.parent is None else run.parent.execution_id,
+            node=run.node,
+            traceparent=run.traceparent,
+            waited_s=waited_s,
+            replayed=run.replay is not None,
+        )
         yield from observe(run.hooks, "oao_run_started", {"event": event, "run": run})
 
 
@@ -165,7 +192,7 @@ def review(run: Run, ending: Ending | None, adapter: Adapter | None) -> Steps[Ex
         run.latch(held)
     _try_again(run, ending)
     if isinstance(run.halted, RunSuspended):
-        return _suspended(run)
+        return (yield from _suspended(run))
     output: Json = None
     error: str | None = None
     if run.lifecycle.state == "INIT":
@@ -177,7 +204,7 @@ def review(run: Run, ending: Ending | None, adapter: Adapter | None) -> Steps[Ex
             # Raised by the agent itself, or by an outer run: a halt is a halt.
             yield from run.halting(ending.error)
             if isinstance(run.halted, RunSuspended):
-                return _suspended(run)
+                return (yield from _suspended(run))
         if run.halted is None and ending is not None:
             error = _error_text(ending)
             unplayed = run.must_play.unplayed_text() if run.must_play is not None and error is None else None
@@ -219,7 +246,7 @@ def _as_written(run: Run, report: ExecutionReport) -> ExecutionReport:
     return report.model_copy(update=late) if late else report
 
 
-def _suspended(run: Run) -> ExecutionReport:
+def _suspended(run: Run) -> Steps[ExecutionReport]:
     """Leave the run open: it waits for a person, and its journal says for what."""
     context.closed(run)
     if run.requeued is not None:
@@ -227,6 +254,7 @@ def _suspended(run: Run) -> ExecutionReport:
         type_ = "run.suspended" if run.requeued.dead else "run.queued"
         run.write_if_possible(type_, {**fields, "totals": cast("Json", dict(run.budget.snapshot()))})
         run.close()
+        yield from _told_paused(run, "DEAD" if run.requeued.dead else "QUEUED", run.requeued.reason)
         return _report(run, None, run.requeued.reason, status="SUSPENDED" if run.requeued.dead else "QUEUED")
     pending = run.questions.pending(run.clock.time())
     suspended: dict[str, Json] = {
@@ -240,9 +268,22 @@ def _suspended(run: Run) -> ExecutionReport:
         suspended["in_doubt"] = [doubt.n for doubt in run.doubts]
     run.write_if_possible("run.suspended", suspended)
     run.close()
+    yield from _told_paused(run, "SUSPENDED", run.require_halt().reason)
     if run.unwritten is not None:
         return _report(run, None, halt_text(run.unwritten))
     return _report(run, None, None, status="SUSPENDED")
+
+
+def _told_paused(run: Run, status: str, reason: str) -> Steps[None]:
+    if run.hooks.heard("oao_run_paused") and not run.is_served:
+        lost = run.unwritten is not None
+        event = RunPaused(
+            execution_id=run.execution_id,
+            status="LOST" if lost else status,
+            reason=reason,
+            totals=cast("dict[str, Json]", freeze(cast("Json", dict(run.budget.snapshot())))),
+        )
+        yield from observe(run.hooks, "oao_run_paused", {"event": event, "run": run})
 
 
 def suspended_report(run: Run) -> ExecutionReport:
@@ -265,7 +306,9 @@ def _finished(run: Run, status: str, error: str | None, output: Json) -> Steps[N
     context.closed(run)
     totals = cast("dict[str, Json]", dict(run.budget.snapshot()))
     run.write_if_possible("run.finished", {"status": status, "error": error, "output": output, "totals": totals})
-    if run.hooks.heard("oao_run_finished"):
+    if run.is_lost:
+        yield from _told_paused(run, "LOST", run.require_halt().reason)
+    elif run.hooks.heard("oao_run_finished") and not run.is_served:
         event = RunFinished(
             execution_id=run.execution_id, status=status, error=error, totals=cast("dict[str, Json]", freeze(totals))
         )
@@ -283,7 +326,7 @@ def abort(run: Run, error: BaseException) -> Steps[None]:
     if isinstance(error, KeyboardInterrupt):
         run.latch(interruption())
     if run.writer is not None and isinstance(run.halted, RunSuspended):
-        _suspended(run)
+        yield from _suspended(run)
         return
     run.latch(RunHalted(f"aborted: {error_line(error)}", rule="aborted", plugin="oao"))
     run.close()

@@ -138,7 +138,9 @@ def reopen(run: Run, records: Sequence[Record]) -> None:
         run: Not yet planned; its writer has claimed the journal.
         records: The journal.
     """
-    if len(records) == 1 and records[0].get("job") is not None and run.writer is not None:
+    job = cast("Mapping[str, Json]", records[0].get("job") or {})
+    run.traceparent = str(job.get("traceparent", ""))
+    if len(records) == 1 and job and run.writer is not None:
         # It was queued, and nobody has begun with it.
         run.queued_at = cast("float", records[0]["at"])
         run.writer.continue_after(1)
@@ -146,6 +148,7 @@ def reopen(run: Run, records: Sequence[Record]) -> None:
     resumption = Resumption(records, lambda nested: list(run.store.read(nested)))
     run.resumption = run.replay = run.must_play = resumption
     run.doubts = resumption.doubts
+    run.began_in = next((str(one["traceparent"]) for one in records if "traceparent" in one), "")
     run.questions = Questions(records)
     run.continue_after(resumption.last_number)
     run.muted = resumption.is_over

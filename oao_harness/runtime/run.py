@@ -7,16 +7,15 @@ import itertools
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-from oao_harness.errors import FencedError, OaoError, PolicyViolation, RunHalted, RunSuspended
-from oao_harness.journal.codec import error_line
+from oao_harness.errors import OaoError, PolicyViolation, RunHalted, RunSuspended
 from oao_harness.journal.questions import Questions
 from oao_harness.runtime.budget import Budget
 from oao_harness.runtime.dispatch import Hooks, Steps, drive, observe
+from oao_harness.runtime.journaled import Journaled
 from oao_harness.runtime.lifecycle import Lifecycle, State
 from oao_hookspecs import (
     Allow,
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
     from oao_harness.journal.playback import Playback
     from oao_harness.journal.replay import Replay, Served
     from oao_harness.journal.resumption import Resumption
-    from oao_harness.journal.writer import Writer
     from oao_harness.runtime.catalog import Catalog
     from oao_harness.runtime.requeuing import Requeued, Retries
     from oao_harness.runtime.revisits import Revisits
@@ -52,7 +50,7 @@ T = TypeVar("T")
 _UNLIMITED: Final = Limits()
 
 
-class Run:
+class Run(Journaled):
     """The state of one run, and what may be known of it (`RunView`).
 
     Args:
@@ -67,15 +65,11 @@ class Run:
     """
 
     # What the orchestrator and the phases fill in
-    writer: Writer | None = None
     replay: Replay | None = None
     playback: Playback | None = None
     """The recorded order, where another run's recording is played."""
     must_play: Replay | None = None
     """The recording that this run alone must play to its end."""
-    halted: RunHalted | None = None
-    unwritten: RunHalted | None = None
-    """Why the journal lacks a record."""
     closed: bool = False
     deadline: float | None = None
     """On the clock's monotonic scale."""
@@ -111,12 +105,14 @@ class Run:
     """That it is."""
     queued_at: float | None = None
     """Unix seconds, where the run waited for a worker before it began."""
+    traceparent: str = ""
+    """W3C trace context of who submitted it to a queue."""
+    began_in: str = ""
+    """W3C trace context that it had when it began; empty where nobody traced it."""
     turned_away: bool = False
     """True where a call of it was refused, because the run, or one around it, is halted."""
     patient: bool = False
     """True where the agent's code ends by itself when the run is suspended: what runs in it may come to an end."""
-    muted: bool = False
-    """True where the journal is complete already, or another process has it: nothing is written to it again."""
 
     def __init__(
         self,
@@ -291,42 +287,6 @@ class Run:
                 call = replace(call, effect=call.effect or traits.effect, access=call.access or traits.access)
         return call
 
-    def write(self, type: str, fields: dict[str, Json], event: int | None = None) -> None:
-        """Append a record to the run's journal; a journal that fails halts the run.
-
-        Args:
-            type: Record type, see `records`.
-            fields: The record's own fields.
-            event: Number of the recorded event, for the records of a served call.
-        """
-        if self.muted:
-            return
-        if self.writer is None:
-            raise OaoError(f"run {self.execution_id!r} has no journal yet")
-        try:
-            self.writer.append(type, fields, event)
-        except Exception as error:
-            halt = RunHalted(f"the journal failed: {error_line(error)}", rule="journal", plugin="oao")
-            self.unwritten = halt
-            self.latch(halt)
-            if isinstance(error, FencedError):
-                for outer in self.lineage[1:]:
-                    # Another process goes on with a part of this run: how it ends is not known here.
-                    outer.muted, outer.unwritten = True, halt
-                    outer.latch(halt)
-            raise halt from error
-
-    def write_if_possible(self, type: str, fields: dict[str, Json]) -> None:
-        """Append a record that nothing depends on, unless journal or lease is lost: who goes on must find no end."""
-        if not self._is_lost:
-            with suppress(RunHalted):
-                self.write(type, fields)
-
-    @property
-    def _is_lost(self) -> bool:
-        halt = self.halted
-        return halt is not None and halt.plugin == "oao" and halt.rule in {"journal", "lease"}
-
     def close(self) -> None:
         """Shut the gate for good; from now on the run cannot be halted any more."""
         with self._lock:
@@ -334,7 +294,7 @@ class Run:
         if self.parent is not None:
             self.parent.nested.discard(self)
         if self.lease is not None:
-            self.lease.let_go(release=self._is_lost)
+            self.lease.let_go(release=self.is_lost)
 
     def lose(self, why: str) -> None:
         """Halt the run, because another process has it, or nobody can tell."""

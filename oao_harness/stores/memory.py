@@ -126,12 +126,12 @@ class MemoryStore:
         self._started.pop(execution_id, None)
         self._finished.pop(execution_id, None)
 
-    def read(self, execution_id: str) -> Iterator[Record]:
+    def read(self, execution_id: str, *, after: int = 0) -> Iterator[Record]:
         """Yield the records of a run in order, with their hashes."""
         with self._lock:
             run = self._runs.get(execution_id)
-            records = list(run.records) if run is not None else []
-            hashes = self._hashed(run) if run is not None else []
+            records = run.records[after:] if run is not None else []
+            hashes = self._hashed(run)[after:] if run is not None else []
         for record, hashed in zip(records, hashes, strict=True):
             yield {**record, "hash": hashed}
 

@@ -195,10 +195,10 @@ class RedisStore:
         self._doubts.pop(execution_id, None)
         self._client.run("delete", self._keys(execution_id), [_bytes(execution_id)])
 
-    def read(self, execution_id: str) -> Iterator[Record]:
+    def read(self, execution_id: str, *, after: int = 0) -> Iterator[Record]:
         """Yield the records of a run in order; those that it has when the reading begins."""
         run, log = self._run(execution_id), self._log(execution_id)
-        count, seq = int(self._client.command("HGET", run, "count") or 0), 0
+        count, seq = int(self._client.command("HGET", run, "count") or 0), after
         while seq < count:
             end = min(seq + _PAGE, count) - 1
             page = self._page(log, seq, end)

@@ -270,9 +270,9 @@ class SQLiteStore:
             except sqlite3.Error as error:
                 raise self._file.failure(error) from error
 
-    def read(self, execution_id: str) -> Iterator[Record]:
+    def read(self, execution_id: str, *, after: int = 0) -> Iterator[Record]:
         """Yield the records of a run in order; those that it has when the reading begins."""
-        id_, count, seq = to_text(execution_id), self._count(execution_id), 0
+        id_, count, seq = to_text(execution_id), self._count(execution_id), after
         sql = "select seq, body from records where execution_id = ? and seq > ? and seq <= ? order by seq limit ?"
         while seq < count:
             page = self._fetch(sql, (id_, seq, count, _PAGE))

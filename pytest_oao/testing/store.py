@@ -118,6 +118,15 @@ class StoreConformance(StoreTogether):
         assert_journal(store, run, written)
         assert_journal(store, run, written)
 
+    def test_a_journal_is_read_from_the_middle(self, store: Store, run: str) -> None:
+        """What comes after a record is the same as at the end of the whole; behind the last one is nothing."""
+        epoch = store.claim(run)
+        store.append(run, epoch, *[note(seq) for seq in range(1, 1205)])
+        whole = list(store.read(run))
+        for after in (0, 1, 1000, 1001, 1203, 1204, 5000):
+            assert list(store.read(run, after=after)) == whole[after:]
+        assert list(store.read(f"{run}-unknown", after=3)) == []
+
     @pytest.mark.parametrize("value", _ODD, ids=lambda value: f"{value!a:.20}")
     def test_a_value_comes_back_as_it_was(self, store: Store, run: str, value: Json) -> None:
         """Any JSON, half of a surrogate pair and big numbers too: the same type, the same bytes."""

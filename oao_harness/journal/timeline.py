@@ -1,4 +1,4 @@
-"""A run's records as the moments that a person is shown. Values only: how they look is `render`'s business."""
+"""A run's records as the moments that a person is shown. Values only: how they look is the business of each face."""
 
 from __future__ import annotations
 

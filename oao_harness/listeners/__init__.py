@@ -1,0 +1,1 @@
+"""Bundled listeners: they hear what is journaled, and change nothing. One file each."""
