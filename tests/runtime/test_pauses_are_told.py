@@ -136,9 +136,8 @@ async def test_a_job_belongs_to_the_trace_of_who_submitted_it(tmp_path: Path) ->
 
     fleet = Fleet("local:", SQLiteStore(tmp_path / "runs.db"), Agents.of({"flaky": flaky}), plugins=[listener])
     try:
-        job = await fleet.submit(
-            "flaky", str(sign), traceparent="of the caller", retries=Retries(times=2, first_s=0.01)
-        )
+        soon = Retries(times=2, first_s=0.01)
+        job = await fleet.submit("flaky", str(sign), traceparent="of the caller", retries=soon)
         stop = asyncio.Event()
         working = asyncio.create_task(fleet.work(1, stop))
         report = await fleet.fetch(job, 20)
