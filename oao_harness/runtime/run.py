@@ -306,7 +306,7 @@ class Run(Journaled):
             if what in self.ungoverned:
                 return
             self.ungoverned.append(what)
-        self.write("ungoverned", {"what": what})
+        self.write("ungoverned", {"what": what}, later=self.lifecycle.state == "PLAN")
 
     def note_observed(self, call: Call, decision: Allow) -> None:
         """Say in the report what a policy that only observes would have said."""
@@ -318,9 +318,12 @@ class Run(Journaled):
         self.lifecycle.enter(state)
         if self.resumption is not None and state in {"PLAN", "EXECUTE"}:
             return
+        is_heard = self.hooks.heard("oao_state_entered")
+        # Only before the agent's code begins must the store have all that was written until then.
+        later = state != "EXECUTE" and not is_heard
         write = self.write if state in {"PLAN", "EXECUTE"} else self.write_if_possible
-        write("state", {"state": state})
-        if self.hooks.heard("oao_state_entered"):
+        write("state", {"state": state}, later=later)
+        if is_heard:
             event = StateEntered(execution_id=self.execution_id, state=state)
             yield from observe(self.hooks, "oao_state_entered", {"event": event, "run": self})
 
