@@ -22,7 +22,7 @@ from oao_harness.runtime.plain import as_json, as_text
 from oao_harness.runtime.report import ExecutionReport
 from oao_harness.runtime.requeuing import put_down, requeued
 from oao_harness.runtime.run import Run
-from oao_hookspecs import Adapter, Allow, Deny, Json, Limits, RunFinished, RunPaused, RunResumed, RunStarted
+from oao_hookspecs import Adapter, Allow, Deny, Json, Limits, RunFinished, RunPaused, RunResumed, RunStarted, tenant_of
 
 __all__ = ["abort", "execute_phase", "halt_text", "plan", "refuse_unseen", "review", "suspended_report"]
 
@@ -107,6 +107,8 @@ def _opening(run: Run, task: Json, adapter: str, waited_s: float | None) -> Step
         started["input"] = given
     if run.principal is not None:
         started["principal"] = principal_to_json(run.principal)
+    if tenant_of(started) != run.tenant:
+        started["tenant"] = run.tenant
     if run.origin:
         started["origin"] = run.origin
     child: dict[str, Json] = {"execution_id": run.execution_id}

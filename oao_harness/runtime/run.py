@@ -137,6 +137,8 @@ class Run(Journaled):
         self.store = store
         self.parent = parent
         self.principal: Principal | None = principal or (parent.principal if parent is not None else None)
+        self.tenant: str = parent.tenant if parent is not None else principal.tenant if principal is not None else ""
+        """Whose run it is: that of the outer run, whoever this one acts for."""
         self.lineage: tuple[Run, ...] = (self, *(parent.lineage if parent is not None else ()))
         self.nested: set[Run] = set()
         """The open runs that are nested in this one, without those that are nested in them."""
