@@ -19,9 +19,9 @@ pytest.importorskip("opentelemetry.sdk")
 
 from oao_harness import Orchestrator
 from oao_harness.listeners import registry
+from tests.listeners.collector import Collector, collecting, orphans, tree
 
 ROOT = Path(__file__).parents[2]
-from tests.listeners.collector import Collector, collecting, orphans, tree
 
 AGENT = """
     import oao_harness as oao
