@@ -74,12 +74,11 @@ async def test_open_metrics_by_request(tmp_path: Path) -> None:
     assert "oao_executions" in found
     assert page.endswith("# EOF\n")
     exposition = Exposition(Metrics())
-    assert exposition.answer("application/openmetrics-text")[1].startswith(
-        "application/openmetrics-text; version=1.0.0"
-    )
+    plain = "application/openmetrics-text"
+    assert exposition.answer(plain)[1].startswith(f"{plain}; version=1.0.0")
     for accept in ("", "*/*", "text/html", "application/json;version=x", "\ud800"):
         assert exposition.answer(accept)[1] == "text/plain; version=0.0.4; charset=utf-8"
-    assert exposition.answer("application/openmetrics-text;version=nonsense")[1].startswith("application/openmetrics")
+    assert exposition.answer(f"{plain};version=nonsense")[1].startswith(f"{plain}; version=1.0.0")
 
 
 class Moody(MemoryStore):
