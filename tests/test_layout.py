@@ -83,6 +83,12 @@ ROOMS = {
         "oao_harness.stores.observed",
         "oao_harness.fleet",
     },
+    "oao_harness.wording": {
+        "oao_hookspecs",
+        "oao_harness.journal.timeline",
+        "oao_harness.adapters.wire_answers",
+        "oao_harness.wording",
+    },
     "oao_harness.server": {
         "oao_hookspecs",
         "oao_harness.errors",
@@ -95,6 +101,7 @@ ROOMS = {
         "oao_harness.stores.observed",
         "oao_harness.loading",
         "oao_harness.config",
+        "oao_harness.wording",
         "oao_harness.server",
     },
     "oao_harness.cli": {"oao_hookspecs", "oao_harness"},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final, Literal, cast
@@ -18,6 +18,7 @@ from oao_harness.fleet.status import JobStatus, advanced, fruitless, job_of, sta
 from oao_harness.journal.writer import Writer
 from oao_harness.runtime import context
 from oao_harness.runtime.orchestrator import Orchestrator
+from oao_harness.runtime.report import ExecutionReport
 from oao_harness.runtime.requeuing import Requeued, Retries, put_down
 from oao_harness.runtime.shared_budget import SharedBudget
 from oao_harness.schedulers.cancelling import cancelled
@@ -230,7 +231,11 @@ class Fleet(Jobs):
                 return await self._go_on_elsewhere(execution_id)
             orchestrator = self._orchestrator(registered.policies(cast("Sequence[str]", job.get("policy") or ())))
             shared = shared_of(job, self._store_url)
-            report = await orchestrator.work(execution_id, registered.load(), retries=retries_of(job), shared=shared)
+
+            async def work(agent: object) -> ExecutionReport:
+                return await orchestrator.work(execution_id, agent, retries=retries_of(job), shared=shared)
+
+            report = await self._drive(registered, execution_id, work)
         except BusyError as busy:
             return Later(after_s=busy.left_s + 0.05, reason=str(busy))
         except FencedError as error:
@@ -249,6 +254,12 @@ class Fleet(Jobs):
             # Nobody knows here how it ends: another worker has it, or the store is away.
             return Later(after_s=self._lease_s, reason=str(report.error))
         return self._left(execution_id) if report.status == "QUEUED" else None
+
+    async def _drive(
+        self, registered: Registered, _execution_id: str, work: Callable[[object], Awaitable[ExecutionReport]]
+    ) -> ExecutionReport:
+        """Run an agent on a job, in this event loop; a fleet of another kind may do it elsewhere."""
+        return await work(registered.load())
 
     def _waits(self, execution_id: str, reason: str) -> Later:
         """Hand a job back that no worker like this one may do, and say so once."""
