@@ -20,9 +20,9 @@ from oao_harness.server.hosting import Hosts
 from oao_harness.server.refusals import AgentUnavailable, InvalidRequest, NotFound, WrongState
 from oao_harness.server.settings import Settings
 from oao_harness.stores.observed import Appended, ObservedStore
-from oao_hookspecs import Json, Record, RunSummary
+from oao_hookspecs import Json, Record, RunSummary, tenant_of
 
-__all__ = ["Core", "tenant_of"]
+__all__ = ["Core"]
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -176,7 +176,7 @@ class Core:
 
     def sees(self, caller: Caller, row: RunSummary) -> bool:
         """Return True for a row of the list of runs that a caller may see."""
-        return not caller.tenant or getattr(row, "tenant", "") == caller.tenant
+        return not caller.tenant or row.tenant == caller.tenant
 
     def agent_of(self, first: Record) -> tuple[Registered, tuple[str, ...]]:
         """Return the agent of a stored run and the policies that it goes on under.
@@ -232,10 +232,3 @@ class Core:
 
         async with self.admission(registered).slot(seconds):
             return await self.hosts.run(registered.name, execution_id, drive, deadline_s=seconds)
-
-
-def tenant_of(first: Record) -> str:
-    """Return whose run it is by its first record; empty for nobody's."""
-    job = cast("Mapping[str, Json]", first.get("job") or {})
-    principal = cast("Mapping[str, Json]", first.get("principal") or {})
-    return str(job.get("tenant") or principal.get("tenant") or "")
