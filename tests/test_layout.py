@@ -42,6 +42,7 @@ ROOMS = {
     "oao_harness.schedulers": {"oao_hookspecs", "oao_harness.errors", "oao_harness.schedulers"},
     "oao_harness.listeners": {
         "oao_hookspecs",
+        "oao_harness.config",
         "oao_harness.errors",
         "oao_harness.journal.questions",
         "oao_harness.journal.secrets",
