@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -73,11 +74,19 @@ class Metrics:
         registry: Where the metrics are registered; one of its own by default. Not used in the multiprocess mode of
             prometheus_client, whose files are read by an `Exposition`.
         most_names: Values of one label that are told apart, >= 0; all further ones are `other`.
+
+    Raises:
+        ConfigError: `PROMETHEUS_MULTIPROC_DIR` names no folder.
     """
 
     name = "metrics"
 
     def __init__(self, registry: CollectorRegistry | None = None, *, most_names: int = MOST) -> None:
+        folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+        if folder and not os.path.isdir(folder):
+            raise ConfigError(
+                f"PROMETHEUS_MULTIPROC_DIR={folder!r} is no folder; make one, empty, before the processes are started"
+            )
         self.registry = CollectorRegistry() if registry is None else registry
         self._agents, self._models, self._rules = Names(most_names), Names(most_names), Names(most_names)
         self._called: Mapping[str, Names] = {"tool": Names(most_names), "model": self._models}

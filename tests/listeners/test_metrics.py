@@ -10,7 +10,17 @@ from typing import Any
 
 import pytest
 
-from oao_harness import GraphExecutor, MemoryStore, Orchestrator, SQLiteStore, TaskGraph, TaskNode, model, tool
+from oao_harness import (
+    ConfigError,
+    GraphExecutor,
+    MemoryStore,
+    Orchestrator,
+    SQLiteStore,
+    TaskGraph,
+    TaskNode,
+    model,
+    tool,
+)
 from oao_harness.journal.recording import Recording
 from oao_harness.listeners.metrics import Metrics
 from oao_harness.listeners.metrics_exposition import Exposition
@@ -121,6 +131,53 @@ def test_nested_runs_pay_once() -> None:
     assert tokens == 240
     assert money == pytest.approx([2.4])
     assert not any(number for (name, _), number in samples(page).items() if name == "oao_active_agents")
+
+
+def test_a_tool_that_runs_an_agent_pays_once() -> None:
+    """One listener hears the inner run and the outer one."""
+    metrics = Metrics()
+    inner = Orchestrator(Policy(), plugins=[metrics])
+
+    @tool
+    def delegate(task: str) -> str:
+        return str(inner.run(desk, task).final_output)
+
+    report = Orchestrator(Policy(), plugins=[metrics]).run(lambda task: delegate(task), "x", agent_name="boss")
+    assert report.status == "SUCCESS", report.error
+    page = page_of(metrics)
+    assert value(page, "oao_executions_total", status="SUCCESS", agent_type="desk") == 1
+    assert value(page, "oao_executions_total", status="SUCCESS", agent_type="boss") == 1
+    tokens = {labels: number for (name, labels), number in samples(page).items() if name == "oao_token_usage_total"}
+    assert sum(tokens.values()) == 120
+    money = {labels: number for (name, labels), number in samples(page).items() if name == "oao_cost_usd_total"}
+    assert list(money.values()) == pytest.approx([1.2])
+
+
+def test_a_fork_pays_for_its_own_calls_only() -> None:
+    """Those of the beginning that it has from another run were paid for there."""
+    store, metrics = MemoryStore(), Metrics()
+
+    def agent(task: str) -> str:
+        ask("one")
+        find("x")
+        return str(ask("two")["content"])
+
+    done = Orchestrator(Policy(), store).run(agent, "x")
+    forked = Orchestrator(Policy(), store, [metrics]).fork(done.execution_id, agent, at=3)
+    assert forked.status == "SUCCESS", forked.error
+    page = page_of(metrics)
+    used = {"agent_type": "agent", "model": "model-x", "direction": "in"}
+    assert value(page, "oao_token_usage_total", **used) == 100
+    assert value(page, "oao_calls_total", kind="tool", name="find", outcome="ok") is None
+    assert value(page, "oao_executions_total", status="SUCCESS", agent_type="agent") == 1
+    assert value(page, "oao_active_agents", agent_type="agent") == 0
+
+
+def test_a_folder_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """And not found out by the first run."""
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path / "absent"))
+    with pytest.raises(ConfigError, match="is no folder; make one"):
+        Metrics()
 
 
 def test_active_agents_never_leak(tmp_path: Path) -> None:

@@ -272,3 +272,23 @@ def test_a_damaged_file_takes_only_the_processes_away(tmp_path: Path) -> None:
     assert value(exposition.answer()[0].decode(), "oao_scrape_up", source="processes") == 1
     (tmp_path / "counter_2.db").write_bytes(b"\xff\x00\x00\x00" + b"damaged" * 100)
     assert value(exposition.answer()[0].decode(), "oao_scrape_up", source="processes") == 0
+
+
+async def test_what_an_agent_counts_itself_is_shown(folder: Path) -> None:
+    """In its process the library writes to the same folder, whoever uses it."""
+    (folder / "counted_shop.py").write_text(
+        AGENTS.replace("import oao_harness\n", "import oao_harness, prometheus_client\n")
+        + "\nOWN = prometheus_client.Counter('shop_sales_total', 'Sales.')\n\ndef good(task):\n    OWN.inc()\n"
+    )
+    with ProcessMetrics.opened() as processes:
+        fleet = Fleet("local:", "sqlite:runs.db", isolation="process", process_metrics=processes.lend)
+        worker = asyncio.create_task(fleet.work(slots=1))
+        try:
+            for job in [await fleet.submit("good", "x") for _ in range(2)]:
+                assert (await fleet.fetch(job, 20)).status == "SUCCESS"  # type: ignore[union-attr]
+        finally:
+            worker.cancel()
+            await asyncio.gather(worker, return_exceptions=True)
+            await fleet.close()
+        page = Exposition(folder=processes.folder).answer()[0].decode()
+    assert value(page, "shop_sales_total") == 2
