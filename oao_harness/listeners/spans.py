@@ -162,6 +162,11 @@ class StandIn(Span):
         return False
 
     @property
+    def execution_id(self) -> str:
+        """Id of the run that it stands for."""
+        return self._run.execution_id
+
+    @property
     def outlived(self) -> Span | None:
         """What it stood in front of, once it will never stand for anything again; None before."""
         ended = self._run.is_over or (self._call is not None and self._call not in self._run.calls)

@@ -100,6 +100,10 @@ class Tracing:
 
     def _begin(self, event: RunStarted | RunResumed, run: RunView) -> None:
         around = living(trace.get_current_span())
+        if isinstance(around, StandIn) and around.execution_id == event.execution_id:
+            # Another listener traces it already: one that was passed to the orchestrator comes before that of the
+            # environment.
+            return
         outer = self._runs.get(event.parent) if event.parent is not None else None
         silent = (isinstance(event, RunStarted) and event.replayed) or (outer is not None and outer.is_silent)
         node_span: Span | None = None

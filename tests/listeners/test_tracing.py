@@ -24,6 +24,7 @@ import oao_harness as oao
 from oao_harness import MemoryStore, Orchestrator
 from oao_harness.listeners import conventions as names
 from oao_harness.listeners.tracing import Tracing
+from oao_harness.runtime.execute import Ending
 from oao_hookspecs import Allow, Approve, Ask, Deny, Modify, Principal, hookimpl
 from tests.listeners.collector import Collector, Sent, collecting, orphans, tree
 
@@ -711,3 +712,68 @@ def test_log_records_say_which_run_and_trace_they_belong_to(traced: Traced, capl
         call.span_id,
     )
     assert (outside["execution_id"], outside["trace_id"], outside["message"]) == ("", "", "outside")
+
+
+def test_a_run_is_traced_once(traced: Traced) -> None:
+    """Where two listeners are there, that of the orchestrator and that of the environment, one of them does it."""
+    orchestrator = Orchestrator(plugins=[Tracing(traced.provider), traced.tracing])
+    assert orchestrator.run(look, "x").status == "SUCCESS"
+    assert traced.tree == ["orchestrator.run", "  tool.execute look"]
+
+
+def test_a_run_that_is_opened_in_one_context_may_be_closed_in_another(traced: Traced) -> None:
+    """What stays behind in the first context stands for nothing any more, and does not pile up."""
+    there = contextvars.copy_context()
+    for _ in range(20):
+        orchestrator = traced.orchestrator()
+        run = there.run(orchestrator.open_run, "session")
+        there.run(look, "inside")
+        orchestrator.close_run(run, Ending(done=True))
+        left = there.run(trace.get_current_span)
+        assert not left.get_span_context().is_valid
+    assert len(traced.tree) == 40
+    assert {span.parent_id for span in traced.spans if span.name == "orchestrator.run"} == {""}
+    assert left._before is trace.INVALID_SPAN  # type: ignore[attr-defined]
+
+
+def test_calls_that_never_ended_end_with_their_run(traced: Traced) -> None:
+    """A stream that nobody closed, a call in a thread that hangs at the deadline: the span says so, nothing is kept."""
+    hangs = threading.Event()
+
+    @oao.tool
+    def hang() -> None:
+        hangs.wait(20)
+
+    report = traced.orchestrator(oao.StrictPolicy(timeout_seconds=0.3)).run(lambda task: hang(), "x", agent_name="a")
+    assert report.status == "FAILED"
+    call, run = traced.one("tool.execute"), traced.one("orchestrator.run")
+    hangs.set()
+    assert (call.failed, run.failed, run.attributes["error.type"]) == (True, True, "timeout")
+    assert sorted(traced.tree) == ["  guardrail", "  tool.execute hang", "orchestrator.run"]
+
+
+def test_a_retry_is_an_event_of_its_call(traced: Traced) -> None:
+    """With the number of the try, its error and the delay."""
+    tries: list[int] = []
+
+    class Again:
+        name = "again"
+
+        @hookimpl
+        def oao_limits(self) -> Any:
+            from oao_hookspecs import Limits, Retry
+
+            return Limits(retry=Retry(max_retries=2, initial_delay_s=0.0, backoff_factor=1.0))
+
+    @oao.tool(effect="idempotent")
+    def shaky() -> str:
+        tries.append(1)
+        if len(tries) < 2:
+            raise ConnectionError("away")
+        return "there"
+
+    assert traced.orchestrator(Again()).run(lambda task: shaky(), "x", agent_name="a").status == "SUCCESS"
+    call = traced.one("tool.execute")
+    said = dict(call.events)["oao.retry"]
+    assert (said["oao.retry.attempt"], call.attributes["oao.call.attempts"], call.failed) == (1, 2, False)
+    assert "away" in said["oao.error"]
