@@ -273,12 +273,12 @@ def _claim(claims: Mapping[str, object], name: str) -> object:
     """Return a claim by its name, or by a path with dots where no claim has that name."""
     if name in claims:
         return claims[name]
-    found: object = claims
+    found: Any = claims
     for part in name.split("."):
         if not isinstance(found, Mapping):
             return None
-        found = cast("Mapping[str, object]", found).get(part)
-    return found
+        found = cast("Mapping[str, Any]", found).get(part)
+    return cast("object", found)
 
 
 def _is_name(value: object) -> bool:

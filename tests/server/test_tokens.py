@@ -177,12 +177,22 @@ async def test_a_key_in_a_file_or_a_secret_is_believed(
         ({"tenant_claim": "org.id"}, {"org": {"id": "shop"}}, Caller.of("ann", ["operator", "manager"], "shop")),
         ({"subject_claim": "email"}, {"email": "a@x.test"}, Caller.of("a@x.test", ["operator", "manager"], "acme")),
         ({}, {"aud": ["else", AUDIENCE]}, Caller.of("ann", ["operator", "manager"], "acme")),
-        ({}, {"exp": time.time() - 10}, Caller.of("ann", ["operator", "manager"], "acme")),
     ],
 )
 async def test_claims_say_who_it_is(judge: Judge, pem: Path, settings: Claims, changes: Claims, caller: Caller) -> None:
     """By the names that the issuer has for them."""
     assert await judge(public_key=pem, **settings).caller_of(signed(**changes)) == caller
+
+
+async def test_clocks_may_differ_a_little(judge: Judge, pem: Path) -> None:
+    """By as much as the settings say, and no more."""
+    for leeway_s, good in ((30.0, True), (5.0, False)):
+        tokens, token = judge(public_key=pem, leeway_s=leeway_s), signed(exp=time.time() - 15)
+        if good:
+            assert await tokens.caller_of(token)
+            continue
+        with pytest.raises(Unauthenticated, match="has expired"):
+            await tokens.caller_of(token)
 
 
 # What is not
@@ -193,14 +203,13 @@ async def test_claims_say_who_it_is(judge: Judge, pem: Path, settings: Claims, c
     [
         ({"exp": 1000.0}, "has expired"),
         ({"exp": None}, "no claim 'exp'"),
-        ({"nbf": time.time() + 3600}, "not valid yet"),
+        ({"nbf": time.time() + 36_000}, "not valid yet"),
         ({"aud": "else"}, "another audience"),
         ({"aud": f"{AUDIENCE}2"}, "another audience"),
         ({"aud": []}, "aud"),
         ({"aud": None}, "no claim 'aud'"),
         ({"iss": "https://evil.test"}, "another issuer"),
         ({"iss": None}, "no claim 'iss'"),
-        ({"iss": [ISSUER]}, "token"),
         ({"sub": None}, "no claim 'sub'"),
         ({"sub": ""}, "names nobody"),
         ({"sub": "ann\n"}, "names nobody"),
