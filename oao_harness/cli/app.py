@@ -39,6 +39,7 @@ COMMANDS: Final = {
     "review": "Walk through the pending recordings: accept, reject, skip.",
     "run": "Run an agent under governance and report.",
     "runs": "List the journaled runs, newest first; delete old ones.",
+    "serve": "Serve the registered agents over HTTP.",
     "show": "Show what happened in one run, call by call.",
     "submit": "Queue a run of a registered agent for a worker.",
     "verify": "Check that the journal of a run is what was written.",

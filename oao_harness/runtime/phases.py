@@ -325,9 +325,9 @@ def give_up(run: Run, halt: RunHalted) -> Steps[ExecutionReport | None]:
         halt: Why.
 
     Returns:
-        The report; None where the run is about to end by itself.
+        The report; None where the run ends by itself, or is suspended: then it goes on some other time.
     """
-    if not run.ends_by("host"):
+    if isinstance(run.halted, RunSuspended) or not run.ends_by("host"):
         return None
     yield from run.halting(halt)
     run.close()

@@ -329,13 +329,16 @@ class Hosts:
             return
         work.asker.call_later(_UNWIND_S, self._give_up, work, halt)
 
+    def _unreported(self, work: _Work) -> None:
+        work.settle(None, AgentUnavailable(f"run {work.execution_id} does not end; its journal says how far it is"))
+
     def _unopened(self, work: _Work, deadline_s: float) -> None:
         reason = f"run {work.execution_id} did not begin in {deadline_s:g} s: its agent takes that long to be made"
         work.settle(None, AgentUnavailable(reason))
 
     def _give_up(self, work: _Work, halt: RunHalted) -> None:
         """Report a run whose code does not end."""
-        if work.done.done():
+        if work.done.done() or self._stopping:
             return
 
         def give_up() -> None:
@@ -344,7 +347,8 @@ class Hosts:
                 if report is not None:
                     work.settle(report, None)
 
-        submit(lambda: _quiet(give_up))
+        submit(functools.partial(_quiet, give_up))
+        work.asker.call_later(_UNWIND_S, self._unreported, work)
 
     async def _cancelled(self, name: str, work: _Work) -> None:
         """Cancel a run whose caller was, and wait for it a little."""

@@ -1,0 +1,166 @@
+"""`oao serve`: the registered agents as a service over HTTP."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import socket
+from typing import TYPE_CHECKING, Final
+
+import click
+from rich.text import Text
+
+from oao_harness.cli.console import console, one_line, print_json
+from oao_harness.cli.demo_desk import TASK, demo_agents
+from oao_harness.cli.fleets import shown_url
+from oao_harness.errors import ConfigError, UsageError
+from oao_harness.fleet.agents import Agents
+from oao_harness.loading import prefer_working_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from oao_harness.server.settings import Settings
+
+__all__ = ["command"]
+
+_PACKAGES: Final = frozenset(
+    {"fastapi", "starlette", "uvicorn", "sse_starlette", "swagger_ui_bundle", "prometheus_client", "limits", "jwt"}
+    | {"jinja2", "multipart", "python_multipart"}
+)
+
+
+@click.command("serve", short_help="Serve the registered agents over HTTP.")
+@click.option("--host", metavar="ADDRESS", help="The address to listen on; this machine only by default.")
+@click.option("--port", type=click.IntRange(0, 65535), metavar="PORT", help="8000 by default; 0 takes a free one.")
+@click.option("--store", metavar="URL|PATH", help="Where the journals are; by default [tool.oao] store, else a file.")
+@click.option("--scheduler", metavar="URL", help="The queue: redis://HOST:PORT/DB, or local: for this process.")
+@click.option("--slots", type=click.IntRange(1, 100_000), metavar="N", help="Runs of one agent at once.")
+@click.option(
+    "--deadline",
+    "deadline_s",
+    type=click.FloatRange(min=0, min_open=True, max=86_400),
+    metavar="SECONDS",
+    help="What a run may take where the request does not say.",
+)
+@click.option(
+    "--grace",
+    "grace_s",
+    type=click.FloatRange(min=0, max=3600),
+    metavar="SECONDS",
+    help="What runs at work may take to end after SIGTERM; the others can be resumed.",
+)
+@click.option(
+    "--work/--no-work", default=None, help="Do the jobs of the queue here; by default only where it is local:."
+)
+@click.option("--demo", is_flag=True, help="Register an agent that asks for an approval; it needs no model.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document when it listens, nothing else.")
+def command(
+    *,
+    host: str | None,
+    port: int | None,
+    store: str | None,
+    scheduler: str | None,
+    slots: int | None,
+    deadline_s: float | None,
+    grace_s: float | None,
+    work: bool | None,
+    demo: bool,
+    as_json: bool,
+) -> None:
+    """Serve the registered agents over HTTP: runs, jobs, approvals, events, the API's page at /docs.
+
+    A request names an agent that is registered here, never code: [tool.oao.agents] in pyproject.toml, entry points
+    oao.agents, or the hook oao_agents. It listens on this machine only, unless callers can be told apart by keys.
+    SIGTERM or Ctrl-C ends it within --grace, also where an agent hangs; what was at work can be resumed.
+
+    \b
+    Examples:
+      oao serve --demo
+      oao serve --port 8080 --deadline 60
+      oao serve --scheduler redis://localhost:6379/0
+    """  # noqa: D301 - click reads the control character as "do not wrap"
+    prefer_working_folder()
+    with _needing_the_extra():
+        import uvicorn  # noqa: PLC0415 - an extra
+
+        from oao_harness.server.app import create_app  # noqa: PLC0415
+        from oao_harness.server.authentication import require_safe_binding  # noqa: PLC0415
+        from oao_harness.server.settings import Settings  # noqa: PLC0415
+    settings = Settings.load(
+        host=host,
+        port=port,
+        store=store,
+        scheduler=scheduler,
+        slots=slots,
+        deadline_s=deadline_s,
+        grace_s=grace_s,
+        work=work,
+    )
+    require_safe_binding(settings)
+    agents = Agents.discover()
+    if demo:
+        agents = Agents([*agents, *(one for one in demo_agents() if one.name not in agents)])
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    listening = _listen(settings)
+    app = create_app(settings, agents)
+    _say(settings, agents, listening, demo=demo, as_json=as_json)
+    config = uvicorn.Config(app, access_log=False, log_level="warning", log_config=None, lifespan="on")
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+@contextlib.contextmanager
+def _needing_the_extra() -> Generator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _PACKAGES:
+            raise
+        raise ConfigError(
+            f"the server needs the package {error.name}; install it with: pip install 'oao-harness[server]'"
+        ) from error
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """Return a socket that listens; a port that is taken is said before anything is opened."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((settings.host, settings.port))
+    except OSError as error:
+        listening.close()
+        if error.errno == errno.EADDRINUSE:
+            why = f"port {settings.port} is in use; give another one with --port, or 0 for a free one"
+        else:
+            why = f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}; check --host and --port"
+        raise UsageError(why) from error
+    listening.set_inheritable(True)
+    return listening
+
+
+def _say(settings: Settings, agents: Agents, listening: socket.socket, *, demo: bool, as_json: bool) -> None:
+    address = f"[{settings.host}]" if ":" in settings.host else settings.host
+    url = f"http://{address}:{listening.getsockname()[1]}"
+    if as_json:
+        named: list[object] = list(agents.names())
+        said = {"event": "listening", "pid": os.getpid(), "url": url, "agents": named}
+        print_json({**said, "store": shown_url(settings.store), "scheduler": shown_url(settings.scheduler)})
+        return
+    on = console()
+    on.print(Text.assemble((f" oao {url}", "bold"), ("  Ctrl-C ends it", "dim")), soft_wrap=True)
+    rows = [
+        ("agents", ", ".join(agents.names()) or "none; name one in pyproject.toml: [tool.oao.agents]"),
+        ("store", shown_url(settings.store)),
+        ("queue", f"{shown_url(settings.scheduler)}{'' if settings.works else ', worked elsewhere: oao worker'}"),
+        ("API", f"{url}/docs"),
+    ]
+    for label, value in rows:
+        on.print(Text.assemble((f" {label:<8}", "dim"), one_line(value)), soft_wrap=True)
+    if demo:
+        body = f'{{"agent": "demo", "task": "{TASK}"}}'
+        line = f"curl {url}/run -H 'Content-Type: application/json' -d '{body}'"
+        on.print(Text.assemble((f" {'try':<8}", "dim"), (line, "cyan")), soft_wrap=True)
+    on.print()
