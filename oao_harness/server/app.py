@@ -17,6 +17,7 @@ from fastapi.openapi.utils import get_openapi
 
 from oao_harness.fleet.agents import Agents
 from oao_harness.server.assets import add_docs
+from oao_harness.server.dashboard.routes import add_dashboard
 from oao_harness.server.problems import Problem, add_handlers
 from oao_harness.server.routes import approvals, jobs, operations, policies, runs, streams
 from oao_harness.server.service import Service
@@ -58,6 +59,7 @@ def create_app(settings: Settings | None = None, agents: Agents | None = None) -
     for router in _ROUTERS:
         app.include_router(router)
     add_docs(app)
+    add_dashboard(app)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 

@@ -17,10 +17,7 @@ from oao_harness.runtime.report import ExecutionReport
 from oao_harness.server.dashboard import judged
 from oao_harness.server.dashboard.lists import status_look
 from oao_harness.server.dashboard.pages import (
-    Approver,
     Page,
-    Reader,
-    Runner,
     fragment,
     from_a_page,
     message,
@@ -30,6 +27,7 @@ from oao_harness.server.dashboard.run_page import pretty
 from oao_harness.server.dashboard.templating import run_url
 from oao_harness.server.idempotency import Request as Begun
 from oao_harness.server.refusals import InvalidRequest
+from oao_harness.server.routes.shared import Approver, Reader, Runner
 from oao_hookspecs import Json
 
 __all__ = ["router"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from time import monotonic
 from typing import Final, TypeVar
@@ -28,20 +28,36 @@ _LEAST_S: Final = 0.25
 """Seconds between two looks, however much happens."""
 _SETTLED_S: Final = 1.5
 """Seconds after which a page looks again: something may have happened while it was on its way."""
+_SEND_S: Final = 20.0
+"""Seconds that a browser may take to read one event."""
 _TICK_S: Final = 1.0
 _SHARE: Final = 5
 """A look that takes long is followed by a pause this many times as long."""
 _TOLD: Final = re.compile(r"(<time [^>]*>)[^<]*")
 
 
-def streamed(events: AsyncIterator[ServerSentEvent], heartbeat_s: float) -> EventSourceResponse:
+def streamed(service: Service, events: AsyncGenerator[ServerSentEvent]) -> EventSourceResponse:
     """Return a stream of events as an answer.
 
     Args:
+        service: Has a place for so many streams.
         events: What is sent.
-        heartbeat_s: Seconds after which a comment is sent, so that nobody in between thinks it dead.
+
+    Raises:
+        TooBusy: There is no place.
     """
-    return EventSourceResponse(events, ping=max(1, round(heartbeat_s)), headers={"Cache-Control": "no-store"})
+    place = service.place_for_stream()
+
+    async def all_of_it() -> AsyncGenerator[ServerSentEvent]:
+        with place:
+            # So that the browser knows at once that it is heard.
+            yield ServerSentEvent(comment="oao")
+            async for event in events:
+                yield event
+
+    ping = max(1, round(service.settings.heartbeat_s))
+    headers = {"Cache-Control": "no-store"}
+    return EventSourceResponse(all_of_it(), ping=ping, send_timeout=_SEND_S, headers=headers)
 
 
 def digest_of(markup: str) -> str:

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Annotated, Any, Final, cast
+from typing import Any, Final, cast
 
-from fastapi import Depends, HTTPException, Request
+from fastapi import HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, Response
 from fastapi.routing import APIRoute
 
 from oao_harness.errors import OaoError
-from oao_harness.server.authentication import requires
 from oao_harness.server.callers import PERMISSIONS, Caller
 from oao_harness.server.dashboard.templating import environment
 from oao_harness.server.problems import status_of_error
 from oao_harness.server.service import Service
 from oao_harness.wording.texts import clean
 
-__all__ = ["Admin", "Approver", "Page", "Reader", "Runner", "from_a_page", "may", "message", "page", "service_of"]
+__all__ = ["Page", "fragment", "from_a_page", "may", "message", "page", "service_of"]
 
 _log: Final = logging.getLogger(__name__)
 _PAGES: Final = (("runs", "Runs", "/"), ("approvals", "Approvals", "/ui/approvals"), ("fleet", "Fleet", "/ui/fleet"))
@@ -32,11 +31,6 @@ _HEADINGS: Final = {
     429: "Too much at once",
     503: "Not available now",
 }
-
-Reader = Annotated[Caller, Depends(requires("read"))]
-Runner = Annotated[Caller, Depends(requires("run"))]
-Approver = Annotated[Caller, Depends(requires("approve"))]
-Admin = Annotated[Caller, Depends(requires("admin"))]
 
 
 def service_of(request: Request) -> Service:

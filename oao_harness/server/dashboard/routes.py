@@ -17,12 +17,13 @@ from oao_harness.server.callers import Caller
 from oao_harness.server.dashboard import actions, judged, live
 from oao_harness.server.dashboard.details import detail_of
 from oao_harness.server.dashboard.lists import STATUSES, RunRow, job_row, run_row, workers_of
-from oao_harness.server.dashboard.pages import Page, Reader, fragment, may, page, service_of
+from oao_harness.server.dashboard.pages import Page, fragment, may, page, service_of
 from oao_harness.server.dashboard.rows import PAGE, window_of
 from oao_harness.server.dashboard.run_page import question_view
 from oao_harness.server.dashboard.snapshot import Snapshot
 from oao_harness.server.dashboard.templating import STATIC, environment, run_url
 from oao_harness.server.refusals import NotFound
+from oao_harness.server.routes.shared import Reader
 from oao_harness.server.service import Service
 
 __all__ = ["add_dashboard"]
@@ -118,7 +119,7 @@ async def runs_live(
         nonlocal known
         rows, _ = await _rows(service, caller, filters)
         ids = {one.execution_id for one in rows}
-        fresh = set() if known is None else ids - known
+        fresh: set[str] = ids - (ids if known is None else known)
         known = ids | (known or set())
         plain = environment().get_template("runs_table.html").render(_table(request, service, filters, rows, set()))
         if shown.get("plain") == live.digest_of(plain):
@@ -129,7 +130,7 @@ async def runs_live(
         return {"runs": shown["markup"]}
 
     seen = "" if "last-event-id" in request.headers else seen
-    return live.streamed(live.regions(service.rows(caller), render, seen=seen), service.settings.heartbeat_s)
+    return live.streamed(service, live.regions(service.rows(caller), render, seen=seen))
 
 
 @_router.get("/ui/runs/{execution_id}")
@@ -154,7 +155,7 @@ async def run_live(
     await service.records(caller, execution_id, after=2**53)
     is_again = "last-event-id" in request.headers
     events = live.run(service, caller, execution_id, after=after, is_again=is_again)
-    return live.streamed(events, service.settings.heartbeat_s)
+    return live.streamed(service, events)
 
 
 @_router.get("/ui/runs/{execution_id}/rows")
@@ -212,7 +213,7 @@ async def approvals_live(request: Request, caller: Reader, seen: str = "") -> Re
 
     seen = "" if "last-event-id" in request.headers else seen
     events = live.regions(service.rows(caller), render, seen=seen, again_s=_INBOX_S)
-    return live.streamed(events, service.settings.heartbeat_s)
+    return live.streamed(service, events)
 
 
 async def _fleet(service: Service, caller: Caller) -> Mapping[str, Any]:
@@ -252,7 +253,7 @@ async def fleet_live(request: Request, caller: Reader) -> Response:
         return {"fleet": environment().get_template("fleet_body.html").render(await _fleet(service, caller))}
 
     events = live.regions(service.rows(caller), render, seen="", again_s=_FLEET_S)
-    return live.streamed(events, service.settings.heartbeat_s)
+    return live.streamed(service, events)
 
 
 @_router.get("/ui/policies")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -88,5 +88,4 @@ class Snapshot:
 
 def regions_of(values: Mapping[str, Any], names: Sequence[str] = REGIONS) -> dict[str, str]:
     """Return the regions of a run's page as markup, by name."""
-    render: Callable[[str], str] = lambda name: environment().get_template(f"run_{name}.html").render(values)  # noqa: E731
-    return {name: render(name) for name in names}
+    return {name: environment().get_template(f"run_{name}.html").render(values) for name in names}

@@ -6,16 +6,17 @@ import datetime as dt
 import functools
 import time
 import zlib
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import Final
 from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from oao_harness.server.dashboard.lists import status_look
 from oao_harness.server.dashboard.run_page import pretty
 from oao_harness.wording.numbers import count
 from oao_harness.wording.texts import one_line
+from oao_hookspecs import Json
 
 __all__ = ["STATIC", "environment", "run_url"]
 
@@ -39,20 +40,37 @@ def environment() -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    found.filters |= {
-        "count": lambda number: count(int(number)),
+    filters: dict[str, Callable[..., object]] = {
+        "count": _count,
         "iso": _iso,
         "key": _key,
         "line": one_line,
         "local": _told,
-        "look": status_look,
-        "pretty": lambda value: pretty(dict(value)),
-        "quote": lambda text: quote(text, safe=""),
+        "pretty": _pretty,
+        "quote": _quote,
         "run_url": run_url,
-        "short": lambda execution_id: one_line(execution_id)[:8],
+        "short": _short,
     }
-    found.globals |= {"static": STATIC, "version": version("oao-harness")}
+    found.filters.update(filters)
+    # A mapping of whatever it held first, says pyright.
+    found.globals.update({"static": STATIC, "version": version("oao-harness")})  # pyright: ignore[reportCallIssue, reportArgumentType]
     return found
+
+
+def _count(number: float) -> str:
+    return count(int(number))
+
+
+def _pretty(value: Mapping[str, Json]) -> str:
+    return pretty(dict(value))
+
+
+def _quote(part: str) -> str:
+    return quote(part, safe="")
+
+
+def _short(execution_id: str) -> str:
+    return one_line(execution_id)[:8]
 
 
 def _key(name: str) -> str:
