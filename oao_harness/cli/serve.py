@@ -17,6 +17,7 @@ from oao_harness.cli.demo_desk import TASK, demo_agents
 from oao_harness.cli.fleets import shown_url
 from oao_harness.errors import ConfigError, UsageError
 from oao_harness.fleet.agents import Agents
+from oao_harness.listeners.logs import JsonFormatter, install_log_fields
 from oao_harness.loading import prefer_working_folder
 
 if TYPE_CHECKING:
@@ -56,6 +57,12 @@ _PACKAGES: Final = frozenset(
     "--work/--no-work", default=None, help="Do the jobs of the queue here; by default only where it is local:."
 )
 @click.option("--demo", is_flag=True, help="Register an agent that asks for an approval; it needs no model.")
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    help="How log records are written on standard error; each has execution_id and trace_id.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document when it listens, nothing else.")
 def command(
     *,
@@ -68,6 +75,7 @@ def command(
     grace_s: float | None,
     work: bool | None,
     demo: bool,
+    log_format: str,
     as_json: bool,
 ) -> None:
     """Serve the registered agents over HTTP: runs, jobs, approvals, events, the API's page at /docs.
@@ -87,7 +95,7 @@ def command(
         import uvicorn  # noqa: PLC0415 - an extra
 
         from oao_harness.server.app import create_app  # noqa: PLC0415
-        from oao_harness.server.authentication import require_safe_binding  # noqa: PLC0415
+        from oao_harness.server.origins import require_safe_binding  # noqa: PLC0415
         from oao_harness.server.settings import Settings  # noqa: PLC0415
     settings = Settings.load(
         host=host,
@@ -99,16 +107,26 @@ def command(
         grace_s=grace_s,
         work=work,
     )
-    require_safe_binding(settings)
     agents = Agents.discover()
     if demo:
         agents = Agents([*agents, *(one for one in demo_agents() if one.name not in agents)])
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    _log_to_stderr(log_format)
     listening = _listen(settings)
     app = create_app(settings, agents)
+    require_safe_binding(settings.host, app.state.authenticator.has_keys)
     _say(settings, agents, listening, demo=demo, as_json=as_json)
     config = uvicorn.Config(app, access_log=False, log_level="warning", log_config=None, lifespan="on")
     uvicorn.Server(config).run(sockets=[listening])
+
+
+def _log_to_stderr(log_format: str) -> None:
+    install_log_fields()
+    handler = logging.StreamHandler()
+    if log_format == "json":
+        handler.setFormatter(JsonFormatter())
+    else:
+        handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
 
 @contextlib.contextmanager
@@ -135,7 +153,9 @@ def _listen(settings: Settings) -> socket.socket:
         if error.errno == errno.EADDRINUSE:
             why = f"port {settings.port} is in use; give another one with --port, or 0 for a free one"
         else:
-            why = f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}; check --host and --port"
+            why = (
+                f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}; check --host and --port"
+            )
         raise UsageError(why) from error
     listening.set_inheritable(True)
     return listening

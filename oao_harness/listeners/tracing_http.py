@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar, cast
 
 from oao_harness.listeners.registry import bundled_tracing
 
-__all__ = ["traced_app"]
+__all__ = ["TracedRequests", "traced_app"]
 
 _log = logging.getLogger("oao")
 App = TypeVar("App", bound=Callable[..., Any])
@@ -44,3 +44,18 @@ def traced_app(app: App) -> App:
         app, excluded_urls=excluded, tracer_provider=tracer_provider(), exclude_spans=["receive", "send"]
     )
     return cast("App", traced)
+
+
+class TracedRequests:
+    """`traced_app` as a middleware.
+
+    Args:
+        app: The application.
+    """
+
+    def __init__(self, app: Callable[..., Any]) -> None:
+        self._app = traced_app(app)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one request; see ASGI."""
+        await self._app(scope, receive, send)

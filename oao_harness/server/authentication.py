@@ -103,7 +103,7 @@ class Authenticator:
                 caller = self._caller_in_session(connection)
             else:
                 raise Unauthenticated(_NO_KEY)
-        if self._calls is not None:
+        if self._calls is not None and caller is not LOCAL:
             quota = self._calls.hit(caller.tenant, caller.id)
             if not quota.allowed:
                 raise TooMany(

@@ -9,6 +9,7 @@ from typing import Any, Final, ParamSpec, TypeVar, cast
 
 from oao_harness.errors import AgentError, UsageError
 from oao_harness.fleet.agents import Agents, Registered
+from oao_harness.listeners.metrics import Metrics
 from oao_harness.plugins.manager import make_manager
 from oao_harness.runtime.clock import SystemClock
 from oao_harness.runtime.orchestrator import Orchestrator
@@ -48,7 +49,9 @@ class Core:
         self.settings = settings
         self.agents = Agents.discover() if agents is None else agents
         self.feed = Feed(lambda: self.store.inner)
-        self.store = ObservedStore(Orchestrator(store=settings.store).store, self.feed.appended, *appended)
+        self.metrics = Metrics()
+        opened = Orchestrator(store=settings.store).store
+        self.store = ObservedStore(opened, self.feed.appended, self.metrics.appended, *appended)
         self.hosts = Hosts()
         self.clock = SystemClock()
         self._admissions: dict[str, Admission] = {}
@@ -110,7 +113,7 @@ class Core:
         return self._orchestrator(policies)
 
     def _make_orchestrator(self, policies: tuple[str, ...]) -> Orchestrator:
-        return Orchestrator(list(policies), self.store)
+        return Orchestrator(list(policies), self.store, [self.metrics])
 
     def load(self, registered: Registered) -> object:
         """Return an agent; it is imported or made where it was not yet.

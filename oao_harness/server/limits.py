@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 from starlette.datastructures import MutableHeaders
@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from oao_harness.server.quotas import Quota, Quotas, group_of
 
-__all__ = ["BodyLimit", "RateLimit", "RequestDeadline", "send_problem"]
+__all__ = ["BodyDeadline", "BodyLimit", "RateLimit", "send_problem"]
 
 _CLOSE: Final = {"Connection": "close"}
 
@@ -104,16 +104,25 @@ class RateLimit:
         app: What answers.
         quotas: How many.
         exempt: Paths that are not counted, for example those that a load balancer asks.
+        applies: Returns False while nothing is counted.
     """
 
-    def __init__(self, app: ASGIApp, *, quotas: Quotas, exempt: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        quotas: Quotas,
+        exempt: Collection[str] = (),
+        applies: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._app = app
         self._quotas = quotas
         self._exempt = frozenset(exempt)
+        self._applies = applies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; see ASGI."""
-        if scope["type"] not in {"http", "websocket"} or scope["path"] in self._exempt:
+        if scope["type"] not in {"http", "websocket"} or scope["path"] in self._exempt or not self._applies():
             await self._app(scope, receive, send)
             return
         client = scope.get("client")
@@ -152,12 +161,14 @@ def _rate_headers(quota: Quota) -> dict[str, str]:
     }
 
 
-class RequestDeadline:
-    """Ends a request that is not answered in time, its slow body included. An answer that has begun may go on.
+class BodyDeadline:
+    """Ends a request whose body does not come in time: whoever sends a byte now and then holds nothing for long.
+
+    What a run may take is the run's own deadline.
 
     Args:
         app: What answers.
-        deadline_s: Seconds until an answer must begin, > 0.
+        deadline_s: Seconds until the body must have come, > 0.
     """
 
     def __init__(self, app: ASGIApp, *, deadline_s: float) -> None:
@@ -169,21 +180,34 @@ class RequestDeadline:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started = False
-        limit = asyncio.timeout(self._deadline_s)
+        started = waiting = False
+        limit = asyncio.timeout(None)
+
+        def in_time() -> None:
+            if limit.when() is not None:
+                limit.reschedule(None)
+
+        async def received() -> Message:
+            nonlocal waiting
+            if not waiting and not started:
+                # Who reads no body is not hurried.
+                waiting = True
+                limit.reschedule(asyncio.get_running_loop().time() + self._deadline_s)
+            message = await receive()
+            if not message.get("more_body", False):
+                in_time()
+            return message
 
         async def sent(message: Message) -> None:
             nonlocal started
-            if not started:
-                started = True
-                limit.reschedule(None)
+            started = True
+            in_time()
             await send(message)
 
         try:
             async with limit:
-                await self._app(scope, receive, sent)
+                await self._app(scope, received, sent)
         except TimeoutError:
             if started or not limit.expired():
                 raise
-            detail = f"no answer in {self._deadline_s:g} s; what was begun was cancelled"
-            await send_problem(send, 504, "Gateway Timeout", detail, _CLOSE)
+            await send_problem(send, 408, "Request Timeout", f"the body did not come in {self._deadline_s:g} s", _CLOSE)
