@@ -135,7 +135,9 @@ def _listen(settings: Settings) -> socket.socket:
         if error.errno == errno.EADDRINUSE:
             why = f"port {settings.port} is in use; give another one with --port, or 0 for a free one"
         else:
-            why = f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}; check --host and --port"
+            why = (
+                f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}; check --host and --port"
+            )
         raise UsageError(why) from error
     listening.set_inheritable(True)
     return listening
