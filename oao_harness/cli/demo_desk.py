@@ -1,4 +1,4 @@
-"""The agent of `oao serve --demo`: a support desk that needs no key and no model, and whose refunds a person approves."""
+"""The agents of `oao serve --demo`: they need no key and no model, and a person approves their refunds."""
 
 from __future__ import annotations
 

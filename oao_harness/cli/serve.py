@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import math
 import os
 import socket
 from typing import TYPE_CHECKING, Final
@@ -107,8 +108,17 @@ def command(
     listening = _listen(settings)
     app = create_app(settings, agents)
     _say(settings, agents, listening, demo=demo, as_json=as_json)
-    config = uvicorn.Config(app, access_log=False, log_level="warning", log_config=None, lifespan="on")
-    uvicorn.Server(config).run(sockets=[listening])
+    config = uvicorn.Config(
+        app,
+        access_log=False,
+        log_level="warning",
+        log_config=None,
+        lifespan="on",
+        timeout_graceful_shutdown=math.ceil(settings.grace_s) + 1,
+    )
+    with contextlib.suppress(KeyboardInterrupt):
+        # Ctrl-C has ended it in good order; the web server says so again when it is done.
+        uvicorn.Server(config).run(sockets=[listening])
 
 
 @contextlib.contextmanager
@@ -139,7 +149,8 @@ def _listen(settings: Settings) -> socket.socket:
                 f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}; check --host and --port"
             )
         raise UsageError(why) from error
-    listening.set_inheritable(True)
+    # Whoever is told the address may connect at once; it is answered when the server has begun.
+    listening.listen(2048)
     return listening
 
 

@@ -103,12 +103,9 @@ class Fleet(Jobs):
         """
         if not isinstance(cast("object", slots), int) or slots < 1:
             raise UsageError(f"slots={slots!r}: give a whole number, at least 1")
-        names = self.agents.names()
-        if not names:
+        if not self.agents.names():
             raise UsageError("no agent is registered; name one in pyproject.toml: [tool.oao.agents]")
-        for name in names:
-            # A broken one is found here, not by a job.
-            self.agents.get(name).load()
+        self._load_all()
         stop = asyncio.Event() if stop is None else stop
         self._stopping = False
         self._putting_down.clear()
@@ -134,6 +131,11 @@ class Fleet(Jobs):
             found = await asyncio.gather(*ours, return_exceptions=True)
         if isinstance(found[0], Exception):
             raise found[0]
+
+    def _load_all(self) -> None:
+        """Import all agents: a broken one is found here, not by a job."""
+        for one in self.agents:
+            one.load()
 
     def _put_down(self) -> None:
         """Halt the runs at work so that another worker goes on with them."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from oao_harness.errors import RunHalted, UsageError
 from oao_harness.fleet.status import job_of, report_of, status_of
 from oao_harness.journal.branching import Edit, branch, new_id, where_it_ended
+from oao_harness.journal.codec import alike
 from oao_harness.journal.nesting import tape_of
+from oao_harness.journal.questions import Questions
 from oao_harness.journal.recording import Recording
 from oao_harness.runtime.graph import TaskGraph
 from oao_harness.runtime.graph_forking import branch_graph
@@ -18,7 +21,7 @@ from oao_harness.server.callers import Caller
 from oao_harness.server.idempotency import Request
 from oao_harness.server.queueing import Queueing
 from oao_harness.server.refusals import InvalidRequest, WrongState
-from oao_hookspecs import Record
+from oao_hookspecs import ApprovalAnswer, ApprovalRequest, Record
 
 __all__ = ["Continuing"]
 
@@ -170,7 +173,8 @@ class Continuing(Queueing):
             agent = self.load(registered)
             tape = tape_of(execution_id, lambda one: list(self.store.read(one)))
             task = decode_task(records[0], None)
-            orchestrator = Orchestrator(list(policies))
+            # What was approved then is approved here: nothing happens of it.
+            orchestrator = Orchestrator(list(policies), approver=_as_answered([record for _, record in tape]))
             return orchestrator.replay(agent, task, Recording.from_records(tape), execution_id=new)
 
         seconds = self.deadline_s(deadline_s)
@@ -200,6 +204,22 @@ class Continuing(Queueing):
     async def report_now(self, caller: Caller, execution_id: str) -> ExecutionReport:
         """Return the report of a run as its journal is."""
         return report_of(await self.records(caller, execution_id))
+
+
+def _as_answered(records: list[Record]) -> Callable[[ApprovalRequest], ApprovalAnswer | None]:
+    """Return who answers the questions of a replay: what people answered in the run that is played."""
+    answered = [one for one in Questions(records).all() if one.answers]
+
+    def answer(request: ApprovalRequest) -> ApprovalAnswer | None:
+        for one in answered:
+            asked = one.request
+            if (asked.rule, asked.kind, asked.tool) == (request.rule, request.kind, request.tool) and alike(
+                dict(asked.arguments), dict(request.arguments)
+            ):
+                return one.answers[-1]
+        return None
+
+    return answer
 
 
 def _require_outer(first: Record) -> None:

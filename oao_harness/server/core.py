@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, ParamSpec, TypeVar, cast
 
@@ -26,6 +27,8 @@ __all__ = ["Core", "tenant_of"]
 
 T = TypeVar("T")
 P = ParamSpec("P")
+
+_log: Final = logging.getLogger(__name__)
 
 _MOST_NESTED: Final = 100
 _MOST_POLICIES: Final = 8
@@ -121,7 +124,9 @@ class Core:
         try:
             return registered.load()
         except UsageError as error:
-            raise AgentUnavailable(f"agent {registered.name!r} cannot be used: {error}") from error
+            # What exactly is wrong names modules and folders.
+            _log.warning("agent %s cannot be used: %s", registered.name, error)
+            raise AgentUnavailable(f"agent {registered.name!r} cannot be used; the server's log says why") from error
 
     def admission(self, registered: Registered) -> Admission:
         """Return the slots of an agent."""

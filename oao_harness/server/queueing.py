@@ -56,6 +56,9 @@ class HostedFleet(Fleet):
         self._store_url = store_url
         self._hosts = hosts
 
+    def _load_all(self) -> None:
+        """Import none now: an agent is imported where it runs, and a broken one is its own jobs' trouble."""
+
     async def _drive(
         self, registered: Registered, execution_id: str, work: Callable[[object], Awaitable[ExecutionReport]]
     ) -> ExecutionReport:

@@ -57,6 +57,8 @@ class Settings(BaseModel):
     """Seconds that a request may ask for at most."""
     grace_s: float = Field(default=5.0, ge=0, le=3600)
     """Seconds that the server may take to stop: half of them for runs to end, half for what is put down."""
+    most_wait_s: float = Field(default=60.0, gt=0, le=3600)
+    """Seconds that one request may wait for a job; a client that wants to wait longer asks again."""
     heartbeat_s: float = Field(default=15.0, gt=0, le=3600)
     """Seconds between two signs of life on a stream that has nothing to say."""
     most_streams: int = Field(default=2000, ge=1, le=1_000_000)

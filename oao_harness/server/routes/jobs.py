@@ -70,10 +70,12 @@ async def show_job(
     execution_id: RunId,
     caller: Reader,
     service: Asked,
-    wait_s: Annotated[float, Query(ge=0, le=60, description="Seconds to wait at most.")] = 0.0,
+    wait_s: Annotated[
+        float, Query(ge=0, le=60, description="Seconds to wait at most; the server may answer sooner.")
+    ] = 0.0,
 ) -> JobRow:
     if wait_s:
-        await service.wait(caller, execution_id, wait_s)
+        await service.wait(caller, execution_id, min(wait_s, service.settings.most_wait_s))
     status = await service.job(caller, execution_id)
     at_rest = status.is_over or status.is_waiting
     report = report_of(await service.records(caller, execution_id)) if at_rest else None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, TypeAlias
 
-from fastapi import APIRouter, Depends, Header, Path, Request
+from fastapi import APIRouter, Depends, Header, Path
 from fastapi.responses import Response
+from starlette.requests import HTTPConnection
 
 from oao_harness.runtime.report import ExecutionReport
 from oao_harness.server.authentication import requires
@@ -44,8 +45,8 @@ Key: TypeAlias = Annotated[
 ]
 
 
-async def _service(request: Request) -> Service:
-    return request.app.state.service  # type: ignore[no-any-return]
+async def _service(connection: HTTPConnection) -> Service:
+    return connection.app.state.service  # type: ignore[no-any-return]
 
 
 Asked: TypeAlias = Annotated[Service, Depends(_service)]

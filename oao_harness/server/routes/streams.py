@@ -17,6 +17,7 @@ from oao_harness.server.events import event_of
 from oao_harness.server.feed import SlowConsumer
 from oao_harness.server.models import RunRow
 from oao_harness.server.problems import problems
+from oao_harness.server.refusals import TooBusy
 from oao_harness.server.routes.shared import Asked, Reader, RunId, make_router
 from oao_harness.server.service import Service
 
@@ -32,9 +33,8 @@ _STREAM: Final[dict[int | str, dict[str, Any]]] = {
 }
 _SEND_S: Final = 10.0
 """Seconds that a client may take to read one event."""
-_TOO_SLOW: Final = 1013
+_COME_AGAIN: Final = 1013
 _GOING_AWAY: Final = 1001
-_REFUSED: Final = 1008
 
 
 @router.get(
@@ -117,14 +117,16 @@ async def _send_all(websocket: WebSocket, service: Service, caller: Caller, exec
     try:
         with service.place_for_stream():
             async for id_, record in service.events(caller, execution_id):
-                text = _dumped(event_of(id_, record))
-                await asyncio.wait_for(websocket.send_text(text), _SEND_S)
-    except (SlowConsumer, TimeoutError):
-        code, why = _TOO_SLOW, "too slow: more events wait than are kept; come again"
+                # Who reads nothing at all is found by the pings of the web server.
+                await websocket.send_text(_dumped(event_of(id_, record)))
+    except SlowConsumer:
+        code, why = _COME_AGAIN, "too slow: more events wait than are kept; come again"
     except WebSocketDisconnect:
         return
-    with suppress(RuntimeError, TimeoutError):
-        await asyncio.wait_for(websocket.close(code, why), _SEND_S)
+    except TooBusy:
+        code, why = _COME_AGAIN, "too many streams are open; come again"
+    with suppress(RuntimeError, WebSocketDisconnect):
+        await websocket.close(code, why)
 
 
 async def _until_gone(websocket: WebSocket) -> None:

@@ -1,0 +1,100 @@
+"""Idempotency-Key: the same request twice is one run, in one process and over a restart."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+
+from tests.server.conftest import serving
+
+if TYPE_CHECKING:
+    from tests.server.conftest import Server
+
+
+def key() -> dict[str, str]:
+    return {"Idempotency-Key": str(uuid.uuid4())}
+
+
+def test_the_same_request_is_answered_once(server: Server) -> None:
+    """The second answer is the first one's report; another request with that key is a 422."""
+    mine = key()
+
+    first, second = (server.run("sync-echo", {"a": 1}, headers=mine).json() for _ in range(2))
+    other = server.run("sync-echo", {"a": 2}, headers=mine)
+
+    assert first["execution_id"] == second["execution_id"]
+    assert second["final_output"] == first["final_output"] == {"a": 1}
+    assert other.status_code == 422
+    assert "Idempotency-Key" in other.json()["detail"]
+
+
+def test_a_request_that_is_at_work_is_told_to_come_again(server: Server) -> None:
+    """While the first is at work the second is a 409 with Retry-After; then it is given the answer."""
+    mine = key()
+    answers: list[httpx.Response] = []
+    first = threading.Thread(target=lambda: answers.append(server.run("slow", 1.5, headers=mine)))
+    first.start()
+    for _ in range(100):
+        second = server.run("slow", 1.5, headers=mine)
+        if second.status_code == 409:
+            break
+    first.join(10)
+
+    assert second.status_code == 409
+    assert int(second.headers["Retry-After"]) >= 1
+    # Whichever came first did the work.
+    assert {answer.status_code for answer in answers} <= {200, 409}
+    assert server.run("slow", 1.5, headers=mine).json()["final_output"] == "done"
+
+
+def test_every_post_that_starts_work_takes_a_key(server: Server) -> None:
+    """/run-multi, /jobs, fork, resume and replay give the same answer again."""
+    paths: list[tuple[str, object]] = [
+        ("/run-multi", {"agents": ["echo", "sync-echo"], "task": 1}),
+        ("/jobs", {"agent": "echo", "task": 1}),
+    ]
+    done = server.run("payer", 51).json()["execution_id"]
+    paths += [(f"/runs/{done}/fork", {"at": 1, "result": "x"}), (f"/runs/{done}/replay", {})]
+    for path, body in paths:
+        mine = key()
+        first, second = (server.client.post(path, json=body, headers=mine) for _ in range(2))
+        assert first.status_code == second.status_code, (path, second.text)
+        assert ids(first.json()) == ids(second.json()), path
+    assert server.client.post("/jobs", json={"agent": "echo"}, headers={"Idempotency-Key": ""}).status_code == 422
+
+
+def ids(answer: dict[str, object]) -> list[object]:
+    if "execution_id" in answer:
+        return [answer["execution_id"]]
+    return [one["execution_id"] for one in answer.values() if isinstance(one, dict)]
+
+
+def test_a_key_holds_over_a_restart(tmp_path: Path) -> None:
+    """Another process gives the same answer, and goes on with what the first one was killed in."""
+    done, cut = key(), key()
+    with serving(tmp_path) as one:
+        first = one.run("echo", "once", headers=done).json()
+        caller = threading.Thread(target=lambda: _ignored(one, cut))
+        caller.start()
+        while "gated" not in one.client.get("/runs", params={"status": "RUNNING"}).text:
+            pass
+        one.process.kill()
+        caller.join(10)
+    (tmp_path / "gate").touch()
+    with serving(tmp_path) as two:
+        assert two.run("echo", "once", headers=done).json()["execution_id"] == first["execution_id"]
+        again = two.run("gated", 1, headers=cut)
+        assert again.json()["final_output"] == "through", again.text
+        rows = two.client.get("/runs", params={"agent": "gated"}).json()["runs"]
+        assert [row["status"] for row in rows] == ["SUCCESS"]
+
+
+def _ignored(server: Server, headers: dict[str, str]) -> None:
+    try:
+        server.run("gated", 1, headers=headers)
+    except httpx.HTTPError:
+        return
