@@ -287,3 +287,5 @@ def _forever(loop: asyncio.AbstractEventLoop) -> None:
         loop.run_forever()
     except UsageError:
         _log.exception("the fleet's loop ended")
+    finally:
+        loop.close()

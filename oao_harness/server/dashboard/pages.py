@@ -108,7 +108,10 @@ class Page(APIRoute):
             try:
                 return await inner(request)
             except OaoError as error:
-                status = status_of_error(error)
+                # A denial knows its status itself; who is to log in is sent to the form by the application.
+                status = int(getattr(error, "status", 0)) or status_of_error(error)
+                if status == 401:
+                    raise
                 if status == 500:
                     _log.error("a page failed: %s", error)
                 return _failed(request, status, str(error).partition("\n")[0])

@@ -50,6 +50,8 @@ class Row:
     retries: int = 0
     took: str = ""
     bar: Bar | None = None
+    ticks: Sequence[float] = ()
+    """Where tries of it failed, in percent of the scale."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +162,13 @@ def _row(moment: Moment, landmark: Landmark | None, scale: Scale, now_s: float, 
         retries=len(moment.retries),
         took=_took(moment, state),
         bar=None if state == "skipped" else scale.bar(_span(moment, now_s, state)),
+        ticks=[round(scale.percent(_try_s(moment, one)), 2) for one in moment.retries],
     )
+
+
+def _try_s(moment: Moment, retry: Record) -> float:
+    """Return the running time at which a try failed; nothing waits inside of a call."""
+    return moment.at_s + max(0.0, number(retry, "at") - number(moment.record, "at"))
 
 
 def state_of(moment: Moment, doubts: set[tuple[str, int]]) -> str:
@@ -189,11 +197,13 @@ def _verdict(record: Record) -> tuple[str, str]:
     verdict, would = text(decision, "verdict"), text(decision, "would")
     if would:
         return f"would {would}", text(decision, "rule")
+    if verdict == "deny":
+        return "denied", text(decision, "rule")
     if verdict == "ask":
         return "approved" if record.get("approvals") else "asked", text(decision, "rule")
     if verdict == "modify" or mapping(record, "given"):
         return "modified", text(decision, "rule")
-    return ("denied", text(decision, "rule")) if verdict == "deny" else ("", "")
+    return "", ""
 
 
 def _took(moment: Moment, state: str) -> str:

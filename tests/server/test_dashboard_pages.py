@@ -1,0 +1,212 @@
+"""The dashboard over HTTP: errors that a person can read, streams that come back, actions only for our pages."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import threading
+import time
+import uuid
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from oao_harness.fleet.jobs import Jobs
+from tests.server.dashboard_site import GATES, Site, serving
+
+PAGE = {"HX-Request": "true"}
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with serving(tmp_path_factory.mktemp("site")) as found:
+        yield found
+
+
+@pytest.fixture
+def http(site: Site) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=site.url, timeout=60) as found:
+        yield found
+
+
+def events_of(client: httpx.Client, path: str, headers: dict[str, str], until: int) -> list[tuple[str, str, str]]:
+    """Return so many events of a stream, each as its name, id and data."""
+    found: list[tuple[str, str, str]] = []
+    with client.stream("GET", path, headers=headers) as answer:
+        assert answer.status_code == 200
+        event: dict[str, list[str]] = {}
+        for line in answer.iter_lines():
+            if line.startswith(":"):
+                continue
+            if line:
+                key, _, value = line.partition(": ")
+                event.setdefault(key, []).append(value)
+                continue
+            if event:
+                found.append((event["event"][0], event.get("id", [""])[0], "\n".join(event.get("data", []))))
+            event = {}
+            if len(found) >= until or (found and found[-1][0] == "end"):
+                return found
+    return found
+
+
+def test_errors_are_pages(http: httpx.Client) -> None:
+    """An address that leads nowhere says so in words, in the page or in its notice, and leads back."""
+    answer = http.get("/ui/runs/nobody")
+    assert (answer.status_code, answer.headers["content-type"]) == (404, "text/html; charset=utf-8")
+    assert "There is no such thing" in answer.text
+    assert 'href="/"' in answer.text
+    told = http.get("/ui/runs/%3Cscript%3E/calls/1", headers=PAGE)
+    assert told.status_code == 404
+    assert "<script" not in told.text
+    assert "&lt;script&gt;" in told.text
+    assert http.get("/ui/runs/nobody/live").status_code == 404
+    assert http.get("/?page=0").status_code == 422
+
+
+def test_only_our_pages_may_act(site: Site, http: httpx.Client) -> None:
+    """A form on another site cannot approve anything, even where no key is needed."""
+    held = site.run("payer", "a trap")
+    path = f"/ui/approvals/{held['execution_id']}-1"
+    refused = http.post(path, data={"verdict": "approve"}, headers={"Origin": "https://evil.example"})
+    assert refused.status_code == 403
+    assert all(one["type"] != "approval.answered" for one in site.journal(held["execution_id"]))
+    assert http.post(path, data={"verdict": "maybe"}, headers=PAGE).status_code == 422
+    assert http.post(path, data={"verdict": "reject", "note": "no"}, headers=PAGE).status_code == 200
+    again = http.post(path, data={"verdict": "approve"}, headers=PAGE)
+    assert again.status_code == 409
+    assert "already" in again.text
+
+
+def test_a_stream_tells_what_was_missed(site: Site, http: httpx.Client) -> None:
+    """Who is up to date is told nothing; who comes back is told everything; a run that is over ends its stream."""
+    held = site.run("payer", "streams")
+    path = f"/ui/runs/{held['execution_id']}/live"
+    seq = len(site.journal(held["execution_id"]))
+    late = events_of(http, f"{path}?after=1", {}, 8)
+    assert {name for name, _, _ in late} == {
+        "title", "actions", "head", "asks", "timeline", "result", "budgets", "kin"
+    }  # fmt: skip
+    back = events_of(http, f"{path}?after={seq}", {"Last-Event-ID": str(seq)}, 8)
+    assert [name for name, _, _ in back] == [name for name, _, _ in late]
+    assert {id_ for _, id_, _ in back} == {str(seq)}
+    told: list[tuple[str, str, str]] = []
+    listening = threading.Thread(target=lambda: told.extend(events_of(http, f"{path}?after={seq}", {}, 99)))
+    listening.start()
+    time.sleep(1.0)
+    assert told == []
+    with httpx.Client(base_url=site.url) as other:
+        other.post(f"/ui/approvals/{held['execution_id']}-1", data={"verdict": "approve"}, headers=PAGE)
+    listening.join(20)
+    assert told[-1][0] == "end"
+    assert any(name == "title" and "Succeeded" in data for name, _, data in told)
+    over = events_of(http, f"{path}?after=99999", {}, 99)
+    assert over[-1][0] == "end"
+
+
+def test_a_list_stream_is_silent_until_something_changes(site: Site, http: httpx.Client) -> None:
+    """The list says what it shows already; a new run is marked as new."""
+    seen = re.search(r"seen=(\w+)", http.get("/?agent=stepper").text)
+    assert seen is not None
+    told: list[tuple[str, str, str]] = []
+    path = f"/ui/live?agent=stepper&seen={seen[1]}"
+    listening = threading.Thread(target=lambda: told.extend(events_of(http, path, {}, 1)))
+    listening.start()
+    time.sleep(1.0)
+    assert told == []
+    name = uuid.uuid4().hex
+    GATES[name] = threading.Event()
+    GATES[name].set()
+    site.run("stepper", name)
+    listening.join(20)
+    assert 'class="fresh"' in told[0][2]
+
+
+def test_filters_and_pages_of_the_list(site: Site, http: httpx.Client) -> None:
+    """Status, agent and start of the id are asked of the store; what is empty says what to do."""
+    first = site.run("many", 0)["execution_id"]
+    for _ in range(50):
+        site.run("many", 0)
+    page = http.get("/?agent=many")
+    assert page.text.count("data-run=") == 50
+    assert "Older" in page.text
+    assert http.get("/?agent=many&page=2").text.count("data-run=") >= 1
+    assert http.get(f"/?starts_with={first}").text.count("data-run=") == 1
+    assert "No run matches" in http.get("/?status=DEAD&agent=many").text
+    assert "No run matches" in http.get("/", params={"agent": '"><script>'}).text
+
+
+def test_an_empty_store_says_how_to_begin(tmp_path: Path) -> None:
+    """The first page of a new server is no empty table."""
+    with serving(tmp_path) as fresh:
+        assert "No run yet" in httpx.get(fresh.url).text
+        assert "Nothing waits for you" in httpx.get(f"{fresh.url}/ui/approvals").text
+        assert "The queue is empty" in httpx.get(f"{fresh.url}/ui/fleet").text
+
+
+def test_dead_letters_are_driven_again_or_ended(site: Site, http: httpx.Client) -> None:
+    """A job that fails for good is on the fleet's page with why; both buttons do what they say."""
+    jobs = [http.post("/jobs", json={"agent": "failing", "task": str(i), "retries": 0}).json() for i in range(2)]
+    ids = [job["execution_id"] for job in jobs]
+    until = time.monotonic() + 30
+    while (page := http.get("/ui/fleet").text).count("no such host") < 2:
+        assert time.monotonic() < until, page
+        time.sleep(0.1)
+    assert isinstance(site.app.state.service.jobs, Jobs)
+    assert f'hx-post="/ui/runs/{ids[0]}/cancel"' in page
+    ended = http.post(f"/ui/runs/{ids[0]}/cancel", headers=PAGE)
+    assert ended.status_code == 200, ended.text
+    assert site.journal(ids[0])[-1]["status"] == "FAILED"
+    again = http.post(f"/ui/runs/{ids[1]}/resume", headers=PAGE)
+    assert again.status_code == 200, again.text
+    assert any(one["type"] == "run.queued" for one in site.journal(ids[1]))
+
+
+def test_policies_coverage_and_what_another_would_change(site: Site, http: httpx.Client) -> None:
+    """Which rules spoke and which never did; recorded calls under another policy, call by call."""
+    site.run("payer", "to be judged")
+    policy = str(site.folder / "policy.toml")
+    page = http.get("/ui/policies").text
+    assert "payer" in page
+    assert "policy.toml" in page
+    covered = http.get("/ui/policies/coverage", params={"policy": policy}).text
+    assert re.search(r"never-used\s*<span class=\"tag\">never", covered)
+    assert "large-sums" in covered
+    assert "1 of 2 rules matched" in covered
+    given = {"before": policy, "after": "off", "limit": "50"}
+    diff = http.post("/ui/policies/diff", data=given, headers=PAGE)
+    assert diff.status_code == 200, diff.text
+    assert "large-sums" in diff.text
+    wrong = http.post("/ui/policies/diff", data={**given, "after": "nonsense"}, headers=PAGE)
+    assert wrong.status_code == 422
+    assert "nonsense" in wrong.text
+
+
+def test_a_call_in_full(site: Site, http: httpx.Client) -> None:
+    """Request, result, decision with its rule and where that is written; a number that is none is a 404."""
+    held = site.run("payer", "in full")
+    found = http.get(f"/ui/runs/{held['execution_id']}/calls/1", headers=PAGE).text
+    assert "saw balance" in found
+    assert "Fork from #1" in found
+    assert http.get(f"/ui/runs/{held['execution_id']}/calls/77", headers=PAGE).status_code == 404
+
+
+def test_everything_is_in_the_wheel(tmp_path: Path) -> None:
+    """Templates, styles and scripts travel with the package, with the licences of what is not ours."""
+    done = subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    if "No module named" in done.stderr or "Missing dependencies" in done.stdout:
+        pytest.skip("hatchling is not installed here")
+    assert done.returncode == 0, done.stderr
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        names = {name for name in wheel.namelist() if "/dashboard/" in name}
+    here = ROOT / "oao_harness" / "server" / "dashboard"
+    ours = {str(one.relative_to(ROOT)) for one in here.rglob("*") if one.is_file() and "__pycache__" not in one.parts}
+    assert ours <= names
