@@ -28,15 +28,7 @@ __all__ = ["create_app"]
 
 _log: Final = logging.getLogger(__name__)
 
-_ROUTERS: Final = (
-    runs.router,
-    approvals.router,
-    policies.router,
-    jobs.router,
-    streams.router,
-    operations.router,
-    login.router,
-)
+_ROUTERS: Final = tuple(room.router for room in (runs, approvals, policies, jobs, streams, operations, login))
 _ABOUT: Final = (
     "Runs registered agents under governance: every model call and every tool call passes one gate, which asks the "
     "policies, writes the journal, and only then acts. Every error is a problem document (RFC 9457)."

@@ -58,6 +58,7 @@ class HostedFleet(Fleet):
         scheduler: Scheduler | str,
         store: Store,
         agents: Agents | None,
+        *,
         plugins: Sequence[object],
     ) -> None:
         super().__init__(scheduler, store, agents, plugins=plugins)
@@ -114,7 +115,7 @@ class Queueing(Idempotent, Histories):
 
         async def opened() -> HostedFleet:
             url = self.settings.scheduler
-            return HostedFleet(self.hosts, self.settings.store, url, self.store, self.agents, [self.metrics])
+            return HostedFleet(self.hosts, self.settings.store, url, self.store, self.agents, plugins=[self.metrics])
 
         self._fleet = await self.on_fleet(opened())
         self.exposition = Exposition(self.metrics, store=self.store, stats=asked_of_loop(loop, self._fleet.stats))
