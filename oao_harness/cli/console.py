@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -11,7 +10,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from oao_hookspecs import Json
+from oao_harness.wording.texts import clean, compact, one_line
 
 __all__ = [
     "STATUS_STYLES",
@@ -60,8 +59,6 @@ _ASCII: Final[Mapping[str, str]] = {
     "└": "`",
     "━": "=",
 }
-# What a terminal would act on: an agent's text must not move the cursor or recolour the report.
-_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -101,16 +98,6 @@ def print_json(value: object, *, indent: int | None = None) -> None:
     click.echo(text.encode("utf-8", "backslashreplace"))
 
 
-def clean(text: str) -> str:
-    """Return a text without what a terminal would act on; control characters are shown escaped."""
-    return _CONTROL.sub(lambda found: f"\\x{ord(found.group()):02x}", text.replace("\r\n", "\n").expandtabs(4))
-
-
-def one_line(text: str) -> str:
-    """Return a text as one clean line, white space collapsed."""
-    return clean(" ".join(text.split()))
-
-
 def symbol(on: Console, mark: str) -> str:
     """Return a mark, or its plain form where the terminal has ASCII only."""
     return _ASCII.get(mark, mark) if on.options.ascii_only else mark
@@ -120,8 +107,3 @@ def status_text(on: Console, status: str) -> Text:
     """Return a status with its mark, in its colour."""
     mark = symbol(on, _MARKS.get(status, "●"))
     return Text(f"{mark} {clean(status)}", style=STATUS_STYLES.get(status, ""))
-
-
-def compact(value: Json) -> str:
-    """Return a JSON value on one line; a text as it is."""
-    return one_line(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))

@@ -13,7 +13,6 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from oao_harness.cli import preview
 from oao_harness.cli.console import console, one_line, print_error, print_paragraph, symbol
 from oao_harness.cli.render import Column, print_columns
 from oao_harness.cli.stores import DEFAULT_STORE, open_store, store_option
@@ -22,6 +21,7 @@ from oao_harness.errors import RecordingError, UsageError
 from oao_harness.importing.forms import import_runs, is_cassette
 from oao_harness.importing.stored import store_recording
 from oao_harness.journal.recording import RecordedEvent, Recording
+from oao_harness.wording import preview
 from oao_hookspecs import Json
 
 __all__ = ["command"]

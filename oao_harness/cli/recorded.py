@@ -13,7 +13,7 @@ from rich.text import Text
 from oao_harness.cli.console import clean, one_line, print_paragraph
 from oao_harness.cli.units import plural
 from oao_harness.errors import RecordingError
-from oao_harness.journal.changes import Change, Changes
+from oao_harness.journal.changes import Change, Changes, changes_as_json
 from oao_harness.journal.decompiling import Times, decompiled
 from oao_harness.journal.pending import SUFFIX, Pending, pending_path
 from oao_harness.journal.recording import Recording
@@ -88,28 +88,6 @@ def print_lines(on: Console, pending: Pending) -> None:
     for line in difflib.unified_diff(old, new, *names, n=2, lineterm=""):
         style = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1], "")
         on.print(Text(clean(line), style="bold" if line.startswith(("+++", "---")) else style), soft_wrap=True)
-
-
-def changes_as_json(found: Changes) -> dict[str, Json]:
-    """Return changes for programs."""
-    steps: list[Json] = [
-        {
-            "kind": step.kind,
-            "call": f"{step.event.kind} {step.event.name}",
-            "old": None if step.old is None else step.old.n,
-            "new": None if step.new is None else step.new.n,
-            "follows": step.follows,
-            "lines": list(step.lines),
-        }
-        for step in found.behaviour
-    ]
-    return {
-        "headline": found.headline,
-        **{kind: sum(step.kind == kind for step in found.behaviour) for kind in ("changed", "added", "removed")},
-        "steps": steps,
-        "quiet": list(found.quiet),
-        "header": list(found.header),
-    }
 
 
 def accept_or_reject(on: Console, pendings: Sequence[Pending], *, accept: bool) -> None:

@@ -11,13 +11,13 @@ from typing import Final, cast
 from rich.console import Console
 from rich.text import Text
 
-from oao_harness.cli import preview
 from oao_harness.cli.bars import bars_of, fitting_width
 from oao_harness.cli.columns import GAP, Column, print_columns, widths_of
 from oao_harness.cli.console import clean, compact, one_line, print_paragraph, status_text, symbol
 from oao_harness.cli.landmarks import answer_text, landmark_text
 from oao_harness.cli.units import ago, count, dollars, duration, plural
 from oao_harness.journal.timeline import Moment, Timeline, mapping, number, short_id, text, tokens_of
+from oao_harness.wording import preview
 from oao_hookspecs import Json, Record
 
 __all__ = ["VERDICT_STYLES", "Column", "print_columns", "print_run", "print_timeline", "print_verdict"]

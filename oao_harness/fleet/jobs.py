@@ -130,6 +130,7 @@ class Jobs:
         retries: Retries | None = None,
         traceparent: str = "",
         part: Part | None = None,
+        request: str = "",
     ) -> str:
         """Queue a run of a registered agent, and return its id; when this returns, the job is not lost any more.
 
@@ -146,6 +147,7 @@ class Jobs:
             traceparent: W3C trace context of who submits; by default that which a listener names, see
                 `oao_traceparent`.
             part: Where the job is a part of another run; see `FleetNodes`.
+            request: Digest of the request that asks for it; kept, so that the same request is known again.
 
         Raises:
             AgentError: No agent is registered by that name.
@@ -182,7 +184,9 @@ class Jobs:
             started |= {"parent": part.parent, "node": part.node}
         if principal is not None:
             started["principal"] = principal_to_json(principal)
-        kept = self._write({**started, "origin": {"agent": agent, "policy": job["policy"]}, "job": job}, task)
+        origin: dict[str, Json] = {"agent": agent, "policy": job["policy"]}
+        origin |= {"request": request} if request else {}
+        kept = self._write({**started, "origin": origin, "job": job}, task)
         await self.scheduler.submit(_job(execution_id, kept))
         return execution_id
 

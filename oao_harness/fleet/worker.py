@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final, Literal, cast
 
 from oao_harness.errors import AgentError, BusyError, ChangedError, FencedError, OaoError, StoreError, UsageError
 from oao_harness.fleet.agents import Agents, Registered
-from oao_harness.fleet.isolation import run_in_process
+from oao_harness.fleet.isolation import ProcessMetricsOf, run_in_process
 from oao_harness.fleet.jobs import Jobs
 from oao_harness.fleet.remote import limits_from
 from oao_harness.fleet.status import JobStatus, advanced, fruitless, job_of, status_of
 from oao_harness.journal.writer import Writer
 from oao_harness.runtime import context
 from oao_harness.runtime.orchestrator import Orchestrator
+from oao_harness.runtime.report import ExecutionReport
 from oao_harness.runtime.requeuing import Requeued, Retries, put_down
 from oao_harness.runtime.shared_budget import SharedBudget
 from oao_harness.schedulers.cancelling import cancelled
@@ -57,6 +58,7 @@ class Fleet(Jobs):
         plugins: Further plugins of the runs; see `Orchestrator`.
         isolation: `process` does each job in a process of its own, which can be killed: it costs its start.
         told: Called with each job that this worker has ended with, or put down.
+        process_metrics: Where the processes of `isolation` count their runs, see `ProcessMetrics.lend`.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Fleet(Jobs):
         plugins: Sequence[object | str] = (),
         isolation: Literal["", "process"] = "",
         told: Callable[[JobStatus], None] | None = None,
+        process_metrics: ProcessMetricsOf | None = None,
     ) -> None:
         super().__init__(scheduler, store, agents, lease_s=lease_s, tenant_limit=tenant_limit)
         self._lease_s = lease_s
@@ -80,6 +83,7 @@ class Fleet(Jobs):
         if isolation == "process" and not all(isinstance(plugin, str) for plugin in plugins):
             raise UsageError("isolation='process' cannot take plugins that are objects along; name installed ones")
         self._told = told
+        self._process_metrics = process_metrics
         self._orchestrators: dict[tuple[str, ...], Orchestrator] = {}
         self._active: set[str] = set()
         self._said: dict[str, str] = {}
@@ -227,7 +231,11 @@ class Fleet(Jobs):
                 return await self._go_on_elsewhere(execution_id)
             orchestrator = self._orchestrator(registered.policies(cast("Sequence[str]", job.get("policy") or ())))
             shared = shared_of(job, self._store_url)
-            report = await orchestrator.work(execution_id, registered.load(), retries=retries_of(job), shared=shared)
+
+            async def work(agent: object) -> ExecutionReport:
+                return await orchestrator.work(execution_id, agent, retries=retries_of(job), shared=shared)
+
+            report = await self._drive(registered, execution_id, work)
         except BusyError as busy:
             return Later(after_s=busy.left_s + 0.05, reason=str(busy))
         except FencedError as error:
@@ -247,6 +255,12 @@ class Fleet(Jobs):
             return Later(after_s=self._lease_s, reason=str(report.error))
         return self._left(execution_id) if report.status == "QUEUED" else None
 
+    async def _drive(
+        self, registered: Registered, _execution_id: str, work: Callable[[object], Awaitable[ExecutionReport]]
+    ) -> ExecutionReport:
+        """Run an agent on a job, in this event loop; a fleet of another kind may do it elsewhere."""
+        return await work(registered.load())
+
     def _waits(self, execution_id: str, reason: str) -> Later:
         """Hand a job back that no worker like this one may do, and say so once."""
         if self._said.get(execution_id) != reason:
@@ -260,7 +274,12 @@ class Fleet(Jobs):
         plugins = cast("tuple[str, ...]", self._plugins)
         try:
             await run_in_process(
-                self._store_url, execution_id, lease_s=self._lease_s, plugins=plugins, put_down=self._putting_down
+                self._store_url,
+                execution_id,
+                lease_s=self._lease_s,
+                plugins=plugins,
+                put_down=self._putting_down,
+                metrics=self._process_metrics,
             )
         except asyncio.CancelledError:
             if not self._stopping:

@@ -41,7 +41,15 @@ class Edit:
 
 
 def branch(
-    store: Store, execution_id: str, at: int, clock: Clock, *, edit: Edit | None = None, model: str | None = None
+    store: Store,
+    execution_id: str,
+    at: int,
+    clock: Clock,
+    *,
+    edit: Edit | None = None,
+    model: str | None = None,
+    new: str = "",
+    request: str = "",
 ) -> str:
     """Write the journal of a new run that has the beginning of another, ready to be resumed; return its id.
 
@@ -52,6 +60,8 @@ def branch(
         clock: Stamps the first record.
         edit: What call `at` returns: then it is not made, and the next one is the first.
         model: Name of the model that the new run asks.
+        new: Id of the new run; made up by default.
+        request: Digest of the request that asks for it; kept, so that the same request is known again.
 
     Raises:
         UsageError: There is no such run or call, the run is nested in another, or the result cannot be put there.
@@ -70,13 +80,14 @@ def branch(
     until = cast("float", calls[at]["at"]) if at in calls else float("inf")
     before = cast("int", calls[at]["seq"]) if at in calls else len(records) + 1
     kept = {n for n in calls if n < at or (n == at and edit is not None)}
-    copy, new = _Copy(store), new_id()
+    copy, new = _Copy(store), new or new_id()
     beginning = copy.of(records, kept, new, until=until, before=before)
     if edit is not None:
         beginning = _with_result(beginning, records, at, edit.result)
     forked: dict[str, Json] = {"run": execution_id, "at": at}
     forked |= {"edited": True} if edit is not None else {}
     forked |= {"model": model} if model is not None else {}
+    forked |= {"request": request} if request else {}
     copy.write(new, [{**beginning_of(beginning[0]), "at": clock.time(), "forked": forked}, *beginning[1:]])
     return new
 

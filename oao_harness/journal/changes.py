@@ -15,7 +15,7 @@ from oao_harness.journal.sharing import canonical
 from oao_harness.journal.tokens import DEFAULT_KINDS, cut
 from oao_hookspecs import Json
 
-__all__ = ["Change", "Changes", "Kind", "changes"]
+__all__ = ["Change", "Changes", "Kind", "changes", "changes_as_json"]
 
 Kind: TypeAlias = Literal["equal", "changed", "added", "removed"]
 _IDS: Final = ("id", "call_id", "tool_call_id")
@@ -274,3 +274,25 @@ def _error(event: RecordedEvent) -> Json:
 def _header_lines(old: Mapping[str, Json], new: Mapping[str, Json]) -> Iterator[str]:
     before, after = ({key: item for key, item in one.items() if key not in _FRAMES} for one in (old, new))
     yield from (one.line for one in compare("header", before, after).differences)
+
+
+def changes_as_json(found: Changes) -> dict[str, Json]:
+    """Return changes for programs."""
+    steps: list[Json] = [
+        {
+            "kind": step.kind,
+            "call": f"{step.event.kind} {step.event.name}",
+            "old": None if step.old is None else step.old.n,
+            "new": None if step.new is None else step.new.n,
+            "follows": step.follows,
+            "lines": list(step.lines),
+        }
+        for step in found.behaviour
+    ]
+    return {
+        "headline": found.headline,
+        **{kind: sum(step.kind == kind for step in found.behaviour) for kind in ("changed", "added", "removed")},
+        "steps": steps,
+        "quiet": list(found.quiet),
+        "header": list(found.header),
+    }

@@ -24,8 +24,8 @@ __all__ = [
     "shown",
 ]
 
-# `redact` is read where recordings are written, `agents` where agents are looked up.
-_KNOWN: Final = ("agents", "policy", "redact", "scheduler", "store")
+# `redact` is read where recordings are written, `agents` where agents are looked up, `server` by the server.
+_KNOWN: Final = ("agents", "policy", "redact", "scheduler", "server", "store")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

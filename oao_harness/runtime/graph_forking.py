@@ -24,6 +24,8 @@ def branch_graph(
     *,
     at: Iterable[str] = (),
     results: Mapping[str, object] | None = None,
+    new: str = "",
+    request: str = "",
 ) -> str:
     """Write the journal of a new run of a graph, ready to be resumed; return its id.
 
@@ -37,6 +39,8 @@ def branch_graph(
         clock: Stamps the records.
         at: Names of nodes that run anew.
         results: What nodes are to have returned, by name; these do not run.
+        new: See `branch`.
+        request: See `branch`.
 
     Raises:
         UsageError: There is no such run or node, or the run is no graph's.
@@ -62,13 +66,20 @@ def branch_graph(
     }
     kept |= {name: Ended(status="SUCCESS", output=as_json(value), given=True) for name, value in edits.items()}
     forked: dict[str, Json] = {"run": workflow_id, "at": ", ".join([*anew, *edits] or failed)}
-    return _written(store, records, clock, kept, forked)
+    forked |= {"request": request} if request else {}
+    return _written(store, records, clock, kept, forked=forked, new=new or new_id())
 
 
 def _written(
-    store: Store, records: Sequence[Record], clock: Clock, kept: Mapping[str, Ended], forked: Mapping[str, Json]
+    store: Store,
+    records: Sequence[Record],
+    clock: Clock,
+    kept: Mapping[str, Ended],
+    *,
+    forked: Mapping[str, Json],
+    new: str,
 ) -> str:
-    new, now = new_id(), clock.time()
+    now = clock.time()
     left_out = {"parent", "parent_call"}
     first = {key: value for key, value in beginning_of(records[0]).items() if key not in left_out}
     beginning: list[Record] = [{**first, "execution_id": new, "at": now, "forked": forked}]

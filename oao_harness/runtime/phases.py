@@ -24,7 +24,7 @@ from oao_harness.runtime.requeuing import put_down, requeued
 from oao_harness.runtime.run import Run
 from oao_hookspecs import Adapter, Allow, Deny, Json, Limits, RunFinished, RunPaused, RunResumed, RunStarted, tenant_of
 
-__all__ = ["abort", "execute_phase", "halt_text", "plan", "refuse_unseen", "review", "suspended_report"]
+__all__ = ["abort", "execute_phase", "give_up", "halt_text", "plan", "refuse_unseen", "review", "suspended_report"]
 
 
 _ONLY: Final = "can only be allowed or denied here"
@@ -75,7 +75,8 @@ def plan(
         yield from run.entering("PLAN")
         if run.hooks.heard("oao_traceparent") and (trace := traceparent(run.hooks, run)) is not None:
             made_of["traceparent"] = trace
-        run.write("plan", made_of)
+        # Whoever dies of a job must have left a trace of its attempt, see `fruitless`.
+        run.write("plan", made_of, later=run.queued_at is None)
     for member in run.lineage:
         decision = yield from decide(member.hooks, "oao_decide_run", {"run": run})
         if not isinstance(decision, Allow):
@@ -119,7 +120,7 @@ def _opening(run: Run, task: Json, adapter: str, waited_s: float | None) -> Step
             started["parent_call"] = child["n"] = run.parent_call
     # First: a process that dies in between leaves a run that did nothing, not a name without a journal.
     if run.queued_at is None:
-        run.write("run.started", started)
+        run.write("run.started", started, later=run.parent is None and not run.hooks.heard("oao_run_started"))
     if run.parent is not None and not run.parent.closed:
         run.parent.write("child", child)
     if run.hooks.heard("oao_run_started"):
@@ -187,6 +188,8 @@ def review(run: Run, ending: Ending | None, adapter: Adapter | None) -> Steps[Ex
         ending: How the agent's code ended; None where it never ran.
         adapter: Finds the output in what the agent returned; None takes the result itself.
     """
+    if not run.ends_by("itself"):
+        return _report(run, None, halt_text(run.require_halt()))
     held = next((one.halted for one in run.lineage if isinstance(one.halted, RunSuspended)), None)
     if held is not None and not (run.node and ending is not None and ending.done and not run.turned_away):
         # Also where the agent swallowed that its calls were refused, and seems to be done: it will go on. A part that
@@ -317,13 +320,32 @@ def _finished(run: Run, status: str, error: str | None, output: Json) -> Steps[N
         yield from observe(run.hooks, "oao_run_finished", {"event": event, "run": run})
 
 
+def give_up(run: Run, halt: RunHalted) -> Steps[ExecutionReport | None]:
+    """End and report a run whose code cannot be stopped, from outside of it; what still runs may do nothing more.
+
+    Args:
+        run: The run.
+        halt: Why.
+
+    Returns:
+        The report; None where the run is about to end by itself.
+    """
+    if not run.ends_by("host"):
+        return None
+    yield from run.halting(halt)
+    run.close()
+    yield from _finished(run, "FAILED", halt_text(run.require_halt()), None)
+    run.muted = True
+    return _report(run, None, halt_text(run.require_halt()))
+
+
 def abort(run: Run, error: BaseException) -> Steps[None]:
     """End a run whose machine broke or whose caller left; what can still be written is written.
 
     One that was interrupted from the keyboard is suspended: whoever did that may want it to go on later.
     """
     context.closed(run)
-    if run.closed:
+    if run.closed or not run.ends_by("itself"):
         return
     if isinstance(error, KeyboardInterrupt):
         run.latch(interruption())

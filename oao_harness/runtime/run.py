@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast
 
 from oao_harness.errors import OaoError, PolicyViolation, RunHalted, RunSuspended
 from oao_harness.journal.questions import Questions
@@ -164,6 +164,7 @@ class Run(Journaled):
         self._memories: dict[int, tuple[object, Any]] = {}
         self._lock = threading.Lock()
         self._wake: threading.Event | None = None
+        self._ends_by = ""
         self._on_halt: Callable[[], None] | None = None
 
     def label_for(self, agent_name: str) -> str:
@@ -308,7 +309,7 @@ class Run(Journaled):
             if what in self.ungoverned:
                 return
             self.ungoverned.append(what)
-        self.write("ungoverned", {"what": what})
+        self.write("ungoverned", {"what": what}, later=self.lifecycle.state == "PLAN")
 
     def note_observed(self, call: Call, decision: Allow) -> None:
         """Say in the report what a policy that only observes would have said."""
@@ -320,9 +321,12 @@ class Run(Journaled):
         self.lifecycle.enter(state)
         if self.resumption is not None and state in {"PLAN", "EXECUTE"}:
             return
+        is_heard = self.hooks.heard("oao_state_entered")
+        # Only before the agent's code begins must the store have all that was written until then.
+        later = state != "EXECUTE" and not is_heard
         write = self.write if state in {"PLAN", "EXECUTE"} else self.write_if_possible
-        write("state", {"state": state})
-        if self.hooks.heard("oao_state_entered"):
+        write("state", {"state": state}, later=later)
+        if is_heard:
             event = StateEntered(execution_id=self.execution_id, state=state)
             yield from observe(self.hooks, "oao_state_entered", {"event": event, "run": self})
 
@@ -439,6 +443,12 @@ class Run(Journaled):
         self.closed = False
         reason = "this process was forked from a run; what it calls cannot be governed, use threads or spawn"
         self.halted = self.halted or RunHalted(reason, rule="forked", plugin="oao")
+
+    def ends_by(self, who: Literal["itself", "host"]) -> bool:
+        """Return True for who may end the run: the one that asks first, however often it does."""
+        with self._lock:
+            self._ends_by = self._ends_by or who
+            return self._ends_by == who
 
     def require_halt(self) -> RunHalted:
         """Return why the run was halted; a run that ended meanwhile refuses for that reason."""

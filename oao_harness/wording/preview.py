@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from oao_harness.cli.console import compact, one_line
 from oao_harness.journal.timeline import mapping, text
+from oao_harness.wording.texts import compact, one_line
 from oao_hookspecs import Json, Record
 
 __all__ = ["arguments", "outcome", "request"]

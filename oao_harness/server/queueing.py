@@ -1,0 +1,275 @@
+"""Jobs: the fleet's queue as the server uses it, in an event loop of its own.
+
+A store or a queue that answers slowly holds up the fleet's loop, not the one that answers requests; agents run in
+loops of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
+from typing import Any, Final, TypeVar
+
+from oao_harness.errors import OaoError, UsageError
+from oao_harness.fleet.agents import Agents, Registered
+from oao_harness.fleet.jobs import Jobs
+from oao_harness.fleet.status import JobStatus, job_of, report_of, status_of
+from oao_harness.fleet.worker import Fleet
+from oao_harness.runtime.report import ExecutionReport
+from oao_harness.runtime.requeuing import Retries
+from oao_harness.server.callers import Caller
+from oao_harness.server.histories import Histories
+from oao_harness.server.hosting import Hosts
+from oao_harness.server.idempotency import Idempotent, Request
+from oao_harness.server.refusals import NotFound, Stopping, WrongState
+from oao_hookspecs import Priority, QueueStats, Record, RunSummary, Scheduler, Store
+
+__all__ = ["HostedFleet", "Queueing"]
+
+T = TypeVar("T")
+_log: Final = logging.getLogger(__name__)
+
+_LEAVING_S: Final = 1.0
+_PAUSE_S: Final = 2.0
+"""Seconds after which a fleet that cannot work tries again."""
+
+
+class HostedFleet(Fleet):
+    """A fleet whose agents run where the server's agents run.
+
+    Args:
+        hosts: Where that is.
+        store_url: Of the store, for budgets that workers share.
+        scheduler: See `Jobs`.
+        store: See `Jobs`.
+        agents: See `Jobs`.
+    """
+
+    def __init__(
+        self, hosts: Hosts, store_url: str, scheduler: Scheduler | str, store: Store, agents: Agents | None
+    ) -> None:
+        super().__init__(scheduler, store, agents)
+        self._store_url = store_url
+        self._hosts = hosts
+
+    async def _drive(
+        self, registered: Registered, execution_id: str, work: Callable[[object], Awaitable[ExecutionReport]]
+    ) -> ExecutionReport:
+        async def drive() -> ExecutionReport:
+            return await work(registered.load())
+
+        return await self._hosts.run(registered.name, execution_id, drive, deadline_s=None)
+
+
+class Queueing(Idempotent, Histories):
+    """The part of the service that is about jobs."""
+
+    _fleet: HostedFleet | None = None
+    _fleet_loop: asyncio.AbstractEventLoop | None = None
+    _fleet_stop: asyncio.Event | None = None
+    _working: asyncio.Future[None] | None = None
+
+    @property
+    def jobs(self) -> Jobs:
+        """The fleet. Its coroutines belong to its own loop: await them by `on_fleet`."""
+        if self._fleet is None:
+            raise Stopping("the server has not started")
+        return self._fleet
+
+    async def on_fleet(self, question: Coroutine[Any, Any, T]) -> T:
+        """Await something of the fleet in its loop."""
+        loop = self._fleet_loop
+        if loop is None or loop.is_closed():
+            question.close()
+            raise Stopping("the server is being shut down")
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(question, loop))
+
+    async def start_fleet(self) -> None:
+        """Open the queue, and do jobs where this process does them.
+
+        Raises:
+            ConfigError: The scheduler's URL is wrong.
+            StoreError: It cannot be reached.
+        """
+        loop = self._fleet_loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=_forever, args=(loop,), name="oao-fleet", daemon=True)
+        contextvars.Context().run(thread.start)
+
+        async def opened() -> HostedFleet:
+            url = self.settings.scheduler
+            return HostedFleet(self.hosts, self.settings.store, url, self.store, self.agents)
+
+        self._fleet = await self.on_fleet(opened())
+        await self.on_fleet(self._fleet.stats())
+        if self.settings.works and self.agents.names():
+            self._fleet_stop = asyncio.Event()
+            self._working = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._work(self._fleet), loop))
+
+    async def _work(self, fleet: HostedFleet) -> None:
+        stop = self._fleet_stop
+        while stop is not None and not stop.is_set():
+            try:
+                await fleet.work(self.settings.slots, stop, self.settings.grace_s / 2)
+            except OaoError as error:
+                # An agent that cannot be imported, or a queue that is away, must not end the server.
+                _log.error("no job is done: %s", error)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), _PAUSE_S)
+
+    async def stop_fleet(self, drain_s: float) -> None:
+        """Take no more jobs, hand back those at work, and release the queue. Bounded."""
+        loop, fleet, stop = self._fleet_loop, self._fleet, self._fleet_stop
+        if loop is None or fleet is None:
+            return
+        if stop is not None and self._working is not None:
+            loop.call_soon_threadsafe(stop.set)
+            await asyncio.wait({self._working}, timeout=drain_s + 2 * _LEAVING_S)
+        with suppress(Exception):
+            await asyncio.wait_for(self.on_fleet(fleet.scheduler.close()), _LEAVING_S)
+        loop.call_soon_threadsafe(loop.stop)
+
+    async def queue(self, _caller: Caller) -> QueueStats:
+        """Return what is in the queue, and who works."""
+        return await self.on_fleet(self.jobs.stats())
+
+    async def job_list(self, caller: Caller, status: str = "", limit: int = 50, offset: int = 0) -> list[JobStatus]:
+        """Return the newest jobs, or those of one status; `DEAD` for dead letters."""
+
+        def read() -> list[JobStatus]:
+            found: list[JobStatus] = []
+            skipped = 0
+            for row in self._rows(caller, status):
+                records = list(self.store.read(row.execution_id))
+                if records and job_of(records) is not None:
+                    skipped += 1
+                    if skipped > offset:
+                        found.append(status_of(records))
+                if len(found) >= limit:
+                    break
+            return found
+
+        return await self.asked(read)
+
+    def _rows(self, caller: Caller, status: str) -> Sequence[RunSummary]:
+        query = self.query_for(caller, status=status, outer=True)
+        return self.store.runs(10_000, query=query)
+
+    async def submit(
+        self,
+        caller: Caller,
+        agent: str,
+        task: object = None,
+        *,
+        policy: Sequence[str] = (),
+        priority: Priority = "normal",
+        delay_s: float = 0.0,
+        retries: int | None = None,
+        request: Request | None = None,
+    ) -> str:
+        """Queue a run of a registered agent and return its id; when this returns, the job is not lost any more.
+
+        Raises:
+            NotFound: There is no such agent.
+            InvalidRequest: A policy cannot be had.
+            KeyReused: The key was used for something else.
+        """
+        registered = self.registered(agent)
+        policies = self.policies_for(registered, policy)
+        if request is not None:
+            earlier = await self.repeated(request)
+            if earlier is not None:
+                return earlier.execution_id
+        return await self.on_fleet(
+            self.jobs.submit(
+                agent,
+                task,
+                execution_id=None if request is None else request.execution_id,
+                principal=caller.principal,
+                policy=policies,
+                priority=priority,
+                delay_s=delay_s,
+                retries=None if retries is None else Retries(times=retries),
+                request="" if request is None else request.digest,
+            )
+        )
+
+    async def job(self, caller: Caller, execution_id: str) -> JobStatus:
+        """Return how far a job is.
+
+        Raises:
+            NotFound: There is no such job.
+        """
+        return status_of(await self._job_records(caller, execution_id))
+
+    async def _job_records(self, caller: Caller, execution_id: str) -> list[Record]:
+        records = await self.asked(self.read_for, caller, execution_id)
+        if job_of(records) is None:
+            raise NotFound(f"run {execution_id} is no job: nobody queued it")
+        return records
+
+    async def wait(self, caller: Caller, execution_id: str, timeout_s: float) -> ExecutionReport | None:
+        """Return the report of a job as soon as it is over or waits for a person; None where it is not in time.
+
+        Holds no worker and no thread meanwhile.
+
+        Raises:
+            NotFound: There is no such job.
+        """
+        records = await self._job_records(caller, execution_id)
+        if not _is_at_rest(records):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    async for more in self.feed.follow(execution_id, len(records)):
+                        records.extend(more)
+                        if _is_at_rest(records):
+                            break
+        return report_of(records) if _is_at_rest(records) else None
+
+    async def until_over(self, execution_id: str, timeout_s: float) -> None:
+        """Wait until a run is over, at most for a while."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                async for _ in self.feed.follow(execution_id, 0):
+                    pass
+
+    async def cancel_job(self, caller: Caller, execution_id: str) -> JobStatus:
+        """End a job that is queued, running or waiting for a person; return how far it is then.
+
+        Raises:
+            NotFound: There is no such job.
+            WrongState: It is over.
+        """
+        status = status_of(await self._job_records(caller, execution_id))
+        if status.is_over:
+            raise WrongState(f"job {execution_id} is over ({status.status}); nothing was changed")
+        return await self.on_fleet(self.jobs.cancel(execution_id, caller.principal))
+
+    async def redrive(self, caller: Caller, execution_id: str) -> JobStatus:
+        """Queue a dead letter again, or a job that a person has answered; return how far it is then.
+
+        Raises:
+            NotFound: There is no such job.
+            WrongState: It is over.
+            BusyError: A worker has it.
+        """
+        status = status_of(await self._job_records(caller, execution_id))
+        if status.is_over:
+            raise WrongState(f"job {execution_id} is over ({status.status}); nothing was changed")
+        return await self.on_fleet(self.jobs.redrive(execution_id, caller.principal))
+
+
+def _is_at_rest(records: Sequence[Record]) -> bool:
+    status = status_of(records)
+    return status.is_over or status.is_waiting
+
+
+def _forever(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+    except UsageError:
+        _log.exception("the fleet's loop ended")

@@ -1,0 +1,70 @@
+"""Routes about the server itself: is it well, which agents has it, what does it count."""
+
+from __future__ import annotations
+
+from fastapi.responses import Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from oao_harness.server.models import AgentRow
+from oao_harness.server.problems import problem, problems
+from oao_harness.server.routes.shared import Asked, Reader, make_router
+
+__all__ = ["router"]
+
+router = make_router("operations")
+
+
+@router.get("/agents", responses=problems(), summary="List the agents that may be run")
+async def list_agents(caller: Reader, service: Asked) -> list[AgentRow]:
+    rows: list[AgentRow] = []
+    for one in service.agents:
+        admission = service.admission(one)
+        rows.append(
+            AgentRow(
+                name=one.name,
+                source=one.source,
+                policies=list(one.policies()),
+                slots=admission.slots,
+                taken=admission.taken,
+                waiting=admission.waiting,
+            )
+        )
+    return rows
+
+
+@router.get(
+    "/healthz",
+    responses={200: {"content": {"application/json": {"schema": {"type": "object"}}}}},
+    response_class=Response,
+    summary="Is the process alive?",
+)
+async def is_alive() -> Response:
+    return Response('{"status":"ok"}', media_type="application/json")
+
+
+@router.get(
+    "/readyz",
+    responses={200: {"content": {"application/json": {"schema": {"type": "object"}}}}, **problems(503)},
+    response_class=Response,
+    summary="Can it do its work: are store and queue reachable?",
+)
+async def is_ready(service: Asked) -> Response:
+    wrong = await service.is_ready()
+    if wrong:
+        # What exactly is wrong may name hosts; the log says it.
+        return problem(503, f"not ready: {', '.join(sorted(wrong))}", headers={"Retry-After": "1"})
+    return Response('{"status":"ready"}', media_type="application/json")
+
+
+@router.get(
+    "/metrics",
+    responses={
+        200: {"description": "Prometheus text.", "content": {"text/plain": {"schema": {"type": "string"}}}},
+        **problems(),
+    },
+    response_class=Response,
+    summary="Show what is counted, for Prometheus",
+)
+async def show_metrics(caller: Reader, service: Asked) -> Response:
+    text = await service.asked(generate_latest)
+    return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
