@@ -12,6 +12,15 @@ from tests.server.conftest import serving
 if TYPE_CHECKING:
     from tests.server.conftest import Server
 
+CHECKS = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_headers_conformance",
+    "response_schema_conformance",
+    "unsupported_method",
+)
+
 
 def test_schemathesis_finds_no_surprise(tmp_path: Path) -> None:
     """Bounded fuzzing of every route: no 5xx, no undocumented status, media type, header or body."""
@@ -26,8 +35,7 @@ def test_schemathesis_finds_no_surprise(tmp_path: Path) -> None:
                 "schemathesis.cli",
                 "run",
                 f"{server.url}/openapi.json",
-                "--checks=not_a_server_error,status_code_conformance,content_type_conformance,"
-                "response_headers_conformance,response_schema_conformance,unsupported_method",
+                f"--checks={','.join(CHECKS)}",
                 "--max-examples=12",
                 "--phases=examples,coverage,fuzzing",
                 "--exclude-path-regex=events$",
