@@ -17,6 +17,8 @@ pytest_plugins = ["pytester"]
 # Under a CI system pytest prints whole messages in its summary; the sessions of tests shall print the same anywhere.
 for _name in ("CI", "BUILD_NUMBER"):
     os.environ.pop(_name, None)
+# The sessions that tests start read no pyproject.toml of ours.
+os.environ["PYTEST_ADDOPTS"] = f"{os.environ.get('PYTEST_ADDOPTS', '')} -p no:schemathesis".strip()
 
 
 def pytest_collection_finish() -> None:

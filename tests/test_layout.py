@@ -42,7 +42,9 @@ ROOMS = {
     "oao_harness.schedulers": {"oao_hookspecs", "oao_harness.errors", "oao_harness.schedulers"},
     "oao_harness.listeners": {
         "oao_hookspecs",
+        "oao_harness.config",
         "oao_harness.errors",
+        "oao_harness.journal.questions",
         "oao_harness.journal.secrets",
         "oao_harness.runtime.context",
         "oao_harness.stores.observed",
@@ -77,6 +79,8 @@ ROOMS = {
         "oao_harness.loading",
         "oao_harness.config",
         "oao_harness.schedulers.cancelling",
+        "oao_harness.listeners.metrics_processes",
+        "oao_harness.stores.observed",
         "oao_harness.fleet",
     },
     "oao_harness.wording": {

@@ -45,7 +45,7 @@ from oao_hookspecs.interfaces import (
     RunView,
     Store,
 )
-from oao_hookspecs.journals import chained, digest_of, line_of, link, without_hash
+from oao_hookspecs.journals import chained, digest_of, line_of, link, tenant_of, without_hash
 from oao_hookspecs.schedulers import Handler, Job, Later, Priority, QueueStats, Scheduler, SchedulerSettings, WorkerSeen
 
 __all__ = [
@@ -112,5 +112,6 @@ __all__ = [
     "hookspec",
     "line_of",
     "link",
+    "tenant_of",
     "without_hash",
 ]

@@ -121,6 +121,8 @@ class RunSummary:
     """The run that this one is nested in."""
     forked_from: str | None = None
     """The run whose beginning this one has."""
+    tenant: str = ""
+    """Whose run it is, see `tenant_of`; empty for nobody's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +139,8 @@ class RunQuery:
     """Unix seconds."""
     outer: bool = False
     """True leaves out runs that are nested in another."""
+    tenant: str | None = None
+    """Whose runs; empty for those of nobody, None for all."""
 
     def matches(self, run: RunSummary) -> bool:
         """Return True for a run that is asked for."""
@@ -147,6 +151,7 @@ class RunQuery:
             and self.forked_from in {"", run.forked_from}
             and (self.started_before is None or run.started_at < self.started_before)
             and not (self.outer and run.parent is not None)
+            and self.tenant in {None, run.tenant}
         )
 
 

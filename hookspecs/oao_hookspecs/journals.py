@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from oao_hookspecs.calls import Json
     from oao_hookspecs.interfaces import Record
 
-__all__ = ["chained", "digest_of", "line_of", "link", "without_hash"]
+__all__ = ["chained", "digest_of", "line_of", "link", "tenant_of", "without_hash"]
 
 _dump: Final = json.JSONEncoder(separators=(",", ":")).encode
 
@@ -67,3 +67,22 @@ def chained(previous: str, record: Record) -> tuple[str, str]:
 def without_hash(record: Record) -> Mapping[str, Json]:
     """Return a record as it was handed to its store."""
     return {key: value for key, value in record.items() if key != "hash"} if "hash" in record else record
+
+
+def tenant_of(started: Record) -> str:
+    """Return whose run a journal is of, "" for nobody's.
+
+    What `tenant` says, else the tenant of the job, else that of the principal.
+
+    Args:
+        started: The run's first record.
+    """
+    said = started.get("tenant")
+    if isinstance(said, str):
+        return said
+    for field in ("job", "principal"):
+        found = started.get(field)
+        tenant = found.get("tenant") if isinstance(found, Mapping) else None
+        if isinstance(tenant, str) and tenant:
+            return tenant
+    return ""

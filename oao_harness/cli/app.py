@@ -28,6 +28,7 @@ COMMANDS: Final = {
     "hooks": "Print every hook that a plugin can implement.",
     "import": "Turn cassettes and other tools' runs into recordings.",
     "jobs": "Show what a fleet has to do, and who does it.",
+    "keys": "Make, list and revoke the API keys of a server.",
     "pending": "List the recordings that wait for a person.",
     "policy": "Check a policy; see what another one would change.",
     "prune": "Delete recordings whose test is gone.",

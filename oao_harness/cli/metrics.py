@@ -1,71 +1,88 @@
-"""What a worker tells Prometheus, on loopback only."""
+"""What a worker tells Prometheus, on loopback only: of its queue and its runs, also those in other processes."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Final
 
 from oao_harness.errors import ConfigError
+from oao_harness.fleet.isolation import ProcessMetricsOf
 from oao_harness.fleet.worker import Fleet
-from oao_hookspecs import RunQuery
+from oao_harness.listeners.metrics import Metrics
+from oao_harness.listeners.metrics_exposition import Exposition, asked_of_loop
+from oao_harness.listeners.metrics_processes import ProcessMetrics
+from oao_harness.stores.observed import ObservedStore
 
-try:
-    from prometheus_client import CollectorRegistry, start_http_server
-    from prometheus_client.metrics_core import GaugeMetricFamily, Metric
-    from prometheus_client.registry import Collector
-except ImportError as error:  # pragma: no cover - the environment of the extra alone shows it
-    raise ConfigError(
-        'the metrics need the package prometheus-client; install it with: pip install "oao-harness[fleet]"'
-    ) from error
-
-__all__ = ["serve_metrics"]
+__all__ = ["WorkerMetrics"]
 
 _LONGEST_S: Final = 5.0
 
 
-@contextmanager
-def serve_metrics(fleet: Fleet, port: int) -> Generator[int]:
-    """Serve the metrics of a fleet on 127.0.0.1, each asked for when somebody asks; yield the port.
+class WorkerMetrics:
+    """Counts the runs of one worker.
 
     Args:
-        fleet: Whose queue it is; used from the running loop.
-        port: 0 takes a free one.
-
-    Raises:
-        ConfigError: The port is taken.
+        processes: Where its processes count, where each run has one of its own.
     """
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Queue(fleet, asyncio.get_running_loop()))
-    try:
-        server, thread = start_http_server(port, addr="127.0.0.1", registry=registry)
-    except OSError as error:
-        raise ConfigError(f"--metrics {port}: the port cannot be used: {error}; give another one, or 0") from error
-    try:
-        yield int(server.server_port)
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(_LONGEST_S)
 
+    def __init__(self, processes: ProcessMetrics | None = None) -> None:
+        self._processes = processes
+        self._listener = Metrics() if processes is None else None
 
-class _Queue(Collector):
-    def __init__(self, fleet: Fleet, loop: asyncio.AbstractEventLoop) -> None:
-        self._fleet = fleet
-        self._loop = loop
+    @classmethod
+    @contextmanager
+    def opened(cls, *, isolated: bool) -> Generator[WorkerMetrics]:
+        """Make what is needed, and delete the files of processes at the end.
 
-    def describe(self) -> Iterator[Metric]:
-        # Asked at the start, where the loop is not free to answer.
-        return iter(())
+        Args:
+            isolated: True where each run has a process of its own.
+        """
+        if not isolated:
+            yield cls()
+            return
+        with ProcessMetrics.opened() as processes:
+            yield cls(processes)
 
-    def collect(self) -> Iterator[Metric]:
-        """Ask the queue; an error is the server's 500, since no number is better than a wrong one."""
-        stats = asyncio.run_coroutine_threadsafe(self._fleet.stats(), self._loop).result(_LONGEST_S)
-        size = GaugeMetricFamily("oao_queue_size", "Jobs in the queue, by state.", labels=["state"])
-        for state, number in (("queued", stats.queued), ("delayed", stats.delayed), ("running", stats.running)):
-            size.add_metric([state], number)
-        yield size
-        yield GaugeMetricFamily("oao_workers", "Workers that were heard of.", value=len(stats.workers))
-        dead = self._fleet.store.runs(None, query=RunQuery(status="DEAD", outer=True))
-        yield GaugeMetricFamily("oao_dead_letters", "Jobs that ended too many workers.", value=len(dead))
+    @property
+    def plugins(self) -> tuple[object, ...]:
+        """The plugins of the worker's runs."""
+        return () if self._listener is None else (self._listener,)
+
+    @property
+    def lend(self) -> ProcessMetricsOf | None:
+        """Where the worker's processes count; None where it has none."""
+        return None if self._processes is None else self._processes.lend
+
+    @contextmanager
+    def served(self, fleet: Fleet, port: int) -> Generator[int]:
+        """Serve the metrics on 127.0.0.1 and yield the port.
+
+        Args:
+            fleet: The worker; used from the running loop. From now on the appends of its store are timed.
+            port: 0 takes a free one.
+
+        Raises:
+            ConfigError: The port is taken.
+        """
+        from prometheus_client import start_http_server  # noqa: PLC0415 - it is there: `Metrics` needs it
+
+        if self._listener is not None:
+            fleet.store = ObservedStore(fleet.store, self._listener.appended)
+        exposition = Exposition(
+            self._listener,
+            store=fleet.store,
+            stats=asked_of_loop(asyncio.get_running_loop(), fleet.stats),
+            folder=None if self._processes is None else self._processes.folder,
+        )
+        try:
+            server, thread = start_http_server(port, addr="127.0.0.1", registry=exposition.registry)
+        except OSError as error:
+            raise ConfigError(f"--metrics {port}: the port cannot be used: {error}; give another one, or 0") from error
+        try:
+            yield int(server.server_port)
+        finally:
+            server.shutdown()
+            server.server_close()
+            thread.join(_LONGEST_S)

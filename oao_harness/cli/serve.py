@@ -18,6 +18,7 @@ from oao_harness.cli.demo_desk import TASK, demo_agents
 from oao_harness.cli.fleets import shown_url
 from oao_harness.errors import ConfigError, UsageError
 from oao_harness.fleet.agents import Agents
+from oao_harness.listeners.logs import JsonFormatter, install_log_fields
 from oao_harness.loading import prefer_working_folder
 
 if TYPE_CHECKING:
@@ -57,6 +58,12 @@ _PACKAGES: Final = frozenset(
     "--work/--no-work", default=None, help="Do the jobs of the queue here; by default only where it is local:."
 )
 @click.option("--demo", is_flag=True, help="Register an agent that asks for an approval; it needs no model.")
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    help="How log records are written on standard error; each has execution_id and trace_id.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document when it listens, nothing else.")
 def command(
     *,
@@ -69,6 +76,7 @@ def command(
     grace_s: float | None,
     work: bool | None,
     demo: bool,
+    log_format: str,
     as_json: bool,
 ) -> None:
     """Serve the registered agents over HTTP: runs, jobs, approvals, events, the API's page at /docs.
@@ -88,7 +96,7 @@ def command(
         import uvicorn  # noqa: PLC0415 - an extra
 
         from oao_harness.server.app import create_app  # noqa: PLC0415
-        from oao_harness.server.authentication import require_safe_binding  # noqa: PLC0415
+        from oao_harness.server.origins import require_safe_binding  # noqa: PLC0415
         from oao_harness.server.settings import Settings  # noqa: PLC0415
     settings = Settings.load(
         host=host,
@@ -100,13 +108,13 @@ def command(
         grace_s=grace_s,
         work=work,
     )
-    require_safe_binding(settings)
     agents = Agents.discover()
     if demo:
         agents = Agents([*agents, *(one for one in demo_agents() if one.name not in agents)])
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    _log_to_stderr(log_format)
     listening = _listen(settings)
     app = create_app(settings, agents)
+    require_safe_binding(settings.host, app.state.authenticator.has_keys)
     _say(settings, agents, listening, demo=demo, as_json=as_json)
     config = uvicorn.Config(
         app,
@@ -119,6 +127,16 @@ def command(
     with contextlib.suppress(KeyboardInterrupt):
         # Ctrl-C has ended it in good order; the web server says so again when it is done.
         uvicorn.Server(config).run(sockets=[listening])
+
+
+def _log_to_stderr(log_format: str) -> None:
+    install_log_fields()
+    handler = logging.StreamHandler()
+    if log_format == "json":
+        handler.setFormatter(JsonFormatter())
+    else:
+        handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import signal
 import time
 from contextlib import AsyncExitStack
 from dataclasses import asdict
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 from rich.console import Console
@@ -22,6 +22,9 @@ from oao_harness.fleet.agents import Agents
 from oao_harness.fleet.status import JobStatus
 from oao_harness.fleet.worker import Fleet
 from oao_harness.loading import prefer_working_folder
+
+if TYPE_CHECKING:
+    from oao_harness.cli.metrics import WorkerMetrics
 
 __all__ = ["command"]
 
@@ -97,18 +100,23 @@ def command(
 
     async def worked() -> None:
         async with AsyncExitStack() as open_:
+            counted = _counted(open_, isolated=bool(isolation)) if metrics is not None else None
             fleet = Fleet(
                 url,
                 where,
                 agents,
                 lease_s=lease_s,
+                plugins=counted.plugins if counted is not None else (),
                 isolation="process" if isolation else "",
                 told=voice.job,
+                process_metrics=counted.lend if counted is not None else None,
             )
             open_.push_async_callback(fleet.close)
             # Whatever is wrong with the queue is said now, and not by the first job.
             await fleet.stats()
-            port = await _serve_metrics(open_, fleet, metrics)
+            port = None
+            if counted is not None and metrics is not None:
+                port = open_.enter_context(counted.served(fleet, metrics))
             voice.begin(agents, url, where, slots, port)
             await _work(fleet, voice, slots, drain_s, burst=burst)
 
@@ -116,12 +124,10 @@ def command(
     voice.end()
 
 
-async def _serve_metrics(open_: AsyncExitStack, fleet: Fleet, port: int | None) -> int | None:
-    if port is None:
-        return None
-    from oao_harness.cli.metrics import serve_metrics  # noqa: PLC0415 - a package that only this option needs
+def _counted(open_: AsyncExitStack, *, isolated: bool) -> WorkerMetrics:
+    from oao_harness.cli.metrics import WorkerMetrics  # noqa: PLC0415 - a package that only this option needs
 
-    return open_.enter_context(serve_metrics(fleet, port))
+    return open_.enter_context(WorkerMetrics.opened(isolated=isolated))
 
 
 async def _stop_when_idle(fleet: Fleet, stop: asyncio.Event) -> None:

@@ -72,6 +72,15 @@ def _do(asked: Mapping[str, Any], tell: _Tell) -> None:
     prefer_working_folder()
     id_ = str(asked["execution_id"])
     store = Orchestrator(store=str(asked["store"])).store
+    plugins: list[object] = [*asked["plugins"]]
+    if asked.get("metrics"):
+        from oao_harness.listeners.metrics_processes import metrics_of_process  # noqa: PLC0415
+        from oao_harness.stores.observed import ObservedStore  # noqa: PLC0415
+
+        # Before the agent is imported: what it counts itself goes to the same place.
+        metrics = metrics_of_process(asked["metrics"])
+        store = ObservedStore(store, metrics.appended)
+        plugins.append(metrics)
     job = job_of(list(store.read(id_)))
     if job is None:
         raise UsageError(f"run {id_!r} is no job of this store")
@@ -79,7 +88,7 @@ def _do(asked: Mapping[str, Any], tell: _Tell) -> None:
     agent = registered.load()
     policies = registered.policies([str(name) for name in cast("list[object]", job.get("policy") or [])])
     import_policies(policies)
-    orchestrator = Orchestrator(policies, store, cast("list[str]", asked["plugins"]), lease_s=asked["lease_s"])
+    orchestrator = Orchestrator(policies, store, plugins, lease_s=asked["lease_s"])
     retries, shared = retries_of(job), shared_of(job, str(asked["store"]))
     tell({"begins": id_})
     # Without asyncio.run, which waits for threads of the agent's when the loop is closed.

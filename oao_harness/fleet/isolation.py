@@ -7,8 +7,8 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Final, Literal, TypeAlias, cast
 
 from oao_harness.errors import (
@@ -22,11 +22,15 @@ from oao_harness.errors import (
     StoreError,
     UsageError,
 )
+from oao_hookspecs import Json
 
-__all__ = ["Ended", "run_in_process", "said_of"]
+__all__ = ["Ended", "ProcessMetricsOf", "run_in_process", "said_of"]
 
 Ended: TypeAlias = Literal["ended", "died", "limit"]
 """How the process ended: by itself; killed by somebody else, or by its own fault; killed because its time was over."""
+
+ProcessMetricsOf: TypeAlias = Callable[[], AbstractContextManager[Mapping[str, Json]]]
+"""Yields what a process must be told to count its run, for as long as the process lives."""
 
 _GRACE_S: Final = 3.0
 """Seconds that a process gets to end its run, or to put it down."""
@@ -46,6 +50,7 @@ async def run_in_process(
     limit_s: float | None = None,
     plugins: Sequence[str] = (),
     put_down: asyncio.Event | None = None,
+    metrics: ProcessMetricsOf | None = None,
 ) -> Ended:
     """Begin with a queued run, or go on with it, in a new process. What became of the run is in its journal.
 
@@ -61,6 +66,7 @@ async def run_in_process(
         plugins: Names of installed plugins that may decide; see `Orchestrator`.
         put_down: When it is set, the process is told to put the run down, so that another worker goes on with it: its
             journal says `run.queued` then. After 3 seconds it is killed.
+        metrics: Where the process counts its run, see `ProcessMetrics.lend`; None: nowhere.
 
     Returns:
         `ended` says nothing of how: the run may have failed. After `died` and `limit` the journal may end anywhere.
@@ -72,18 +78,18 @@ async def run_in_process(
     """
     if not hasattr(os, "killpg"):
         raise UsageError("isolation='process' needs the process groups of Linux or macOS; leave it out here")
-    process, line, said = await _spawn(
-        {"store": store_url, "execution_id": execution_id, "lease_s": lease_s, "plugins": list(plugins)}
-    )
-    try:
-        ended = await _watched(process, limit_s, put_down or asyncio.Event())
-        told = _read(said)
-    finally:
-        # Nothing of it outlives this coroutine, however that ends.
-        if process.returncode is None:
-            _signal(process.pid, signal.SIGKILL)
-        os.close(line)
-        os.close(said)
+    asked: dict[str, object] = {"store": store_url, "execution_id": execution_id, "lease_s": lease_s}
+    with nullcontext(None) if metrics is None else metrics() as counted:
+        process, line, said = await _spawn({**asked, "plugins": list(plugins), "metrics": counted})
+        try:
+            ended = await _watched(process, limit_s, put_down or asyncio.Event())
+            told = _read(said)
+        finally:
+            # Nothing of it outlives this coroutine, however that ends.
+            if process.returncode is None:
+                _signal(process.pid, signal.SIGKILL)
+            os.close(line)
+            os.close(said)
     return _outcome(ended, told, process.returncode, execution_id)
 
 

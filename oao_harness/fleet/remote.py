@@ -88,6 +88,7 @@ class FleetNodes(Nodes):
             node.agent,
             task,
             execution_id=place.execution_id,
+            tenant=run.tenant,
             principal=run.principal,
             policy=[*dict.fromkeys(policies)],
             retries=place.retries,

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, cast
 
 from oao_harness.errors import AgentError, BusyError, ChangedError, FencedError, OaoError, StoreError, UsageError
 from oao_harness.fleet.agents import Agents, Registered
-from oao_harness.fleet.isolation import run_in_process
+from oao_harness.fleet.isolation import ProcessMetricsOf, run_in_process
 from oao_harness.fleet.jobs import Jobs
 from oao_harness.fleet.remote import limits_from
 from oao_harness.fleet.status import JobStatus, advanced, fruitless, job_of, status_of
@@ -58,6 +58,7 @@ class Fleet(Jobs):
         plugins: Further plugins of the runs; see `Orchestrator`.
         isolation: `process` does each job in a process of its own, which can be killed: it costs its start.
         told: Called with each job that this worker has ended with, or put down.
+        process_metrics: Where the processes of `isolation` count their runs, see `ProcessMetrics.lend`.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Fleet(Jobs):
         plugins: Sequence[object | str] = (),
         isolation: Literal["", "process"] = "",
         told: Callable[[JobStatus], None] | None = None,
+        process_metrics: ProcessMetricsOf | None = None,
     ) -> None:
         super().__init__(scheduler, store, agents, lease_s=lease_s, tenant_limit=tenant_limit)
         self._lease_s = lease_s
@@ -81,6 +83,7 @@ class Fleet(Jobs):
         if isolation == "process" and not all(isinstance(plugin, str) for plugin in plugins):
             raise UsageError("isolation='process' cannot take plugins that are objects along; name installed ones")
         self._told = told
+        self._process_metrics = process_metrics
         self._orchestrators: dict[tuple[str, ...], Orchestrator] = {}
         self._active: set[str] = set()
         self._said: dict[str, str] = {}
@@ -273,7 +276,12 @@ class Fleet(Jobs):
         plugins = cast("tuple[str, ...]", self._plugins)
         try:
             await run_in_process(
-                self._store_url, execution_id, lease_s=self._lease_s, plugins=plugins, put_down=self._putting_down
+                self._store_url,
+                execution_id,
+                lease_s=self._lease_s,
+                plugins=plugins,
+                put_down=self._putting_down,
+                metrics=self._process_metrics,
             )
         except asyncio.CancelledError:
             if not self._stopping:

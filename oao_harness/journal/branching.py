@@ -17,9 +17,9 @@ from oao_harness.journal.chain import intact
 from oao_harness.journal.doubts import is_end
 from oao_harness.journal.edits import edited
 from oao_harness.journal.leases import claim
-from oao_hookspecs import Clock, Json, Record, Store, without_hash
+from oao_hookspecs import Clock, Json, Record, Store, tenant_of, without_hash
 
-__all__ = ["Edit", "branch", "new_id", "where_it_ended"]
+__all__ = ["Edit", "beginning_of", "branch", "new_id", "where_it_ended"]
 
 _OF_CALLS: Final = frozenset({"call", "outcome", "resolved", "again", "retry", "child"})
 _LEFT_BEHIND: Final = frozenset({"run.finished", "run.suspended", "run.queued", "violation", "redaction"})
@@ -88,10 +88,19 @@ def branch(
     forked |= {"edited": True} if edit is not None else {}
     forked |= {"model": model} if model is not None else {}
     forked |= {"request": request} if request else {}
-    # It waits for no worker: whoever forks it goes on with it.
-    first = {key: value for key, value in beginning[0].items() if key != "job"}
-    copy.write(new, [{**first, "at": clock.time(), "forked": forked}, *beginning[1:]])
+    copy.write(new, [{**beginning_of(beginning[0]), "at": clock.time(), "forked": forked}, *beginning[1:]])
     return new
+
+
+def beginning_of(started: Record) -> dict[str, Json]:
+    """Return the first record of a fork: it waits for no worker, whoever forks it goes on, and is whose its source is.
+
+    Args:
+        started: First record of the run that is forked.
+    """
+    first = {key: value for key, value in without_hash(started).items() if key != "job"}
+    tenant = tenant_of(started)
+    return first if tenant_of(first) == tenant else {**first, "tenant": tenant}
 
 
 def where_it_ended(records: Sequence[Record]) -> int:

@@ -33,6 +33,7 @@ _SHAPES: Final = (
     ("a Slack token", ("xox",), r"(?<![\w-])xox[abeoprs]-[A-Za-z0-9-]{10,}"),
     ("a Google API key", ("AIza",), r"(?<![A-Za-z0-9/+_-])AIza[A-Za-z0-9_-]{35}(?![A-Za-z0-9/+_-])"),
     ("a Hugging Face token", ("hf_",), r"(?<![\w-])hf_[A-Za-z0-9]{30,}(?!\w)"),
+    ("an API key of an oao server", ("oao_",), r"(?<![\w-])oao_[0-9a-f]{12}_[0-9a-f]{64}(?!\w)"),
     (
         "a private key",
         ("PRIVATE KEY",),

@@ -1,7 +1,7 @@
 """Journal records: what each type holds, and how calls and outcomes become JSON. Pure, version 1.
 
 ```text
-run.started    execution_id, agent, task [, input, principal, origin, parent, parent_call, node, forked, job]
+run.started    execution_id, agent, task [, input, principal, tenant, origin, parent, parent_call, node, forked, job]
 plan           adapter, policy, limits, fingerprints, oao [, waited_s]
 child          execution_id [, n, node]
 node           node, status [, execution_id, reason, because, result]

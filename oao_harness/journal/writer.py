@@ -29,7 +29,7 @@ class Writer:
         epoch: Of who has claimed the run already; None claims it.
     """
 
-    __slots__ = ("_clock", "_lock", "_playback", "_seq", "_store", "_tap", "epoch", "execution_id")
+    __slots__ = ("_clock", "_lock", "_pending", "_playback", "_seq", "_store", "_tap", "epoch", "execution_id")
 
     def __init__(
         self, store: Store, execution_id: str, clock: Clock, tap: Tap | None = None, *, epoch: int | None = None
@@ -40,6 +40,7 @@ class Writer:
         self._tap = tap
         self.epoch = store.claim(execution_id) if epoch is None else epoch
         self._seq = 0
+        self._pending: list[Record] = []
         self._lock = threading.Lock()
         self._playback: Playback | None = None
 
@@ -56,38 +57,58 @@ class Writer:
         """Return the time in Unix seconds."""
         return self._clock.time()
 
-    def append(self, type: str, fields: dict[str, Json], event: int | None = None) -> None:
+    def append(self, type: str, fields: dict[str, Json], event: int | None = None, *, later: bool = False) -> None:
         """Write one record; at once, unless it waits for its place in the recorded order.
 
         Args:
             type: Record type, see `records`.
             fields: The record's own fields; taken over, not copied.
             event: Number of the recorded event, for the records of a served call.
+            later: True: nothing happens because of this record, so it may be written together with the next one.
 
         Raises:
             StoreError: The store did not keep it; nothing may happen that depends on it.
         """
         if self._playback is None:
-            self.keep(type, fields, None)
+            self.keep(type, fields, None, later=later)
         else:
             self._playback.append(self.execution_id, type, fields, event)
 
-    def keep(self, type: str, fields: dict[str, Json], at: float | None) -> None:
+    def keep(self, type: str, fields: dict[str, Json], at: float | None, *, later: bool = False) -> None:
         """Write one record now.
 
         Args:
             type: Record type.
             fields: The record's own fields.
             at: Its moment in Unix seconds; None is now.
+            later: See `append`.
 
         Raises:
             StoreError: The store did not keep it.
         """
         with self._lock:
-            seq = self._seq + 1
+            seq = self._seq + len(self._pending) + 1
             at = self._clock.time() if at is None else at
             record: dict[str, Json] = {"v": VERSION, "seq": seq, "type": type, "at": at, **fields}
-            self._store.append(self.execution_id, self.epoch, record)
-            self._seq = seq
-            if self._tap is not None:
+            if later:
+                self._pending.append(record)
+            else:
+                self._write([*self._pending, record])
+
+    def flush(self) -> None:
+        """Write what waits for the next record.
+
+        Raises:
+            StoreError: The store did not keep it.
+        """
+        with self._lock:
+            if self._pending:
+                self._write(self._pending)
+
+    def _write(self, records: list[Record]) -> None:
+        self._store.append(self.execution_id, self.epoch, *records)
+        self._seq += len(records)
+        self._pending = []
+        if self._tap is not None:
+            for record in records:
                 self._tap(record)

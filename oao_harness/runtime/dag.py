@@ -255,7 +255,7 @@ def _only_listens(plugin: object | str) -> bool:
     if isinstance(plugin, str):
         return False
     hooks = [name for name in dir(plugin) if name.startswith("oao_")]
-    return bool(hooks) and set(hooks) <= set(hook_names()["observe"])
+    return bool(hooks) and set(hooks) <= {*hook_names()["observe"], "oao_traceparent"}
 
 
 def in_loop_of_its_own(make: Callable[[], Awaitable[T]]) -> T:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from oao_harness.errors import ConfigError, UsageError
-from oao_harness.journal.branching import new_id
+from oao_harness.journal.branching import beginning_of, new_id
 from oao_harness.journal.chain import intact
 from oao_harness.journal.leases import claim
 from oao_harness.runtime.graph import TaskGraph
@@ -80,8 +80,8 @@ def _written(
     new: str,
 ) -> str:
     now = clock.time()
-    left_out = {"job", "parent", "parent_call"}
-    first = {key: value for key, value in without_hash(records[0]).items() if key not in left_out}
+    left_out = {"parent", "parent_call"}
+    first = {key: value for key, value in beginning_of(records[0]).items() if key not in left_out}
     beginning: list[Record] = [{**first, "execution_id": new, "at": now, "forked": forked}]
     beginning += [
         without_hash(one)

@@ -34,36 +34,48 @@ class Journaled:
         """Keep the first reason to halt and start cancelling; return True where this one is the first."""
         raise NotImplementedError
 
-    def write(self, type: str, fields: dict[str, Json], event: int | None = None) -> None:
+    def write(self, type: str, fields: dict[str, Json], event: int | None = None, *, later: bool = False) -> None:
         """Append a record to the run's journal; a journal that fails halts the run.
 
         Args:
             type: Record type, see `records`.
             fields: The record's own fields.
             event: Number of the recorded event, for the records of a served call.
+            later: True where nothing happens because of it: it is written together with the next record.
         """
         if self.muted:
             return
         if self.writer is None:
             raise OaoError(f"run {self.execution_id!r} has no journal yet")
         try:
-            self.writer.append(type, fields, event)
+            self.writer.append(type, fields, event, later=later)
         except Exception as error:
-            halt = RunHalted(f"the journal failed: {error_line(error)}", rule="journal", plugin="oao")
-            self.unwritten = halt
-            self.latch(halt)
-            if isinstance(error, FencedError):
-                for outer in self.lineage[1:]:
-                    # Another process goes on with a part of this run: how it ends is not known here.
-                    outer.muted, outer.unwritten = True, halt
-                    outer.latch(halt)
-            raise halt from error
+            raise self._not_written(error) from error
 
-    def write_if_possible(self, type: str, fields: dict[str, Json]) -> None:
+    def flush(self) -> None:
+        """Write what waits for the next record: observers are told of nothing that the store has not."""
+        if self.writer is not None and not self.muted:
+            try:
+                self.writer.flush()
+            except Exception as error:
+                raise self._not_written(error) from error
+
+    def _not_written(self, error: Exception) -> RunHalted:
+        halt = RunHalted(f"the journal failed: {error_line(error)}", rule="journal", plugin="oao")
+        self.unwritten = halt
+        self.latch(halt)
+        if isinstance(error, FencedError):
+            for outer in self.lineage[1:]:
+                # Another process goes on with a part of this run: how it ends is not known here.
+                outer.muted, outer.unwritten = True, halt
+                outer.latch(halt)
+        return halt
+
+    def write_if_possible(self, type: str, fields: dict[str, Json], *, later: bool = False) -> None:
         """Append a record that nothing depends on, unless journal or lease is lost: who goes on must find no end."""
         if not self.is_lost:
             with suppress(RunHalted):
-                self.write(type, fields)
+                self.write(type, fields, later=later)
 
     @property
     def is_served(self) -> bool:

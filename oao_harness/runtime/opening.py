@@ -26,7 +26,7 @@ from oao_harness.runtime.requeuing import Retries
 from oao_harness.runtime.resuming import decode_task, reopen, reopen_nested, require_same_code, resumable
 from oao_harness.runtime.run import Run
 from oao_harness.runtime.shared_budget import SharedBudget
-from oao_hookspecs import Clock, Json, Principal, Store
+from oao_hookspecs import Clock, Json, Principal, Store, tenant_of
 
 __all__ = ["Opener", "Place"]
 
@@ -151,6 +151,7 @@ class Opener:
         started = records[0]
         principal = principal_from_json(started.get("principal"))
         run = self._bare_run(execution_id, str(started["agent"]), decode_task(started, task), None, principal)
+        run.tenant = tenant_of(started)
         forked = cast("Mapping[str, Json]", started.get("forked") or {})
         run.model_override = cast("str | None", forked.get("model"))
         run.questions, run.doubts = Questions(records), doubts_of(records)

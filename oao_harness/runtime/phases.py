@@ -22,7 +22,7 @@ from oao_harness.runtime.plain import as_json, as_text
 from oao_harness.runtime.report import ExecutionReport
 from oao_harness.runtime.requeuing import put_down, requeued
 from oao_harness.runtime.run import Run
-from oao_hookspecs import Adapter, Allow, Deny, Json, Limits, RunFinished, RunPaused, RunResumed, RunStarted
+from oao_hookspecs import Adapter, Allow, Deny, Json, Limits, RunFinished, RunPaused, RunResumed, RunStarted, tenant_of
 
 __all__ = ["abort", "execute_phase", "give_up", "halt_text", "plan", "refuse_unseen", "review", "suspended_report"]
 
@@ -75,7 +75,8 @@ def plan(
         yield from run.entering("PLAN")
         if run.hooks.heard("oao_traceparent") and (trace := traceparent(run.hooks, run)) is not None:
             made_of["traceparent"] = trace
-        run.write("plan", made_of)
+        # Whoever dies of a job must have left a trace of its attempt, see `fruitless`.
+        run.write("plan", made_of, later=run.queued_at is None)
     for member in run.lineage:
         decision = yield from decide(member.hooks, "oao_decide_run", {"run": run})
         if not isinstance(decision, Allow):
@@ -106,6 +107,8 @@ def _opening(run: Run, task: Json, adapter: str, waited_s: float | None) -> Step
         started["input"] = given
     if run.principal is not None:
         started["principal"] = principal_to_json(run.principal)
+    if tenant_of(started) != run.tenant:
+        started["tenant"] = run.tenant
     if run.origin:
         started["origin"] = run.origin
     child: dict[str, Json] = {"execution_id": run.execution_id}
@@ -117,7 +120,7 @@ def _opening(run: Run, task: Json, adapter: str, waited_s: float | None) -> Step
             started["parent_call"] = child["n"] = run.parent_call
     # First: a process that dies in between leaves a run that did nothing, not a name without a journal.
     if run.queued_at is None:
-        run.write("run.started", started)
+        run.write("run.started", started, later=run.parent is None and not run.hooks.heard("oao_run_started"))
     if run.parent is not None and not run.parent.closed:
         run.parent.write("child", child)
     if run.hooks.heard("oao_run_started"):

@@ -137,6 +137,8 @@ class Run(Journaled):
         self.store = store
         self.parent = parent
         self.principal: Principal | None = principal or (parent.principal if parent is not None else None)
+        self.tenant: str = parent.tenant if parent is not None else principal.tenant if principal is not None else ""
+        """Whose run it is: that of the outer run, whoever this one acts for."""
         self.lineage: tuple[Run, ...] = (self, *(parent.lineage if parent is not None else ()))
         self.nested: set[Run] = set()
         """The open runs that are nested in this one, without those that are nested in them."""
@@ -307,7 +309,7 @@ class Run(Journaled):
             if what in self.ungoverned:
                 return
             self.ungoverned.append(what)
-        self.write("ungoverned", {"what": what})
+        self.write("ungoverned", {"what": what}, later=self.lifecycle.state == "PLAN")
 
     def note_observed(self, call: Call, decision: Allow) -> None:
         """Say in the report what a policy that only observes would have said."""
@@ -319,9 +321,12 @@ class Run(Journaled):
         self.lifecycle.enter(state)
         if self.resumption is not None and state in {"PLAN", "EXECUTE"}:
             return
+        is_heard = self.hooks.heard("oao_state_entered")
+        # Only before the agent's code begins must the store have all that was written until then.
+        later = state != "EXECUTE" and not is_heard
         write = self.write if state in {"PLAN", "EXECUTE"} else self.write_if_possible
-        write("state", {"state": state})
-        if self.hooks.heard("oao_state_entered"):
+        write("state", {"state": state}, later=later)
+        if is_heard:
             event = StateEntered(execution_id=self.execution_id, state=state)
             yield from observe(self.hooks, "oao_state_entered", {"event": event, "run": self})
 

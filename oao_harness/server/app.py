@@ -18,8 +18,9 @@ from fastapi.openapi.utils import get_openapi
 from oao_harness.fleet.agents import Agents
 from oao_harness.server.assets import add_docs
 from oao_harness.server.dashboard.routes import add_dashboard
+from oao_harness.server.guarding import guard
 from oao_harness.server.problems import Problem, add_handlers
-from oao_harness.server.routes import approvals, jobs, operations, policies, runs, streams
+from oao_harness.server.routes import approvals, jobs, login, operations, policies, runs, streams
 from oao_harness.server.service import Service
 from oao_harness.server.settings import Settings
 
@@ -27,7 +28,15 @@ __all__ = ["create_app"]
 
 _log: Final = logging.getLogger(__name__)
 
-_ROUTERS: Final = (runs.router, approvals.router, policies.router, jobs.router, streams.router, operations.router)
+_ROUTERS: Final = (
+    runs.router,
+    approvals.router,
+    policies.router,
+    jobs.router,
+    streams.router,
+    operations.router,
+    login.router,
+)
 _ABOUT: Final = (
     "Runs registered agents under governance: every model call and every tool call passes one gate, which asks the "
     "policies, writes the journal, and only then acts. Every error is a problem document (RFC 9457)."
@@ -56,6 +65,7 @@ def create_app(settings: Settings | None = None, agents: Agents | None = None) -
     )
     app.state.service = service
     add_handlers(app)
+    guard(app, service.settings)
     for router in _ROUTERS:
         app.include_router(router)
     add_docs(app)

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 from oao_hookspecs import Principal
 
-__all__ = ["LOCAL", "PERMISSIONS", "Caller", "Permission"]
+__all__ = ["LOCAL", "PERMISSIONS", "ROLES", "Caller", "Permission", "permissions_of"]
 
 Permission: TypeAlias = Literal["read", "run", "approve", "admin"]
 PERMISSIONS: Final[tuple[Permission, ...]] = ("read", "run", "approve", "admin")
+
+ROLES: Final[Mapping[str, frozenset[Permission]]] = {
+    "viewer": frozenset({"read"}),
+    "operator": frozenset({"read", "run"}),
+    "approver": frozenset({"read", "approve"}),
+    "admin": frozenset(PERMISSIONS),
+}
+"""What the roles that the server knows may do. Any other role means something to policies and approvals alone."""
+
+
+def permissions_of(roles: Iterable[str]) -> frozenset[Permission]:
+    """Return what somebody with these roles may do; nothing for roles that the server does not know."""
+    return frozenset[Permission]().union(*(ROLES.get(role, frozenset[Permission]()) for role in roles))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +36,12 @@ class Caller:
     tenant: str = ""
     """Whose runs it sees; empty for all."""
     permissions: frozenset[Permission] = frozenset()
+
+    @classmethod
+    def of(cls, id: str, roles: Iterable[str], tenant: str = "") -> Caller:
+        """Return a caller who may do what its roles say."""
+        known = tuple(roles)
+        return cls(id=id, roles=known, tenant=tenant, permissions=permissions_of(known))
 
     def may(self, permission: Permission) -> bool:
         """Return True where the caller has a permission."""

@@ -10,6 +10,7 @@ from typing import Any, Final, ParamSpec, TypeVar, cast
 
 from oao_harness.errors import AgentError, UsageError
 from oao_harness.fleet.agents import Agents, Registered
+from oao_harness.listeners.metrics import Metrics
 from oao_harness.plugins.manager import make_manager
 from oao_harness.runtime.clock import SystemClock
 from oao_harness.runtime.orchestrator import Orchestrator
@@ -21,9 +22,9 @@ from oao_harness.server.hosting import Hosts
 from oao_harness.server.refusals import AgentUnavailable, InvalidRequest, NotFound, WrongState
 from oao_harness.server.settings import Settings
 from oao_harness.stores.observed import Appended, ObservedStore
-from oao_hookspecs import Json, Record, RunSummary
+from oao_hookspecs import Json, Record, RunSummary, tenant_of
 
-__all__ = ["Core", "tenant_of"]
+__all__ = ["Core"]
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -51,7 +52,9 @@ class Core:
         self.settings = settings
         self.agents = Agents.discover() if agents is None else agents
         self.feed = Feed(lambda: self.store.inner)
-        self.store = ObservedStore(Orchestrator(store=settings.store).store, self.feed.appended, *appended)
+        self.metrics = Metrics()
+        opened = Orchestrator(store=settings.store).store
+        self.store = ObservedStore(opened, self.feed.appended, self.metrics.appended, *appended)
         self.hosts = Hosts()
         self.clock = SystemClock()
         self._admissions: dict[str, Admission] = {}
@@ -113,7 +116,7 @@ class Core:
         return self._orchestrator(policies)
 
     def _make_orchestrator(self, policies: tuple[str, ...]) -> Orchestrator:
-        return Orchestrator(list(policies), self.store)
+        return Orchestrator(list(policies), self.store, [self.metrics])
 
     def load(self, registered: Registered) -> object:
         """Return an agent; it is imported or made where it was not yet.
@@ -181,7 +184,7 @@ class Core:
 
     def sees(self, caller: Caller, row: RunSummary) -> bool:
         """Return True for a row of the list of runs that a caller may see."""
-        return not caller.tenant or getattr(row, "tenant", "") == caller.tenant
+        return not caller.tenant or row.tenant == caller.tenant
 
     def agent_of(self, first: Record) -> tuple[Registered, tuple[str, ...]]:
         """Return the agent of a stored run and the policies that it goes on under.
@@ -237,10 +240,3 @@ class Core:
 
         async with self.admission(registered).slot(seconds):
             return await self.hosts.run(registered.name, execution_id, drive, deadline_s=seconds)
-
-
-def tenant_of(first: Record) -> str:
-    """Return whose run it is by its first record; empty for nobody's."""
-    job = cast("Mapping[str, Json]", first.get("job") or {})
-    principal = cast("Mapping[str, Json]", first.get("principal") or {})
-    return str(job.get("tenant") or principal.get("tenant") or "")

@@ -19,6 +19,7 @@ from oao_harness.fleet.agents import Agents, Registered
 from oao_harness.fleet.jobs import Jobs
 from oao_harness.fleet.status import JobStatus, job_of, report_of, status_of
 from oao_harness.fleet.worker import Fleet
+from oao_harness.listeners.metrics_exposition import Exposition, asked_of_loop
 from oao_harness.runtime.report import ExecutionReport
 from oao_harness.runtime.requeuing import Retries
 from oao_harness.server.callers import Caller
@@ -47,12 +48,19 @@ class HostedFleet(Fleet):
         scheduler: See `Jobs`.
         store: See `Jobs`.
         agents: See `Jobs`.
+        plugins: See `Fleet`.
     """
 
     def __init__(
-        self, hosts: Hosts, store_url: str, scheduler: Scheduler | str, store: Store, agents: Agents | None
+        self,
+        hosts: Hosts,
+        store_url: str,
+        scheduler: Scheduler | str,
+        store: Store,
+        agents: Agents | None,
+        plugins: Sequence[object],
     ) -> None:
-        super().__init__(scheduler, store, agents)
+        super().__init__(scheduler, store, agents, plugins=plugins)
         self._store_url = store_url
         self._hosts = hosts
 
@@ -71,6 +79,8 @@ class HostedFleet(Fleet):
 class Queueing(Idempotent, Histories):
     """The part of the service that is about jobs."""
 
+    exposition: Exposition
+    """What is counted; asked in a thread."""
     _fleet: HostedFleet | None = None
     _fleet_loop: asyncio.AbstractEventLoop | None = None
     _fleet_stop: asyncio.Event | None = None
@@ -104,9 +114,10 @@ class Queueing(Idempotent, Histories):
 
         async def opened() -> HostedFleet:
             url = self.settings.scheduler
-            return HostedFleet(self.hosts, self.settings.store, url, self.store, self.agents)
+            return HostedFleet(self.hosts, self.settings.store, url, self.store, self.agents, [self.metrics])
 
         self._fleet = await self.on_fleet(opened())
+        self.exposition = Exposition(self.metrics, store=self.store, stats=asked_of_loop(loop, self._fleet.stats))
         await self.on_fleet(self._fleet.stats())
         if self.settings.works and self.agents.names():
             self._fleet_stop = asyncio.Event()

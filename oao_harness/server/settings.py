@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from oao_harness.errors import ConfigError
 from oao_harness.policy.project import find_project_setting, oao_table, project_files
 from oao_harness.policy.reading import close_to, table_in
+from oao_harness.server.keys import KEYS_FILE
 
 __all__ = ["Settings"]
 
@@ -63,6 +64,20 @@ class Settings(BaseModel):
     """Seconds between two signs of life on a stream that has nothing to say."""
     most_streams: int = Field(default=2000, ge=1, le=1_000_000)
     """Open streams of events; who comes after that is told to come again."""
+    most_body_bytes: int = Field(default=1024 * 1024, ge=1, le=1024**3)
+    """How many bytes a request may have."""
+    body_s: float = Field(default=30.0, gt=0, le=3600)
+    """Seconds in which the body of a request must have come."""
+    address_rate: str = "6000/minute"
+    """Requests of one address, health checks left out; empty for any number. Not counted while nobody needs a key."""
+    caller_rate: str = "6000/minute"
+    """Requests of one key or token; empty for any number."""
+    keys: str = KEYS_FILE
+    """The file of the API keys, see `oao keys`; also `OAO_KEYS_FILE`."""
+    tokens: dict[str, Any] = Field(default_factory=dict[str, Any])
+    """Whose JWTs are believed: the fields of `TokenSettings`; empty for nobody's."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins whose pages may ask, for example `https://desk.example`; nobody's by default."""
 
     @property
     def works(self) -> bool:
@@ -133,7 +148,7 @@ def _of_project(start: Path | None) -> dict[str, object]:
 def _of_environment(environ: Mapping[str, str]) -> dict[str, object]:
     found: dict[str, object] = {
         key: environ[name]
-        for key, name in (("store", "OAO_STORE"), ("scheduler", "OAO_SCHEDULER"))
+        for key, name in (("store", "OAO_STORE"), ("scheduler", "OAO_SCHEDULER"), ("keys", "OAO_KEYS_FILE"))
         if environ.get(name)
     }
     for name, value in environ.items():

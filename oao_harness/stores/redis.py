@@ -232,6 +232,7 @@ class RedisStore:
             _bytes(asked.forked_from),
             "" if asked.started_before is None else repr(float(asked.started_before)),
             "1" if asked.outer else "",
+            b"" if asked.tenant is None else b"=" + _bytes(asked.tenant),
         ]
         found, cursor, ended = dict[str, RunSummary](), b"", False
         while not ended and (wanted is None or len(found) < wanted):
@@ -308,13 +309,14 @@ def _told(says: Told | None) -> Sequence[Value]:
         fields |= {"agent": _bytes(row.agent_name), "started": repr(row.started_at)}
         fields |= {} if row.parent is None else {"parent": _bytes(row.parent)}
         fields |= {} if row.forked_from is None else {"forked": _bytes(row.forked_from)}
+        fields |= {"tenant": _bytes(row.tenant)} if row.tenant else {}
     flat = [part for pair in fields.items() for part in pair]
     flags = ["1" if flag else "" for flag in (says.ends_lease, row.status in OPEN, finished)]
     return ["begun" if says.begun else "moved", *flags, len(fields), *flat]
 
 
 def _summary(row: Sequence[bytes | None]) -> RunSummary:
-    id_, agent, status, started, finished, totals, parent, forked = row
+    id_, agent, status, started, finished, totals, parent, forked, tenant = row
     return RunSummary(
         execution_id=_text(id_ or b""),
         agent_name=_text(agent or b""),
@@ -324,6 +326,7 @@ def _summary(row: Sequence[bytes | None]) -> RunSummary:
         totals=None if totals is None else json.loads(totals),
         parent=None if parent is None else _text(parent),
         forked_from=None if forked is None else _text(forked),
+        tenant=_text(tenant or b""),
     )
 
 

@@ -29,7 +29,7 @@ from oao_hookspecs import Record, RunQuery, RunSummary, chained, line_of, withou
 
 __all__ = ["SQLiteStore"]
 
-_COLUMNS: Final = "execution_id, agent_name, status, started_at, finished_at, totals, parent, forked_from"
+_COLUMNS: Final = "execution_id, agent_name, status, started_at, finished_at, totals, parent, forked_from, tenant"
 _PAGE: Final = 1000
 _REMEMBERED: Final = 10_000
 _NEW_RUN: Final = (
@@ -315,6 +315,9 @@ class SQLiteStore:
             values.append(asked.started_before)
         if asked.outer:
             where.append("parent is null")
+        if asked.tenant is not None:
+            where.append("tenant = ?")
+            values.append(to_text(asked.tenant))
         sql = (
             f"select {_COLUMNS} from runs where {' and '.join(where)} "  # noqa: S608 - only fixed texts
             f"order by {order} limit ? offset ?"
@@ -346,4 +349,5 @@ def _summary(row: Sequence[Any]) -> RunSummary:
         totals=None if row[5] is None else json.loads(row[5]),
         parent=None if row[6] is None else load_text(row[6]),
         forked_from=None if row[7] is None else load_text(row[7]),
+        tenant=load_text(row[8]),
     )

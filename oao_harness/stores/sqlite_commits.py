@@ -26,7 +26,7 @@ _FIRST: Final = (
 _NEXT: Final = "insert into records values (?, ?, ?)"
 _BEGUN: Final = (
     "update runs set agent_name = ?, status = ?, started_at = ?, finished_at = ?, totals = ?, parent = ?, "
-    "forked_from = ?, ordinal = coalesce(ordinal, (select n + 1 from counts where name = 'begun')) "
+    "forked_from = ?, tenant = ?, ordinal = coalesce(ordinal, (select n + 1 from counts where name = 'begun')) "
     "where execution_id = ?"
 )
 _COUNT_BEGUN: Final = "update counts set n = n + 1 where name = 'begun'"
@@ -249,7 +249,7 @@ class Commits:
             source = None if row.forked_from is None else to_text(row.forked_from)
             parent = None if row.parent is None else to_text(row.parent)
             names = (to_text(row.agent_name), to_text(row.status))
-            values = (*names, row.started_at, row.finished_at, totals, parent, source, id_)
+            values = (*names, row.started_at, row.finished_at, totals, parent, source, to_text(row.tenant), id_)
             self._db.execute(_BEGUN, cast("tuple[str, ...]", values))
             self._db.execute(_COUNT_BEGUN)
         else:

@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from oao_harness.errors import DamagedError, StoreError
-from oao_hookspecs import link
+from oao_hookspecs import link, tenant_of
 
 __all__ = ["SCHEMA_VERSION", "SQLiteFile", "load_text", "to_text"]
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 _RUNS: Final = """
 create table runs (
     execution_id text primary key, epoch integer not null, owner text not null default '',
     leased_until real not null default 0, agent_name text, status text, started_at real, ordinal integer,
-    finished_at real, totals text, parent text, forked_from text
+    finished_at real, totals text, parent text, forked_from text, tenant text,
+    constraint written_by_an_older_oao check (started_at is null or tenant is not null)
 ) without rowid
 """
 # `records` has no more than it had in version 1; `counts` holds `begun`, how many runs began, and `deleted`, the
@@ -30,13 +31,14 @@ _SCHEMA: Final = (
     "create index runs_by_start on runs (started_at desc, ordinal desc)",
     "create index runs_by_status on runs (status, started_at desc, ordinal desc)",
     "create index runs_by_fork on runs (forked_from) where forked_from is not null",
+    "create index runs_by_tenant on runs (tenant, started_at desc, ordinal desc)",
     """
     create table if not exists records (
         execution_id text not null, seq integer not null, body text not null, primary key (execution_id, seq)
     ) without rowid
     """,
-    "create table counts (name text primary key, n integer not null) without rowid",
-    "insert into counts values ('begun', 0), ('deleted', 0)",
+    "create table if not exists counts (name text primary key, n integer not null) without rowid",
+    "insert or ignore into counts values ('begun', 0), ('deleted', 0)",
 )
 _BUSY: Final = sqlite3.SQLITE_BUSY
 _NO_ROOM: Final = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_TOOBIG}
@@ -118,23 +120,27 @@ class SQLiteFile:
                 time.sleep(0.005)
 
     def _upgrade(self) -> None:
-        """Make the tables, or bring those of version 1 to this version: wholly or not at all."""
+        """Make the tables, or bring those of an older version to this one: wholly or not at all."""
         db = self.writer
         db.execute("begin immediate")
         try:
             # Whoever was faster has done it meanwhile.
-            if self._version() < SCHEMA_VERSION:
+            found = self._version()
+            if found < SCHEMA_VERSION:
                 tables = {name for (name,) in db.execute("select name from sqlite_master where type = 'table'")}
                 if "runs" in tables:
-                    # A process of the older version that still has the file open fails now, instead of writing
-                    # records that nobody chained.
-                    db.execute("alter table runs rename to runs_1")
-                    db.execute("drop index if exists runs_by_start")
+                    # A process of an older version that still has the file open fails now where it begins a run,
+                    # one of version 1 at every record: it would chain nothing, or not say whose the run is.
+                    db.execute("alter table runs rename to old_runs")
+                    for index in ("runs_by_start", "runs_by_status", "runs_by_fork"):
+                        db.execute(f"drop index if exists {index}")
                 for statement in _SCHEMA:
                     db.execute(statement)
                 if "runs" in tables:
-                    _take_over(db)
-                    db.execute("drop table runs_1")
+                    # Version 1 did not number itself.
+                    take_over = _take_over_2 if found == 2 else _take_over_1
+                    take_over(db)
+                    db.execute("drop table old_runs")
                 db.execute(f"pragma user_version={SCHEMA_VERSION}")
             db.execute("commit")
         except BaseException:
@@ -185,13 +191,35 @@ class SQLiteFile:
         return StoreError(said)
 
 
-def _take_over(db: sqlite3.Connection) -> None:
-    """Fill the tables of version 2 from those of version 1: chain the records, and read what the rows lack."""
-    db.execute(
-        "insert into runs (execution_id, epoch, agent_name, status, started_at, finished_at, totals) "
-        "select execution_id, epoch, agent_name, status, started_at, finished_at, totals from runs_1"
+def _take_over_2(db: sqlite3.Connection) -> None:
+    """Fill the rows from those of version 2, which do not say whose a run is: its first record does."""
+    columns = (
+        "execution_id, epoch, owner, leased_until, agent_name, status, started_at, ordinal, finished_at, totals, "
+        "parent, forked_from"
     )
-    ids = [id_ for (id_,) in db.execute("select execution_id from runs_1 order by started_at, execution_id")]
+    first = "select cast(body as blob) from records where records.execution_id = old_runs.execution_id and seq = 1"
+    db.create_function("tenant_in", 1, _tenant_in, deterministic=True)
+    db.execute(
+        f"insert into runs ({columns}, tenant) select {columns}, "  # noqa: S608 - only fixed texts
+        f"case when started_at is not null then tenant_in(({first})) end from old_runs"
+    )
+
+
+def _tenant_in(body: bytes | None) -> str | bytes:
+    try:
+        found: Any = json.loads(body or b"{}")
+        return to_text(tenant_of(found))
+    except (ValueError, AttributeError, RecursionError):
+        return ""
+
+
+def _take_over_1(db: sqlite3.Connection) -> None:
+    """Fill the tables from those of version 1: chain the records, and read what the rows lack."""
+    db.execute(
+        "insert into runs (execution_id, epoch, agent_name, status, started_at, finished_at, totals, tenant) "
+        "select execution_id, epoch, agent_name, status, started_at, finished_at, totals, '' from old_runs"
+    )
+    ids = [id_ for (id_,) in db.execute("select execution_id from old_runs order by started_at, execution_id")]
     for ordinal, id_ in enumerate(ids, start=1):
         hashed, chained = "", list[tuple[str, str, int]]()
         rows = db.execute("select seq, body from records where execution_id = ? order by seq", (id_,)).fetchall()
@@ -200,8 +228,9 @@ def _take_over(db: sqlite3.Connection) -> None:
             hashed = link(hashed, hashlib.sha256(str(body).encode("utf-8", "surrogatepass")).hexdigest())
             chained.append((f'{body[:-1]},"hash":"{hashed}"}}', id_, seq))
         db.executemany("update records set body = ? where execution_id = ? and seq = ?", chained)
-        parent = _parent_of(rows[0][1]) if rows else None
-        db.execute("update runs set ordinal = ?, parent = ? where execution_id = ?", (ordinal, parent, id_))
+        first = str(rows[0][1]) if rows else "{}"
+        values = (ordinal, _parent_of(first), _tenant_in(first.encode("utf-8", "surrogatepass")), id_)
+        db.execute("update runs set ordinal = ?, parent = ?, tenant = ? where execution_id = ?", values)
     db.execute("update counts set n = ? where name = 'begun'", (len(ids),))
 
 
@@ -209,7 +238,7 @@ def _parent_of(body: str) -> str | bytes | None:
     try:
         found: Any = json.loads(body)
         parent = found.get("parent")
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         return None
     return None if parent is None else to_text(str(parent))
 

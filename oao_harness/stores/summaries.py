@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final, NamedTuple, cast
 
-from oao_hookspecs import Json, Record, RunSummary
+from oao_hookspecs import Json, Record, RunSummary, tenant_of
 
 __all__ = ["ENDS_LEASE", "OPEN", "Told", "after", "tells", "told"]
 
@@ -54,6 +54,7 @@ def after(summary: RunSummary | None, execution_id: str, record: Record) -> RunS
             started_at=float(cast("float", record["at"])),
             parent=None if parent is None else str(parent),
             forked_from=None if source is None else str(source),
+            tenant=tenant_of(record),
         )
     if summary is None:
         return None

@@ -340,6 +340,31 @@ class StoreConformance(StoreTogether):
         store.append(run, epoch, {**finished(7, at=2.5), "status": "FAILED", "totals": totals})
         assert listed(store, run) == [replace(row, status="FAILED", finished_at=2.5, totals={"steps": 3, "text": "✓"})]
 
+    @pytest.mark.parametrize(
+        ("fields", "tenant"),
+        [
+            ({}, ""),
+            ({"principal": None, "job": {"tenant": ""}}, ""),
+            ({"principal": {"id": "ann", "roles": [], "tenant": "acme"}}, "acme"),
+            ({"job": {"tenant": "acme"}}, "acme"),
+            ({"job": {"tenant": "acme"}, "principal": {"id": "ann", "roles": [], "tenant": "other"}}, "acme"),
+            ({"tenant": "acme", "job": {"tenant": "other"}}, "acme"),
+            ({"tenant": "", "principal": {"id": "ann", "roles": [], "tenant": "other"}}, ""),
+            ({"tenant": "zwölf \ud83d"}, "zwölf \ud83d"),
+        ],
+        ids=lambda value: None if isinstance(value, dict) else f"{value!a}",
+    )
+    def test_a_row_says_whose_the_run_is(self, store: Store, run: str, fields: dict[str, Json], tenant: str) -> None:
+        """From the first record on, whatever comes later; and a query for another tenant does not find it."""
+        epoch = store.claim(run)
+        store.append(run, epoch, {**started(1), **fields})
+        store.append(run, epoch, finished(2))
+        for asked in (None, tenant):
+            (row,) = store.runs(None, query=RunQuery(starts_with=run, tenant=asked))
+            assert (row.tenant, row.status) == (tenant, "SUCCESS")
+        for other in {"", "acme", "acm", "acme ", "%", "="} - {tenant}:
+            assert list(store.runs(None, query=RunQuery(starts_with=run, tenant=other))) == []
+
     def test_runs_are_listed_newest_first(self, store: Store, run: str) -> None:
         """By their beginning; of two that began in the same moment the one that was written later first."""
         starts = [3.0, 1.0, 2.0, 2.0, 2.0, 3.0000001, 1e9, 2.0]
@@ -370,6 +395,7 @@ class StoreConformance(StoreTogether):
             id_ = f"{run}-{'ab'[n % 2]}-{n}"
             more: dict[str, Json] = {"parent": f"{run}-a-0"} if n % 3 == 0 else {}
             more |= {"forked": {"run": f"{run}-source-{n % 2}", "at": 1}} if n % 4 == 0 else {}
+            more |= {"job": {"tenant": f"tenant {n % 3}"}} if n % 7 else {}
             epoch = store.claim(id_)
             store.append(id_, epoch, started(1, at=float(n), agent=f"agent {n % 5}", **more))
             if n % 5 < 2:

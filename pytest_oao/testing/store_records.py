@@ -88,3 +88,7 @@ def queries(run: str) -> Iterator[RunQuery]:
         yield replace(base, started_before=moment)
         yield replace(base, started_before=moment, status="SUSPENDED")
     yield replace(base, outer=True)
+    for tenant in ("", "tenant 1", "tenant"):
+        yield replace(base, tenant=tenant)
+        yield replace(base, tenant=tenant, outer=True, started_before=20.0, agent_name="agent 3")
+        yield RunQuery(starts_with=f"{run}-a", tenant=tenant)

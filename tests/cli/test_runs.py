@@ -143,10 +143,11 @@ def test_a_wrong_filter_is_one_line(oao: Oao, journal: Journal, arguments: list[
 
 MANY = """
 with recursive n(i) as (select 1 union all select i + 1 from n where i < 100000)
-insert into runs (execution_id, epoch, ordinal, agent_name, status, started_at, finished_at, totals, forked_from)
+insert into runs
+  (execution_id, epoch, ordinal, agent_name, status, started_at, finished_at, totals, forked_from, tenant)
 select printf('%08x-%d', i * 2654435761 % 4294967296, i), 1, i + 1, 'agent-' || (i % 7),
        case i % 10 when 3 then 'FAILED' else 'SUCCESS' end, 1000.0 + i, 1000.5 + i, totals,
-       case i % 1000 when 7 then 'first' end
+       case i % 1000 when 7 then 'first' end, ''
 from n, runs where execution_id = 'first'
 """
 

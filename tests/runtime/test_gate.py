@@ -409,10 +409,10 @@ class BrokenStore(MemoryStore):
         super().__init__()
         self.type = type
 
-    def append(self, execution_id: str, epoch: int, record: Record) -> None:
-        if record["type"] == self.type:
+    def append(self, execution_id: str, epoch: int, *records: Record) -> None:
+        if any(record["type"] == self.type for record in records):
             raise OSError("disk full")
-        super().append(execution_id, epoch, record)
+        super().append(execution_id, epoch, *records)
 
 
 @pytest.mark.parametrize(("type", "runs"), [("call", 0), ("outcome", 1)])

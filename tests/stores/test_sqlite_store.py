@@ -23,6 +23,7 @@ from oao_harness.errors import DamagedError
 from oao_hookspecs import Json, Record, RunQuery
 
 OLD = Path(__file__).parent / "files" / "schema_1.db"
+OLD_2 = OLD.with_name("schema_2.db")
 
 
 def record(seq: int, type: str = "note", **fields: Json) -> Record:
@@ -168,6 +169,7 @@ def test_a_file_of_version_1_is_upgraded(path: Path) -> None:
     assert list(rows) == ["broken-1", "inner-1", "outer-1", "open-1"]
     assert [row.status for row in rows.values()] == ["FAILED", "SUCCESS", "SUCCESS", "RUNNING"]
     assert (rows["inner-1"].parent, rows["outer-1"].parent) == ("outer-1", None)
+    assert {row.tenant for row in rows.values()} == {""}
     assert rows["outer-1"].totals == json.loads(bodies["outer-1"][-1])["totals"]
 
     with pytest.raises(FencedError):
@@ -218,6 +220,71 @@ def test_many_processes_upgrade_a_file_at_once(path: Path) -> None:
     store = SQLiteStore(path)
     assert_upgraded(store)
     store.close()
+
+
+# The upgrade of files that version 2 wrote
+
+
+def lines_in(path: Path) -> list[tuple[str, int, str]]:
+    with closing(sqlite3.connect(path)) as db:
+        return db.execute("select execution_id, seq, body from records order by execution_id, seq").fetchall()
+
+
+def test_a_file_of_version_2_is_upgraded(path: Path) -> None:
+    """Made by the code of that time: rows now say whose a run is; records, order, epochs and leases are as before."""
+    shutil.copy(OLD_2, path)
+    before = lines_in(path)
+    assert len(before) > 20
+    store = SQLiteStore(path)
+    assert lines_in(path) == before
+    rows = store.runs()
+    assert [row.execution_id for row in rows][-2:] == ["odd-1", "job-shop"]
+    assert {row.execution_id: row.tenant for row in rows} == {
+        "outer-acme": "acme",
+        "inner-acme": "acme",
+        "nobody-1": "",
+        "no-tenant": "",
+        "odd-1": "zwölf \ud83d",
+        "job-shop": "shop",
+    }
+    assert [row.execution_id for row in store.runs(query=RunQuery(tenant="acme", outer=True))] == ["outer-acme"]
+    assert {row.execution_id: row.parent for row in rows}["inner-acme"] == "outer-acme"
+    assert [store.claim(id_) for id_ in ("job-shop", "claimed-only", "new")] == [2, 2, 3]
+    store.append("job-shop", 2, record(2, "run.resumed"))
+    store.append("new", 3, record(1, "run.started", agent="a"))
+    assert [row.execution_id for row in store.runs(query=RunQuery(status="RUNNING"))] == ["new", "odd-1", "job-shop"]
+    assert store.runs(query=RunQuery(tenant="shop"))[0].status == "RUNNING"
+    store.close()
+
+
+@pytest.mark.parametrize("spoiled", ['{"v":1,"se', "[1]", "[" * 100_000, b"\xff\xfe\x00"])
+def test_a_damaged_first_record_does_not_keep_a_file_of_version_2_from_its_upgrade(path: Path, spoiled: object) -> None:
+    """Its run is nobody's: no tenant sees it."""
+    shutil.copy(OLD_2, path)
+    spoil(path, "update records set body = ? where execution_id = 'outer-acme' and seq = 1", spoiled)
+    store = SQLiteStore(path)
+    tenants = {row.execution_id: row.tenant for row in store.runs()}
+    assert (tenants["outer-acme"], tenants["inner-acme"]) == ("", "acme")
+    store.close()
+
+
+def test_a_process_of_version_2_cannot_begin_runs_that_are_nobodys(path: Path) -> None:
+    """It has the file open while it is upgraded: what it has begun goes on, what it begins fails."""
+    shutil.copy(OLD_2, path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as old:
+        old.execute("pragma journal_mode=wal")
+        SQLiteStore(path).close()
+        moved = "update runs set status = 'RUNNING' where execution_id = 'job-shop' and started_at is not null"
+        assert old.execute(moved).rowcount == 1
+        with pytest.raises(sqlite3.IntegrityError, match="written_by_an_older_oao"):
+            old.execute("update runs set agent_name = 'a', started_at = 1.0 where execution_id = 'claimed-only'")
+
+
+def test_many_processes_upgrade_a_file_of_version_2_at_once(path: Path) -> None:
+    """One does it, the others find it done."""
+    shutil.copy(OLD_2, path)
+    with multiprocessing.get_context("spawn").Pool(3) as pool:
+        assert pool.map_async(open_and_close, [path] * 6, chunksize=1).get(60) == [6] * 6
 
 
 # Group commit
@@ -438,8 +505,8 @@ def test_a_hundred_thousand_runs_are_listed_at_once(store: SQLiteStore, path: Pa
     """By index: the newest, a page of them, those with a prefix, a status, a source; each in milliseconds."""
     with closing(sqlite3.connect(path)) as db, db:
         db.executemany(
-            "insert into runs (execution_id, epoch, agent_name, status, started_at, ordinal, forked_from) "
-            "values (?, 1, 'agent', ?, ?, ?, ?)",
+            "insert into runs (execution_id, epoch, agent_name, status, started_at, ordinal, forked_from, tenant) "
+            "values (?, 1, 'agent', ?, ?, ?, ?, ?)",
             (
                 (
                     f"{n * 7919 % 100_003:06x}-run",
@@ -447,6 +514,7 @@ def test_a_hundred_thousand_runs_are_listed_at_once(store: SQLiteStore, path: Pa
                     float(n),
                     n,
                     f"source-{n}" if n % 10 == 0 else None,
+                    f"tenant-{n % 1000}",
                 )
                 for n in range(100_000)
             ),
@@ -467,6 +535,8 @@ def test_a_hundred_thousand_runs_are_listed_at_once(store: SQLiteStore, path: Pa
         "prefix": best(limit=10, query=RunQuery(starts_with="00abc")),
         "status": best(limit=100, query=RunQuery(status="SUSPENDED")),
         "source": best(limit=10, query=RunQuery(forked_from="source-500")),
+        "tenant": best(limit=100, query=RunQuery(tenant="tenant-500")),
+        "no such tenant": 0.0 if store.runs(100, query=RunQuery(tenant="tenant")) else best(limit=1),
         "before": best(limit=100, query=RunQuery(started_before=50_000.0)),
     }
     # A page walks over those before it.

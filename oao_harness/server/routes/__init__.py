@@ -1,1 +1,1 @@
-"""The routes of the API, one module for each thing that they are about. They say how an operation looks over HTTP."""
+"""The routes of the server, a file for each kind of thing; what they do is the service's."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from fastapi import Request
 from fastapi.responses import Response
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from oao_harness.server.models import AgentRow
 from oao_harness.server.problems import problem, problems
@@ -65,6 +65,6 @@ async def is_ready(service: Asked) -> Response:
     response_class=Response,
     summary="Show what is counted, for Prometheus",
 )
-async def show_metrics(caller: Reader, service: Asked) -> Response:
-    text = await service.asked(generate_latest)
-    return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
+async def show_metrics(caller: Reader, service: Asked, request: Request) -> Response:
+    page, content_type = await service.asked(service.exposition.answer, request.headers.get("accept", ""))
+    return Response(page, headers={"Content-Type": content_type})

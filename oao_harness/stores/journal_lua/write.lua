@@ -62,7 +62,7 @@ if told == 'begun' and not ordinal then
   redis.call('HSET', KEYS[1], 'ordinal', ordinal)
 end
 if told == 'begun' then
-  redis.call('HDEL', KEYS[1], 'finished', 'totals', 'parent', 'forked')
+  redis.call('HDEL', KEYS[1], 'finished', 'totals', 'parent', 'forked', 'tenant')
 elseif not run[4] then
   return 1
 end
