@@ -14,7 +14,7 @@ from selenium.webdriver.common.keys import Keys
 
 from tests.server.dashboard_site import GATES, HOSTILE, Browser, Site, browsing, needs_chromium, serving
 
-pytestmark = [needs_chromium, pytest.mark.xdist_group("dashboard")]
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")

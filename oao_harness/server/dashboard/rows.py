@@ -73,6 +73,11 @@ class Window:
     """Where it is in the whole run; None where it is the whole run."""
 
     @property
+    def is_quiet(self) -> bool:
+        """True where nothing is told of any decision: all calls were simply allowed."""
+        return not any(row.verdict or row.retries for row in self.rows)
+
+    @property
     def last(self) -> int:
         """Number of the line after its last one."""
         return self.first + len(self.rows)
