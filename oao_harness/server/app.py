@@ -73,6 +73,7 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
     with _Signals(service.begin_stop):
         yield
     await service.stop()
+    app.state.authenticator.close()
 
 
 class _Signals:
@@ -113,6 +114,13 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         found = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
         nested = schema.pop("$defs", {})
-        found.setdefault("components", {}).setdefault("schemas", {}).update({**nested, "Problem": schema})
+        components = found.setdefault("components", {})
+        components.setdefault("schemas", {}).update({**nested, "Problem": schema})
+        components["securitySchemes"] = {
+            "bearer": {"type": "http", "scheme": "bearer", "description": "An API key (`oao keys`), or a JWT."},
+            "key": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "An API key."},
+        }
+        # The empty one: a server without a key lets in whoever is on its machine.
+        found["security"] = [{"bearer": []}, {"key": []}, {}]
         app.openapi_schema = found
     return app.openapi_schema

@@ -82,6 +82,11 @@ class Authenticator:
         """True where something keeps others out: see `require_safe_binding`."""
         return not self.is_open
 
+    def close(self) -> None:
+        """Release what it holds."""
+        if self._tokens is not None:
+            self._tokens.close()
+
     async def authenticate(self, connection: HTTPConnection) -> Caller:
         """Return who asks.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from pathlib import Path
 from typing import Final
 
 from fastapi import FastAPI
@@ -17,12 +18,14 @@ from oao_harness.server.headers import SecurityHeaders
 from oao_harness.server.keys import KeyFile
 from oao_harness.server.limits import BodyDeadline, BodyLimit, RateLimit
 from oao_harness.server.quotas import Quotas
+from oao_harness.server.sessions import Sessions, secret_in
 from oao_harness.server.settings import Settings
 from oao_harness.server.tokens import Tokens, TokenSettings
 
 __all__ = ["guard", "make_authenticator"]
 
 _HEALTH: Final = ("/healthz", "/readyz")
+_SECRET: Final = "session-secret"
 _TOKENS: Final = tuple(one.name for one in fields(TokenSettings))
 
 
@@ -42,7 +45,10 @@ def make_authenticator(settings: Settings) -> Authenticator:
         except TypeError as error:
             raise ConfigError(f"[tool.oao.server.tokens]: {error}; it needs issuer, audience and a key") from error
     calls = Quotas(settings.caller_rate) if settings.caller_rate else None
-    return Authenticator(KeyFile(settings.keys), tokens, calls=calls)
+    keys = KeyFile(settings.keys)
+    # Every process of a server must know a cookie that another one has set.
+    sessions = Sessions(secret_in(Path(settings.keys).with_name(_SECRET))) if keys.exists() else None
+    return Authenticator(keys, tokens, sessions=sessions, calls=calls)
 
 
 def guard(app: FastAPI, settings: Settings) -> None:
