@@ -165,6 +165,10 @@ async def _said(_request: Request, error: Exception) -> Response:
     if status == 500:
         _log.error("a request failed: %s", error)
         return problem(500, str(error), headers=headers)
+    if status == 503 and isinstance(error, StoreError):
+        # The message names hosts and paths.
+        _log.warning("a request was not done: %s", error)
+        return problem(503, "the store or the queue cannot be reached; ask again in a moment", headers=headers)
     return problem(status, str(error).partition("\n")[0], headers=headers)
 
 
