@@ -189,7 +189,8 @@ def serving(folder: Path) -> Iterator[Site]:
             named("failing", failing),
         ]
     )
-    app = create_app(Settings(store=f"sqlite:{folder / 'oao.db'}", grace_s=1.0), agents)
+    settings = Settings(store=f"sqlite:{folder / 'oao.db'}", grace_s=1.0, keys=str(folder / "keys.json"))
+    app = create_app(settings, agents)
     port = free_port()
     config = uvicorn.Config(guarded(app), port=port, log_level="warning", timeout_graceful_shutdown=3)
     server = uvicorn.Server(config)
