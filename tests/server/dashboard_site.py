@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import socket
 import threading
@@ -116,6 +117,19 @@ def many(task: int) -> str:
     return "counted"
 
 
+@tool(effect="once")
+def charge(card: str) -> str:
+    """Charge a card, unless this process is one that dies of it."""
+    if os.environ.get("DIES_OF_IT"):
+        os._exit(3)
+    return f"charged {card}"
+
+
+def charger(task: str) -> str:
+    """Charge once."""
+    return charge(task)
+
+
 def failing(task: str) -> str:
     """Fail each time."""
     raise ConnectionError("no such host")
@@ -187,9 +201,11 @@ def serving(folder: Path) -> Iterator[Site]:
             named("hostile", hostile, str(policy)),
             named("many", many, "off"),
             named("failing", failing),
+            named("charger", charger, "off"),
         ]
     )
-    app = create_app(Settings(store=f"sqlite:{folder / 'oao.db'}", grace_s=1.0), agents)
+    settings = Settings(store=f"sqlite:{folder / 'oao.db'}", grace_s=1.0, keys=str(folder / "keys.json"))
+    app = create_app(settings, agents)
     port = free_port()
     config = uvicorn.Config(guarded(app), port=port, log_level="warning", timeout_graceful_shutdown=3)
     server = uvicorn.Server(config)

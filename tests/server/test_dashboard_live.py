@@ -6,12 +6,14 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
+from oao_harness.server.keys import KeyFile
 from tests.server.dashboard_site import GATES, HOSTILE, Browser, Site, browsing, needs_chromium, serving
 
 pytestmark = needs_chromium
@@ -288,6 +290,27 @@ def test_no_page_asks_another_host_and_none_is_wider_than_a_phone(site: Site, br
     time.sleep(0.5)
     others = [one for one in browser.requests() if not one.startswith((site.url, "about:", "data:"))]
     assert others == []
+
+
+def test_log_in_and_out(tmp_path: Path, browser: Browser) -> None:
+    """A key is given once in the form; then the browser is known, live too, until it logs out."""
+    key = KeyFile(tmp_path / "keys.json").create("mia", ["admin"]).text
+    with serving(tmp_path) as guarded:
+        browser.open(f"{guarded.url}/ui/fleet")
+        browser.until_text("h1", "Log in to oao")
+        browser.one("#key").send_keys("wrong", Keys.ENTER)
+        browser.until(lambda: browser.all("#message"), "a message")
+        complaints = browser.complaints()
+        assert all("401" in one for one in complaints), complaints
+        browser.one("#key").send_keys(key, Keys.ENTER)
+        browser.until_text("h1", "Runs")
+        assert "mia" in browser.text(".who")
+        browser.open(f"{guarded.url}/ui/fleet")
+        browser.until(lambda: not browser.script("return document.documentElement.matches('.offline')"), "live")
+        browser.one(".who + form button").click()
+        browser.until_text("h1", "Log in to oao")
+        browser.open(f"{guarded.url}/")
+        browser.until_text("h1", "Log in to oao")
 
 
 _FAULTS = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import httpx
 import pytest
 
 from oao_harness.fleet.jobs import Jobs
+from oao_harness.server.keys import KeyFile
 from tests.server.dashboard_site import GATES, Site, serving
 
 PAGE = {"HX-Request": "true"}
@@ -185,6 +187,67 @@ def test_policies_coverage_and_what_another_would_change(site: Site, http: httpx
     wrong = http.post("/ui/policies/diff", data={**given, "after": "nonsense"}, headers=PAGE)
     assert wrong.status_code == 422
     assert "nonsense" in wrong.text
+
+
+def test_who_may_not_is_offered_nothing_and_refused(tmp_path: Path) -> None:
+    """A viewer sees the question without its buttons, and a click that was forged is a 403."""
+    keys = KeyFile(tmp_path / "keys.json")
+    viewer, operator = (keys.create(role, [role]).text for role in ("viewer", "operator"))
+    with serving(tmp_path) as guarded, httpx.Client(base_url=guarded.url, timeout=60) as client:
+        may_run, may_look = ({"Authorization": f"Bearer {one}"} for one in (operator, viewer))
+        held = client.post("/run", json={"agent": "payer", "task": "x"}, headers=may_run).json()
+        page = client.get(f"/ui/runs/{held['execution_id']}", headers=may_look)
+        assert page.status_code == 200
+        assert "more than 100 EUR" in page.text
+        assert 'value="approve"' not in page.text
+        assert "/cancel" not in page.text
+        assert "/cancel" in client.get(f"/ui/runs/{held['execution_id']}", headers=may_run).text
+        for path, data in (
+            (f"/ui/approvals/{held['execution_id']}-1", {"verdict": "approve"}),
+            (f"/ui/runs/{held['execution_id']}/cancel", {}),
+        ):
+            refused = client.post(path, data=data, headers={**may_look, **PAGE})
+            assert refused.status_code == 403
+            assert refused.headers["content-type"].startswith("text/html")
+        assert [one["type"] for one in guarded.journal(held["execution_id"])][-1] == "run.suspended"
+        # Nobody at all is sent to the form.
+        assert client.get("/", headers={"Accept": "text/html"}).headers["location"] == "/login"
+        assert client.get("/ui/live", headers=PAGE).headers["HX-Redirect"] == "/login"
+        assert "Log in to oao" in client.get("/login").text
+        assert client.get("/ui/static/dashboard.css").status_code == 200
+
+
+_DIES = """
+import sys
+from oao_harness import Orchestrator
+from tests.server.dashboard_site import charger
+Orchestrator("off", store=sys.argv[1]).run(charger, "card-1", execution_id="in-doubt", agent_name="charger")
+"""
+
+
+def test_a_call_in_doubt_is_resolved_and_the_run_ends(site: Site, http: httpx.Client) -> None:
+    """A process died in a call that may not be made twice: the page asks what became of it, and the answer counts."""
+    store = f"sqlite:{site.folder / 'oao.db'}"
+    path = os.pathsep.join([str(ROOT), str(ROOT / "hookspecs")])
+    env = {**os.environ, "DIES_OF_IT": "1", "PYTHONPATH": path}
+    died = subprocess.run([sys.executable, "-c", _DIES, store], env=env, timeout=60, check=False)
+    assert died.returncode == 3
+    until = time.monotonic() + 60
+    while (resumed := http.post("/ui/runs/in-doubt/resume", headers=PAGE)).status_code == 409:
+        # Until its lease has lapsed it may still be alive.
+        assert time.monotonic() < until, resumed.text
+        time.sleep(1)
+    assert resumed.status_code == 200, resumed.text
+    assert "Did call #1" in http.get("/ui/runs/in-doubt").text
+    assert "Did call #1" in http.get("/ui/approvals").text
+    wrong = http.post("/ui/doubts/in-doubt/1", data={"landed": "yes", "result": "{"}, headers=PAGE)
+    assert wrong.status_code == 422
+    said = http.post("/ui/doubts/in-doubt/1", data={"landed": "yes", "result": '"charged it"'}, headers=PAGE)
+    assert said.status_code == 200, said.text
+    while site.journal("in-doubt")[-1]["type"] != "run.finished":
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    assert site.journal("in-doubt")[-1]["output"] == "charged it"
 
 
 def test_a_call_in_full(site: Site, http: httpx.Client) -> None:

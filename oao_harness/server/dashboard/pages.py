@@ -110,6 +110,8 @@ class Page(APIRoute):
             except OaoError as error:
                 # A denial knows its status itself; who is to log in is sent to the form by the application.
                 status = int(getattr(error, "status", 0)) or status_of_error(error)
+                if status == 401 and request.headers.get("hx-request") == "true":
+                    return Response(status_code=401, headers={"HX-Redirect": "/login"})
                 if status == 401:
                     raise
                 if status == 500:
