@@ -41,10 +41,6 @@ _MOST_BLOCKED: Final = 32
 Make = Callable[[], Awaitable[ExecutionReport]]
 
 
-_kept: Final[set[asyncio.Task[None]]] = set()
-"""A loop keeps only weak references to its tasks."""
-
-
 @dataclass(slots=True, eq=False)
 class _Work:
     """One run, from the request for it to its report."""
@@ -58,6 +54,7 @@ class _Work:
     taken: bool = False
     """True as soon as a loop has begun with it, or nobody may any more."""
     task: asyncio.Task[Any] | None = None
+    begun: list[asyncio.Task[None]] = field(default_factory=list["asyncio.Task[None]"])
 
     def take(self) -> bool:
         """Return True for the first who asks."""
@@ -68,9 +65,8 @@ class _Work:
     def begin(self) -> None:
         """In the agent's loop: begin soon, unless another loop did."""
         if not self.taken:
-            task = asyncio.ensure_future(self._drive())
-            task.add_done_callback(_kept.discard)
-            _kept.add(task)
+            # Kept here: a loop has only weak references to its tasks.
+            self.begun.append(asyncio.ensure_future(self._drive()))
 
     async def _drive(self) -> None:
         # Not before: what was begun in the same turn may block the loop.
