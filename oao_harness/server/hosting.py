@@ -32,6 +32,9 @@ _BEAT_S: Final = 1.0
 """Seconds after which a loop that does not answer counts as blocked."""
 _UNWIND_S: Final = 1.0
 """Seconds that a halted run may take to report by itself."""
+_UNREPORTED_S: Final = 10.0
+"""Seconds that the report of a run may take whose code does not end: its journal may be slow."""
+_TRIES: Final = 3
 _MOST_BLOCKED: Final = 32
 """Blocked loops of one agent, each a thread: where there are more, it is not run any more until one is free."""
 
@@ -50,7 +53,8 @@ class _Work:
     lock: threading.Lock = field(default_factory=threading.Lock)
     taken: bool = False
     """True as soon as a loop has begun with it, or nobody may any more."""
-    task: asyncio.Task[ExecutionReport] | None = None
+    task: asyncio.Task[Any] | None = None
+    begun: list[asyncio.Task[None]] = field(default_factory=list["asyncio.Task[None]"])
 
     def take(self) -> bool:
         """Return True for the first who asks."""
@@ -59,11 +63,16 @@ class _Work:
         return first
 
     def begin(self) -> None:
-        """In the agent's loop: begin, unless another loop did."""
-        if self.take():
-            self.task = cast("asyncio.Task[ExecutionReport]", asyncio.ensure_future(self._drive()))
+        """In the agent's loop: begin soon, unless another loop did."""
+        if not self.taken:
+            # Kept here: a loop has only weak references to its tasks.
+            self.begun.append(asyncio.ensure_future(self._drive()))
 
     async def _drive(self) -> None:
+        # Not before: what was begun in the same turn may block the loop.
+        if not self.take():
+            return
+        self.task = asyncio.current_task()
         report: ExecutionReport | None = None
         error: BaseException | None = None
         try:
@@ -319,13 +328,19 @@ class Hosts:
 
     # What has no time left
 
-    def _late(self, work: _Work, deadline_s: float) -> None:
+    def _late(self, work: _Work, deadline_s: float, tries: int = 0) -> None:
+        if work.done.done():
+            return
         halt = PolicyViolation(f"deadline: {deadline_s:g} s are over", rule="deadline", plugin="server")
-        if work.take():
+        if not tries and work.take():
             work.settle(None, AgentUnavailable(f"run {work.execution_id} did not begin in {deadline_s:g} s"))
             return
         if not self.halt(work.execution_id, halt):
-            work.asker.call_later(_UNWIND_S, self._unopened, work, deadline_s)
+            # It may be about to open, or be on its way to its report.
+            if tries < _TRIES:
+                work.asker.call_later(_UNWIND_S, self._late, work, deadline_s, tries + 1)
+            else:
+                self._unopened(work, deadline_s)
             return
         work.asker.call_later(_UNWIND_S, self._give_up, work, halt)
 
@@ -348,7 +363,7 @@ class Hosts:
                     work.settle(report, None)
 
         submit(functools.partial(_quiet, give_up))
-        work.asker.call_later(_UNWIND_S, self._unreported, work)
+        work.asker.call_later(_UNREPORTED_S, self._unreported, work)
 
     async def _cancelled(self, name: str, work: _Work) -> None:
         """Cancel a run whose caller was, and wait for it a little."""
