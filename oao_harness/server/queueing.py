@@ -215,19 +215,26 @@ class Queueing(Idempotent, Histories):
             earlier = await self.repeated(request)
             if earlier is not None:
                 return earlier.execution_id
-        return await self.on_fleet(
-            self.jobs.submit(
-                agent,
-                task,
-                execution_id=None if request is None else request.execution_id,
-                principal=caller.principal,
-                policy=policies,
-                priority=priority,
-                delay_s=delay_s,
-                retries=None if retries is None else Retries(times=retries),
-                request="" if request is None else request.digest,
-            )
-        )
+        try:
+            with self.no_other_writer(request):
+                return await self.on_fleet(
+                    self.jobs.submit(
+                        agent,
+                        task,
+                        execution_id=None if request is None else request.execution_id,
+                        principal=caller.principal,
+                        policy=policies,
+                        priority=priority,
+                        delay_s=delay_s,
+                        retries=None if retries is None else Retries(times=retries),
+                        request="" if request is None else request.digest,
+                    )
+                )
+        except UsageError:
+            if request is not None:
+                # Somebody else may have used the key at this very moment, for something else.
+                await self.repeated(request)
+            raise
 
     async def job(self, caller: Caller, execution_id: str) -> JobStatus:
         """Return how far a job is.
