@@ -25,7 +25,7 @@ from oao_harness.server.tokens import Tokens, TokenSettings
 __all__ = ["guard", "make_authenticator"]
 
 _HEALTH: Final = ("/healthz", "/readyz")
-_SECRET: Final = "session-secret"
+_SESSIONS: Final = "sessions.key"
 _TOKENS: Final = tuple(one.name for one in fields(TokenSettings))
 
 
@@ -47,7 +47,7 @@ def make_authenticator(settings: Settings) -> Authenticator:
     calls = Quotas(settings.caller_rate) if settings.caller_rate else None
     keys = KeyFile(settings.keys)
     # Every process of a server must know a cookie that another one has set.
-    sessions = Sessions(secret_in(Path(settings.keys).with_name(_SECRET))) if keys.exists() else None
+    sessions = Sessions(secret_in(Path(settings.keys).with_name(_SESSIONS))) if keys.exists() else None
     return Authenticator(keys, tokens, sessions=sessions, calls=calls)
 
 
