@@ -96,6 +96,7 @@ def command(
         import uvicorn  # noqa: PLC0415 - an extra
 
         from oao_harness.server.app import create_app  # noqa: PLC0415
+        from oao_harness.server.connections import connections, most_connections  # noqa: PLC0415
         from oao_harness.server.origins import require_safe_binding  # noqa: PLC0415
         from oao_harness.server.settings import Settings  # noqa: PLC0415
     settings = Settings.load(
@@ -122,6 +123,8 @@ def command(
         log_level="warning",
         log_config=None,
         lifespan="on",
+        http=connections(settings.body_s),
+        limit_concurrency=most_connections(),
         timeout_graceful_shutdown=math.ceil(settings.grace_s) + 1,
     )
     with contextlib.suppress(KeyboardInterrupt):

@@ -53,6 +53,8 @@ def create_app(settings: Settings | None = None, agents: Agents | None = None) -
         description=_ABOUT,
         docs_url=None,
         redoc_url=None,
+        # A redirect would be to whatever name the request has asked for.
+        redirect_slashes=False,
         lifespan=_lifespan,
     )
     app.state.service = service

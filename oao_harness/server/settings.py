@@ -67,7 +67,7 @@ class Settings(BaseModel):
     most_body_bytes: int = Field(default=1024 * 1024, ge=1, le=1024**3)
     """How many bytes a request may have."""
     body_s: float = Field(default=30.0, gt=0, le=3600)
-    """Seconds in which the body of a request must have come."""
+    """Seconds in which the body of a request must have come, and before it, by `oao serve`, its head."""
     address_rate: str = "6000/minute"
     """Requests of one address, health checks left out; empty for any number. Not counted while nobody needs a key."""
     caller_rate: str = "6000/minute"
