@@ -10,6 +10,7 @@ from typing import Any, Final, ParamSpec, TypeVar, cast
 
 from oao_harness.errors import AgentError, UsageError
 from oao_harness.fleet.agents import Agents, Registered
+from oao_harness.fleet.status import report_of, status_of
 from oao_harness.listeners.metrics import Metrics
 from oao_harness.plugins.manager import make_manager
 from oao_harness.runtime.clock import SystemClock
@@ -19,7 +20,7 @@ from oao_harness.server.admission import Admission
 from oao_harness.server.callers import Caller
 from oao_harness.server.feed import Feed
 from oao_harness.server.hosting import Hosts
-from oao_harness.server.refusals import AgentUnavailable, InvalidRequest, NotFound, WrongState
+from oao_harness.server.refusals import AgentUnavailable, CutOff, InvalidRequest, NotFound, WrongState
 from oao_harness.server.settings import Settings
 from oao_harness.stores.observed import Appended, ObservedStore
 from oao_hookspecs import Json, Record, RunSummary, tenant_of
@@ -239,4 +240,10 @@ class Core:
             return cast("ExecutionReport", await make(self.load(registered)))
 
         async with self.admission(registered).slot(seconds):
-            return await self.hosts.run(registered.name, execution_id, drive, deadline_s=seconds)
+            try:
+                return await self.hosts.run(registered.name, execution_id, drive, deadline_s=seconds)
+            except CutOff:
+                records = await self.asked(lambda: list(self.store.read(execution_id)))
+                if not records or not status_of(records).is_over:
+                    raise
+                return report_of(records)

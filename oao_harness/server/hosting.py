@@ -14,15 +14,16 @@ import logging
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
-from oao_harness.errors import OaoError, PolicyViolation, RunHalted, RunSuspended
+from oao_harness.errors import PolicyViolation, RunHalted, RunSuspended
 from oao_harness.runtime import context, phases
 from oao_harness.runtime.dispatch import drive
 from oao_harness.runtime.report import ExecutionReport
 from oao_harness.runtime.workers import submit
-from oao_harness.server.refusals import AgentUnavailable, Stopping, TooBusy
+from oao_harness.server.refusals import AgentUnavailable, CutOff, Stopping, TooBusy
 
 __all__ = ["Hosts"]
 
@@ -91,7 +92,7 @@ class _Work:
             if error is None:
                 self.done.set_result(cast("ExecutionReport", report))
             elif isinstance(error, asyncio.CancelledError | StopIteration | KeyboardInterrupt | SystemExit):
-                self.done.set_exception(OaoError(f"run {self.execution_id} was cut off ({type(error).__name__})"))
+                self.done.set_exception(CutOff(f"run {self.execution_id} was cut off ({type(error).__name__})"))
             else:
                 self.done.set_exception(error)
 
@@ -108,6 +109,7 @@ class _Host:
         self.works: set[_Work] = set()
         self.asked_at: float | None = None
         """When it was asked for a sign of life that it has not given."""
+        self._is_told = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name=f"oao-agent-{name}", daemon=True)
         # In an empty context: the thread belongs to no run.
@@ -116,7 +118,12 @@ class _Host:
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         try:
-            self._loop.run_forever()
+            # An agent can stop its loop, or raise what ends one. The other runs on it, and the next ones, need it.
+            while not self._is_told:
+                try:
+                    self._loop.run_forever()
+                except BaseException as error:  # noqa: BLE001 - SystemExit too: this thread is not the process
+                    _log.warning("%s: %s ended its event loop, which goes on", self._thread.name, type(error).__name__)
         finally:
             self._loop.close()
 
@@ -143,7 +150,10 @@ class _Host:
 
     def stop(self) -> None:
         """End the loop as soon as it is free; nobody waits for that."""
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._is_told = True
+        with suppress(RuntimeError):
+            # It may have ended by now.
+            self._loop.call_soon_threadsafe(self._loop.stop)
 
 
 @dataclass(slots=True)

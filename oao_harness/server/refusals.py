@@ -6,6 +6,7 @@ from oao_harness.errors import OaoError, UsageError
 
 __all__ = [
     "AgentUnavailable",
+    "CutOff",
     "ForbiddenError",
     "InProgress",
     "InvalidRequest",
@@ -65,6 +66,10 @@ class TooBusy(OaoError):  # noqa: N818
 
 class AgentUnavailable(OaoError):  # noqa: N818
     """A registered agent cannot be imported or made, or did not begin in time."""
+
+
+class CutOff(AgentUnavailable):
+    """A run was cancelled by something in its own loop, for example by its agent; its journal may have its end."""
 
 
 class Stopping(OaoError):  # noqa: N818
