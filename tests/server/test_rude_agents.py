@@ -68,7 +68,7 @@ def forks(task: object) -> str:
 
 
 def leaves_a_thread(task: object) -> str:
-    import contextvars  # noqa: PLC0415
+    import contextvars
 
     inside = contextvars.copy_context()
 
@@ -76,7 +76,7 @@ def leaves_a_thread(task: object) -> str:
         time.sleep(0.3)
         try:
             inside.run(pay, 1)
-        except BaseException as error:  # noqa: BLE001 - kept for the test
+        except BaseException as error:
             LATE["pay"] = error
 
     threading.Thread(target=later, daemon=True).start()
