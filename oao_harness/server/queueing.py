@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 
-from oao_harness.errors import OaoError, UsageError
+from oao_harness.errors import OaoError, StoreError, UsageError
 from oao_harness.fleet.agents import Agents, Registered
 from oao_harness.fleet.jobs import Jobs
 from oao_harness.fleet.status import JobStatus, job_of, report_of, status_of
@@ -36,6 +36,8 @@ T = TypeVar("T")
 _log: Final = logging.getLogger(__name__)
 
 _LEAVING_S: Final = 1.0
+_ANSWER_S: Final = 6.0
+"""Seconds that a queue may take to say what is in it; a little more than one question of Redis may."""
 _MOST_LISTED: Final = 10_000
 """Runs among which jobs are looked for."""
 _PAUSE_S: Final = 2.0
@@ -155,7 +157,10 @@ class Queueing(Idempotent, Histories):
 
         A tenant is told of its own jobs alone, and of a worker only while that has one of them.
         """
-        stats = await self.on_fleet(self.jobs.stats())
+        try:
+            stats = await asyncio.wait_for(self.on_fleet(self.jobs.stats()), _ANSWER_S)
+        except TimeoutError:
+            raise StoreError(f"the queue does not answer within {_ANSWER_S:g} s") from None
         return await self.asked(self._queue_of, caller, stats) if caller.tenant else stats
 
     def _queue_of(self, caller: Caller, stats: QueueStats) -> QueueStats:

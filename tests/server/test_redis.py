@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -66,3 +67,26 @@ def test_a_worker_does_what_the_server_submits(tmp_path: Path, redis: tuple[str,
             assert "127.0.0.1" not in away.text
         assert server.run("echo", 1).status_code == 503
         assert server.stop() in {0, -15}
+
+
+def test_a_queue_that_hangs_is_a_503(tmp_path: Path, redis: tuple[str, subprocess.Popen[bytes]]) -> None:
+    """A Redis that is there and says nothing holds up nobody for long, and all is well when it is back."""
+    url, process = redis
+    with serving(tmp_path / "project", "--scheduler", url, "--store", url, "--grace", "1") as server:
+        done = server.run("echo", 1).json()["execution_id"]
+        process.send_signal(signal.SIGSTOP)
+        try:
+            for path in ("/queue", "/ui/fleet", f"/runs/{done}"):
+                began = time.monotonic()
+                answer = server.client.get(path)
+                assert (answer.status_code, path) == (503, path)
+                assert time.monotonic() - began < 15
+                assert url.partition("//")[2] not in answer.text
+            assert server.client.get("/healthz").status_code == 200
+        finally:
+            process.send_signal(signal.SIGCONT)
+        give_up = time.monotonic() + 15
+        while server.client.get("/readyz").status_code != 200:
+            assert time.monotonic() < give_up
+        assert server.run("echo", 2).json()["final_output"] == 2
+        assert server.client.get("/queue").status_code == 200
