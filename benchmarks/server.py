@@ -76,9 +76,8 @@ def start(folder: Path, app: str, port: int, store: str) -> subprocess.Popen[byt
 def request(path: str, body: object = None) -> bytes:
     text = b"" if body is None else json.dumps(body).encode()
     method = "GET" if body is None else "POST"
-    head = (
-        f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(text)}\r\n\r\n"
-    )
+    kind = "Content-Type: application/json"
+    head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{kind}\r\nContent-Length: {len(text)}\r\n\r\n"
     return head.encode() + text
 
 
