@@ -10,7 +10,6 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from oao_harness.errors import ConfigError
-from oao_harness.listeners.tracing_http import TracedRequests
 from oao_harness.policy.reading import close_to
 from oao_harness.server.authentication import Authenticator, denied
 from oao_harness.server.denials import Denial
@@ -71,4 +70,3 @@ def guard(app: FastAPI, settings: Settings) -> None:
         quotas = Quotas(settings.address_rate)
         app.add_middleware(RateLimit, quotas=quotas, exempt=_HEALTH, applies=lambda: not authenticator.is_open)
     app.add_middleware(SecurityHeaders)
-    app.add_middleware(TracedRequests)
