@@ -25,7 +25,7 @@ from oao_harness.server.tokens import Tokens, TokenSettings
 __all__ = ["guard", "make_authenticator"]
 
 _HEALTH: Final = ("/healthz", "/readyz")
-_SECRET: Final = "session-secret"
+_SECRET: Final = "session-secret"  # noqa: S105 - the name of a file
 _TOKENS: Final = tuple(one.name for one in fields(TokenSettings))
 
 
@@ -40,6 +40,9 @@ def make_authenticator(settings: Settings) -> Authenticator:
         for name in settings.tokens:
             if name not in _TOKENS:
                 raise ConfigError(f"[tool.oao.server.tokens]: unknown key {name!r}{close_to(name, _TOKENS)}")
+        missing = [name for name in ("issuer", "audience") if name not in settings.tokens]
+        if missing:
+            raise ConfigError(f"[tool.oao.server.tokens]: {' and '.join(missing)} is missing")
         try:
             tokens = Tokens(TokenSettings(**settings.tokens))
         except TypeError as error:
