@@ -39,6 +39,9 @@ def make_authenticator(settings: Settings) -> Authenticator:
         for name in settings.tokens:
             if name not in _TOKENS:
                 raise ConfigError(f"[tool.oao.server.tokens]: unknown key {name!r}{close_to(name, _TOKENS)}")
+        missing = [name for name in ("issuer", "audience") if name not in settings.tokens]
+        if missing:
+            raise ConfigError(f"[tool.oao.server.tokens]: {' and '.join(missing)} is missing")
         try:
             tokens = Tokens(TokenSettings(**settings.tokens))
         except TypeError as error:
