@@ -10,7 +10,6 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from oao_harness.errors import ConfigError
-from oao_harness.listeners.tracing_http import TracedRequests
 from oao_harness.policy.reading import close_to
 from oao_harness.server.authentication import Authenticator, denied
 from oao_harness.server.denials import Denial
@@ -40,6 +39,9 @@ def make_authenticator(settings: Settings) -> Authenticator:
         for name in settings.tokens:
             if name not in _TOKENS:
                 raise ConfigError(f"[tool.oao.server.tokens]: unknown key {name!r}{close_to(name, _TOKENS)}")
+        missing = [name for name in ("issuer", "audience") if name not in settings.tokens]
+        if missing:
+            raise ConfigError(f"[tool.oao.server.tokens]: {' and '.join(missing)} is missing")
         try:
             tokens = Tokens(TokenSettings(**settings.tokens))
         except TypeError as error:
@@ -71,4 +73,3 @@ def guard(app: FastAPI, settings: Settings) -> None:
         quotas = Quotas(settings.address_rate)
         app.add_middleware(RateLimit, quotas=quotas, exempt=_HEALTH, applies=lambda: not authenticator.is_open)
     app.add_middleware(SecurityHeaders)
-    app.add_middleware(TracedRequests)
