@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
+_ALL_ADDRESSES: Final = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - not bound here
 _PACKAGES: Final = frozenset(
     {"fastapi", "starlette", "uvicorn", "sse_starlette", "swagger_ui_bundle", "prometheus_client", "limits", "jwt"}
     | {"jinja2", "multipart", "python_multipart"}
@@ -73,7 +74,7 @@ def command(
     log_format: str,
     as_json: bool,
 ) -> None:
-    """Serve the registered agents over HTTP: runs, jobs, approvals, events, the API's page at /docs.
+    """Serve the registered agents over HTTP: the dashboard at /, the API at /docs.
 
     A request names an agent that is registered here, never code: [tool.oao.agents] in pyproject.toml, entry points
     oao.agents, or the hook oao_agents. It listens on this machine only, unless callers can be told apart by keys.
@@ -108,8 +109,9 @@ def command(
     log_to_stderr(log_format)
     listening = _listen(settings)
     app = create_app(settings, agents)
-    require_safe_binding(settings.host, app.state.authenticator.has_keys)
-    _say(settings, agents, listening, demo=demo, as_json=as_json)
+    has_keys: bool = app.state.authenticator.has_keys
+    require_safe_binding(settings.host, has_keys)
+    _say(settings, agents, listening, has_keys=has_keys, demo=demo, as_json=as_json)
     config = uvicorn.Config(
         app,
         access_log=False,
@@ -156,26 +158,46 @@ def _listen(settings: Settings) -> socket.socket:
     return listening
 
 
-def _say(settings: Settings, agents: Agents, listening: socket.socket, *, demo: bool, as_json: bool) -> None:
-    address = f"[{settings.host}]" if ":" in settings.host else settings.host
-    url = f"http://{address}:{listening.getsockname()[1]}"
+def _say(
+    settings: Settings, agents: Agents, listening: socket.socket, *, has_keys: bool, demo: bool, as_json: bool
+) -> None:
+    url = _url(settings.host, listening.getsockname()[1])
     if as_json:
         named: list[object] = list(agents.names())
         said = {"event": "listening", "pid": os.getpid(), "url": url, "agents": named}
         print_json({**said, "store": shown_url(settings.store), "scheduler": shown_url(settings.scheduler)})
         return
+    # Nobody can open "all addresses".
+    here = _url("localhost" if settings.host in _ALL_ADDRESSES else settings.host, listening.getsockname()[1])
     on = console()
-    on.print(Text.assemble((f" oao {url}", "bold"), ("  Ctrl-C ends it", "dim")), soft_wrap=True)
+    on.print(Text.assemble((f" oao serves {url}", "bold"), ("  Ctrl-C ends it", "dim")), soft_wrap=True)
     rows = [
-        ("agents", ", ".join(agents.names()) or "none; name one in pyproject.toml: [tool.oao.agents]"),
+        ("open", f"{here}  the dashboard"),
+        ("API", f"{here}/docs"),
+        ("agents", ", ".join(agents.names()) or "none"),
+        ("callers", "who has a key or a token" if has_keys else "this machine alone; keys let in others: oao keys"),
         ("store", shown_url(settings.store)),
         ("queue", f"{shown_url(settings.scheduler)}{'' if settings.works else ', worked elsewhere: oao worker'}"),
-        ("API", f"{url}/docs"),
     ]
     for label, value in rows:
         on.print(Text.assemble((f" {label:<8}", "dim"), one_line(value)), soft_wrap=True)
-    if demo:
-        body = f'{{"agent": "demo", "task": "{TASK}"}}'
-        line = f"curl {url}/run -H 'Content-Type: application/json' -d '{body}'"
-        on.print(Text.assemble((f" {'try':<8}", "dim"), (line, "cyan")), soft_wrap=True)
+    for index, line in enumerate(_next(agents, here, has_keys=has_keys, demo=demo)):
+        on.print(Text.assemble((f" {'' if index else 'next':<8}", "dim"), (line, "cyan")), soft_wrap=True)
     on.print()
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _next(agents: Agents, url: str, *, has_keys: bool, demo: bool) -> list[str]:
+    """Return what to do now, in words and as a command."""
+    if not agents.names():
+        return ['name an agent in pyproject.toml, [tool.oao.agents] support = "shop:support"; or see: oao serve --demo']
+    agent, task = ("demo", TASK) if demo else (agents.names()[0], "...")
+    key = ' -H "Authorization: Bearer $OAO_KEY"' if has_keys else ""
+    body = f'{{"agent": "{agent}", "task": "{task}"}}'
+    line = f"curl {url}/run{key} -H 'Content-Type: application/json' -d '{body}'"
+    if demo:
+        return ["open the dashboard, run the agent demo there, and approve the refund that it asks for; or:", line]
+    return [line]

@@ -211,7 +211,7 @@ class Jobs:
                 Writer(self.store, execution_id, self._clock, epoch=claim(self.store, execution_id)).append(
                     "run.started", started
                 )
-            except (BusyError, FencedError):
+            except StoreError:
                 # Somebody submits the same at the same time: one of both is kept.
                 first = next(iter(self.store.read(execution_id)), None)
                 if first is None:

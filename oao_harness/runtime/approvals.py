@@ -195,7 +195,9 @@ def suspend(run: Run, pending: Sequence[Question], *, n: int | None) -> Steps[No
         n: Number of the held call; None where a batch is held.
     """
     first = pending[0].request
-    reason = f"{first.kind} {first.tool} is held for approval: {first.reason}"
+    held = f"{first.kind} {first.tool} is held for approval"
+    # A policy that has no reason of its own says just that.
+    reason = held if first.reason == held else f"{held}: {first.reason}"
     yield from suspending(run, reason, rule=first.rule, n=n)
 
 

@@ -103,7 +103,7 @@ class Continuing(Queueing):
         registered, policies = self.agent_of(records[0])
         new = new_id() if request is None else request.execution_id
         orchestrator = self.orchestrator(policies)
-        with self.only_one(new):
+        with self.only_one(new), self.no_other_writer(request):
             earlier = None if request is None else await self.repeated(request)
             if earlier is not None and status_of(earlier.records).status != "RUNNING":
                 return report_of(earlier.records)

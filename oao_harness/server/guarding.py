@@ -24,7 +24,7 @@ from oao_harness.server.tokens import Tokens, TokenSettings
 __all__ = ["guard", "make_authenticator"]
 
 _HEALTH: Final = ("/healthz", "/readyz")
-_SECRET: Final = "session-secret"  # noqa: S105 - the name of a file
+_SESSIONS: Final = "sessions.key"
 _TOKENS: Final = tuple(one.name for one in fields(TokenSettings))
 
 
@@ -39,6 +39,9 @@ def make_authenticator(settings: Settings) -> Authenticator:
         for name in settings.tokens:
             if name not in _TOKENS:
                 raise ConfigError(f"[tool.oao.server.tokens]: unknown key {name!r}{close_to(name, _TOKENS)}")
+        missing = [name for name in ("issuer", "audience") if name not in settings.tokens]
+        if missing:
+            raise ConfigError(f"[tool.oao.server.tokens]: {' and '.join(missing)} is missing")
         try:
             tokens = Tokens(TokenSettings(**settings.tokens))
         except TypeError as error:
@@ -46,7 +49,7 @@ def make_authenticator(settings: Settings) -> Authenticator:
     calls = Quotas(settings.caller_rate) if settings.caller_rate else None
     keys = KeyFile(settings.keys)
     # Every process of a server must know a cookie that another one has set.
-    sessions = Sessions(secret_in(Path(settings.keys).with_name(_SECRET))) if keys.exists() else None
+    sessions = Sessions(secret_in(Path(settings.keys).with_name(_SESSIONS))) if keys.exists() else None
     return Authenticator(keys, tokens, sessions=sessions, calls=calls)
 
 

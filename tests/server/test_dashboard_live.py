@@ -12,6 +12,7 @@ import pytest
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import Select
 
 from oao_harness.server.keys import KeyFile
 from tests.server.dashboard_site import GATES, HOSTILE, Browser, Site, browsing, needs_chromium, serving
@@ -95,6 +96,21 @@ def test_a_run_goes_on_and_ends_on_its_page_without_a_reload(site: Site, browser
     browser.requests()
     time.sleep(1.5)
     assert [one for one in browser.requests() if "/live" in one] == []
+
+
+def test_an_agent_is_run_by_a_click_and_seen_at_work(site: Site, browser: Browser) -> None:
+    """Agent and task are chosen on the first page; the run's page opens while its first call is at work."""
+    name = gate()
+    browser.open(f"{site.url}/")
+    if browser.one("#begin").get_attribute("open") is None:
+        browser.one("#begin summary").click()
+    Select(browser.one("#begin select")).select_by_visible_text("stepper")
+    browser.one("#begin textarea").send_keys(name)
+    browser.one("#begin button").click()
+    browser.until_text("#timeline", "hold")
+    assert "/ui/runs/" in browser.driver.current_url
+    GATES[name].set()
+    browser.until_text("#title", "Succeeded")
 
 
 def test_an_approval_is_given_by_a_click_and_the_run_ends(site: Site, browser: Browser) -> None:

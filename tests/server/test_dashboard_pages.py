@@ -151,6 +151,22 @@ def test_an_empty_store_says_how_to_begin(tmp_path: Path) -> None:
         assert "The queue is empty" in httpx.get(f"{fresh.url}/ui/fleet").text
 
 
+def test_an_agent_is_run_from_the_page(site: Site, http: httpx.Client) -> None:
+    """The form's answer leads to the run's page; a text stays one, an object is one; what is wrong is said at once."""
+    page = http.get("/").text
+    assert 'hx-post="/ui/runs"' in page
+    assert "<option>payer</option>" in page
+    for written, task in (("rent", "rent"), ('{"to": "bob"}', {"to": "bob"}), ("[not JSON", "[not JSON"), ("7", "7")):
+        begun = http.post("/ui/runs", data={"agent": "payer", "task": written}, headers=PAGE)
+        assert begun.status_code == 200
+        execution_id = begun.headers["HX-Redirect"].removeprefix("/ui/runs/")
+        assert site.journal(execution_id)[0]["task"] == task
+    unknown = http.post("/ui/runs", data={"agent": "payr", "task": "x"}, headers=PAGE)
+    assert unknown.status_code == 404
+    assert "payer" in unknown.text
+    assert http.post("/ui/runs", data={"agent": "payer", "task": "x"}).status_code == 403
+
+
 def test_dead_letters_are_driven_again_or_ended(site: Site, http: httpx.Client) -> None:
     """A job that fails for good is on the fleet's page with why; both buttons do what they say."""
     jobs = [http.post("/jobs", json={"agent": "failing", "task": str(i), "retries": 0}).json() for i in range(2)]
@@ -202,9 +218,12 @@ def test_who_may_not_is_offered_nothing_and_refused(tmp_path: Path) -> None:
         assert 'value="approve"' not in page.text
         assert "/cancel" not in page.text
         assert "/cancel" in client.get(f"/ui/runs/{held['execution_id']}", headers=may_run).text
+        assert "Run an agent" not in client.get("/", headers=may_look).text
+        assert "Run an agent" in client.get("/", headers=may_run).text
         for path, data in (
             (f"/ui/approvals/{held['execution_id']}-1", {"verdict": "approve"}),
             (f"/ui/runs/{held['execution_id']}/cancel", {}),
+            ("/ui/runs", {"agent": "payer", "task": "x"}),
         ):
             refused = client.post(path, data=data, headers={**may_look, **PAGE})
             assert refused.status_code == 403

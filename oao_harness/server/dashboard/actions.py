@@ -1,12 +1,15 @@
-"""What a person does by a click: answer, resolve, resume, cancel, fork, replay, compare policies."""
+"""What a person does by a click: run an agent, answer, resolve, resume, cancel, fork, replay, compare policies."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
+import time
 from collections.abc import Coroutine, Mapping
 from typing import Annotated, Any, Final, cast
+from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import Response
@@ -35,6 +38,7 @@ __all__ = ["router"]
 _log: Final = logging.getLogger(__name__)
 _AT_ONCE_S: Final = 1.0
 """Seconds in which an error is told as the answer of a click; later ones are seen in the run itself."""
+_LOOK_S: Final = 0.05
 _LONGEST: Final = 200_000
 _Text = Annotated[str, Form(max_length=_LONGEST)]
 router: Final = APIRouter(
@@ -70,7 +74,8 @@ async def answer(
         told = "Approved with your arguments." if edited is not None else "Approved."
     href = run_url(answered.execution_id)
     if answered.goes_on:
-        return message(f"{told} The run goes on.", href=href, link="Watch it")
+        is_there = urlsplit(request.headers.get("hx-current-url", "")).path == href
+        return message(f"{told} The run goes on.", href="" if is_there else href, link="Watch it")
     return message(f"{told} The run does not go on yet: {answered.why}.", "note", href=href, link="Open the run")
 
 
@@ -94,6 +99,24 @@ async def resolve(
     told = f"Noted: call #{n} {'landed' if did else 'did not happen'}."
     goes_on = " The run goes on." if answered.goes_on else f" The run does not go on yet: {answered.why}."
     return message(told + goes_on, href=run_url(answered.execution_id), link="Open the run")
+
+
+@router.post("/runs")
+async def begin(
+    request: Request, caller: Runner, *, agent: Annotated[str, Form(min_length=1, max_length=100)], task: _Text = ""
+) -> Response:
+    """Run an agent, and go to the run's page."""
+    service = service_of(request)
+    new, asked = new_id(), _task(task.replace("\r\n", "\n").strip())
+    running = await _begun(service.run(caller, agent, asked, execution_id=new), new, _LOOK_S)
+    until = time.monotonic() + _AT_ONCE_S
+    # Whoever asked sees it from its first call on.
+    while not await service.exists(caller, new):
+        if time.monotonic() > until:
+            told = f"All slots of {agent} are taken: the run begins, and is in the list, when one is free."
+            return message(told, "note")
+        await _told_at_once(running, _LOOK_S)
+    return Response(status_code=200, headers={"HX-Redirect": run_url(new)})
 
 
 @router.post("/runs/{execution_id}/cancel")
@@ -154,13 +177,20 @@ async def policy_diff(
     return fragment("policy_diff.html", **judged.policy_diff_values(found))
 
 
-async def _begun(work: Coroutine[Any, Any, ExecutionReport], execution_id: str) -> None:
+async def _begun(
+    work: Coroutine[Any, Any, ExecutionReport], execution_id: str, at_once_s: float = _AT_ONCE_S
+) -> asyncio.Task[ExecutionReport]:
     """Let something run on, whoever looks; raise what is wrong with it at once."""
     task = asyncio.create_task(work, name=f"dashboard {execution_id}")
     _at_work.add(task)
     task.add_done_callback(_at_work.discard)
     task.add_done_callback(lambda done: _log_late(done, execution_id))
-    done, _ = await asyncio.wait({task}, timeout=_AT_ONCE_S)
+    await _told_at_once(task, at_once_s)
+    return task
+
+
+async def _told_at_once(task: asyncio.Task[ExecutionReport], at_once_s: float) -> None:
+    done, _ = await asyncio.wait({task}, timeout=at_once_s)
     for one in done:
         one.result()
 
@@ -175,6 +205,14 @@ def _json(written: str, what: str) -> Json:
         return cast("Json", json.loads(written))
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"{what} is no JSON: {error}; a text needs quotes") from error
+
+
+def _task(written: str) -> Json:
+    """Return an object or a list where that is what was written, else the text itself."""
+    if written.startswith(("{", "[")):
+        with contextlib.suppress(ValueError, RecursionError):
+            return cast("Json", json.loads(written))
+    return written
 
 
 def _object(written: str) -> Mapping[str, Json]:
