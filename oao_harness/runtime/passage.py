@@ -103,6 +103,18 @@ class Ticket:
     """Its place in the history of the agent's framework, where that can go back."""
     changed: bool = False
     """True where a policy or an approval put other arguments in place of the agent's."""
+    told: Call | None = None
+    """See `shown`."""
+
+    @property
+    def shown(self) -> Call:
+        """What observers are handed of the call once it is decided: frozen, one for all of them and no policy's.
+
+        It takes its time to make, and what is done and journaled is never made of it.
+        """
+        if self.told is None:
+            self.told = freeze_call(self.call, unique=self.unique)
+        return self.told
 
     @property
     def unique(self) -> str:
@@ -170,8 +182,7 @@ def begin(run: Run, request: Call, *, patient: bool = False) -> Steps[Ticket]:
         if not ticket.is_known or isinstance(decision, Deny):
             _write_call(ticket, decision)
             if run.hooks.heard("oao_call_decided"):
-                shown = freeze_call(ticket.call, unique=ticket.unique)
-                event = CallDecided(execution_id=run.execution_id, n=n, call=shown, decision=decision)
+                event = CallDecided(execution_id=run.execution_id, n=n, call=ticket.shown, decision=decision)
                 yield from observe(run.hooks, "oao_call_decided", {"event": event, "run": run})
         if isinstance(decision, Deny):
             yield from run.refusing(decision, n=n, by=by)
@@ -409,8 +420,8 @@ def finish(ticket: Ticket, answer: Answer | None, error: BaseException | None) -
         # Raised by the body: a denial is a denial, also where the agent catches it.
         yield from run.halting(violation)
     if run.hooks.heard("oao_call_finished") and not ticket.is_known:
-        shown = freeze_call(ticket.call, unique=ticket.unique)
-        event = CallFinished(execution_id=run.execution_id, n=ticket.n, call=shown, outcome=freeze_outcome(outcome))
+        ended = freeze_outcome(outcome)
+        event = CallFinished(execution_id=run.execution_id, n=ticket.n, call=ticket.shown, outcome=ended)
         yield from observe(run.hooks, "oao_call_finished", {"event": event, "run": run})
     run.refuse_if_over()
     refusal = overspent
