@@ -188,7 +188,7 @@ def _say(
     on = console()
     on.print(Text.assemble((f" oao serves {url}", "bold"), ("  Ctrl-C ends it", "dim")), soft_wrap=True)
     rows = [
-        ("open", f"{here}  the dashboard"),
+        ("open", f"{here} (the dashboard)"),
         ("API", f"{here}/docs"),
         ("agents", ", ".join(agents.names()) or "none"),
         ("callers", "who has a key or a token" if has_keys else "this machine alone; keys let in others: oao keys"),
