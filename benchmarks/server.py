@@ -76,9 +76,8 @@ def start(folder: Path, app: str, port: int, store: str) -> subprocess.Popen[byt
 def request(path: str, body: object = None) -> bytes:
     text = b"" if body is None else json.dumps(body).encode()
     method = "GET" if body is None else "POST"
-    head = (
-        f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(text)}\r\n\r\n"
-    )
+    kind = "Content-Type: application/json"
+    head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{kind}\r\nContent-Length: {len(text)}\r\n\r\n"
     return head.encode() + text
 
 
@@ -124,16 +123,22 @@ async def load(port: int, clients: int, seconds: float) -> float:
     return done / (time.perf_counter() - began)
 
 
-async def streams(port: int, number: int) -> str:
+def memory_mb(pid: int) -> float:
+    """Return what a process holds of the machine's memory, 1e6 bytes; Linux."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmRSS:"))
+
+
+async def streams(port: int, number: int, pid: int) -> str:
     """Open many streams of the list of runs, run one agent, and see when the last one has heard of it."""
     opened: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
-    began = time.perf_counter()
+    before_mb, began = memory_mb(pid), time.perf_counter()
     for _ in range(number):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(request("/events"))
         opened.append((reader, writer))
     await asyncio.gather(*(reader.readuntil(b": oao") for reader, _ in opened))
-    opened_s = time.perf_counter() - began
+    opened_s, with_mb = time.perf_counter() - began, memory_mb(pid)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     began = time.perf_counter()
     writer.write(request("/run", {"agent": "echo", "task": "heard"}))
@@ -144,7 +149,8 @@ async def streams(port: int, number: int) -> str:
     for _, one in opened:
         one.close()
     beside = f"a run beside them {ran_s * 1e3:.0f} ms, all heard in {heard_s:.2f} s"
-    return f"{number} streams opened in {opened_s:.2f} s; {beside}"
+    held = f"{before_mb:.0f} MB before, {with_mb:.0f} MB with them"
+    return f"{number} streams opened in {opened_s:.2f} s; {beside}; {held}"
 
 
 async def hanging(port: int) -> str:
@@ -197,7 +203,7 @@ async def measure(options: argparse.Namespace) -> None:
             print(
                 f"{'share of the bare one':<24} {statistics.median(shares):8.2f}   {[round(one, 2) for one in shares]}"
             )
-            print(await streams(18902, options.streams))
+            print(await streams(18902, options.streams, started[1].pid))
             print(await hanging(18902))
             began = time.perf_counter()
             started[1].terminate()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import math
 import os
 import socket
@@ -16,9 +15,9 @@ from rich.text import Text
 from oao_harness.cli.console import console, one_line, print_json
 from oao_harness.cli.demo_desk import TASK, demo_agents
 from oao_harness.cli.fleets import shown_url
+from oao_harness.cli.logs import log_option, log_to_stderr
 from oao_harness.errors import ConfigError, UsageError
 from oao_harness.fleet.agents import Agents
-from oao_harness.listeners.logs import JsonFormatter, install_log_fields
 from oao_harness.loading import prefer_working_folder
 
 if TYPE_CHECKING:
@@ -59,12 +58,7 @@ _PACKAGES: Final = frozenset(
     "--work/--no-work", default=None, help="Do the jobs of the queue here; by default only where it is local:."
 )
 @click.option("--demo", is_flag=True, help="Register an agent that asks for an approval; it needs no model.")
-@click.option(
-    "--log-format",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    help="How log records are written on standard error; each has execution_id and trace_id.",
-)
+@log_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document when it listens, nothing else.")
 def command(
     *,
@@ -112,7 +106,7 @@ def command(
     agents = Agents.discover()
     if demo:
         agents = Agents([*agents, *(one for one in demo_agents() if one.name not in agents)])
-    _log_to_stderr(log_format)
+    log_to_stderr(log_format)
     listening = _listen(settings)
     app = create_app(settings, agents)
     has_keys: bool = app.state.authenticator.has_keys
@@ -129,16 +123,6 @@ def command(
     with contextlib.suppress(KeyboardInterrupt):
         # Ctrl-C has ended it in good order; the web server says so again when it is done.
         uvicorn.Server(config).run(sockets=[listening])
-
-
-def _log_to_stderr(log_format: str) -> None:
-    install_log_fields()
-    handler = logging.StreamHandler()
-    if log_format == "json":
-        handler.setFormatter(JsonFormatter())
-    else:
-        handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
 
 @contextlib.contextmanager

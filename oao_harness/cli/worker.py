@@ -16,6 +16,7 @@ from rich.text import Text
 
 from oao_harness.cli.console import console, one_line, print_json, status_text, symbol
 from oao_harness.cli.fleets import fleet_options, run, scheduler_of, shown_url, store_of
+from oao_harness.cli.logs import log_option, log_to_stderr
 from oao_harness.cli.units import duration, plural
 from oao_harness.errors import UsageError
 from oao_harness.fleet.agents import Agents
@@ -62,6 +63,7 @@ _IDLE_S: Final = 0.3
 )
 @click.option("--burst", is_flag=True, help="End when nothing is left to do, in place of waiting for more.")
 @click.option("--metrics", type=click.IntRange(0, 65535), metavar="PORT", help="Serve Prometheus metrics on 127.0.0.1.")
+@log_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document a line on standard output.")
 def command(
     *,
@@ -73,6 +75,7 @@ def command(
     isolation: str | None,
     burst: bool,
     metrics: int | None,
+    log_format: str,
     as_json: bool,
 ) -> None:
     """Do the jobs of a fleet, until told to stop.
@@ -97,6 +100,7 @@ def command(
             '[tool.oao.agents] support = "my_agents:support"'
         )
     voice = _Voice(console(), as_json=as_json)
+    log_to_stderr(log_format)
 
     async def worked() -> None:
         async with AsyncExitStack() as open_:

@@ -211,7 +211,7 @@ class Jobs:
                 Writer(self.store, execution_id, self._clock, epoch=claim(self.store, execution_id)).append(
                     "run.started", started
                 )
-            except (BusyError, FencedError):
+            except StoreError:
                 # Somebody submits the same at the same time: one of both is kept.
                 first = next(iter(self.store.read(execution_id)), None)
                 if first is None:
@@ -308,7 +308,9 @@ class Jobs:
                 last = next((one for one in reversed(records) if "totals" in one), None)
                 totals = last["totals"] if last is not None else {"steps": 0}
                 writer.append("violation", {"rule": "cancelled", "plugin": "oao", "reason": reason})
-                writer.append("run.finished", {"status": "FAILED", "error": reason, "output": None, "totals": totals})
+                over = {"status": "FAILED", "error": reason, "output": None, "totals": totals}
+                # Nobody runs it, so no listener is told: whoever hears of this record must know whose run it was.
+                writer.append("run.finished", {**over, "agent": records[0]["agent"], "rule": "cancelled"})
 
         self._append(execution_id, ended)
 

@@ -65,7 +65,9 @@ def _is_meant(id_: str, start: str) -> bool:
     return id_.startswith(start) or (bool(head) and tail == number and run.startswith(head))
 
 
-def answer_question(store: Store, start: str, answer: ApprovalAnswer, clock: Clock) -> ApprovalRequest:
+def answer_question(
+    store: Store, start: str, answer: ApprovalAnswer, clock: Clock, *, exact: bool = False
+) -> ApprovalRequest:
     """Write a person's answer into the journal of the suspended run.
 
     Args:
@@ -73,6 +75,7 @@ def answer_question(store: Store, start: str, answer: ApprovalAnswer, clock: Clo
         start: Of the question's id.
         answer: What the person says.
         clock: Stamps the record.
+        exact: True for the whole id: no other question is meant, also where this one is answered by now.
 
     Returns:
         The question.
@@ -82,6 +85,8 @@ def answer_question(store: Store, start: str, answer: ApprovalAnswer, clock: Clo
     """
     run, question = find_question(store, start)
     request = question.request
+    if exact and request.id != start:
+        raise UsageError(f"{start!r} is open no more; nothing was written")
     refused = is_entitled(request, answer.by)
     if refused is not None:
         raise UsageError(refused)

@@ -255,7 +255,10 @@ class Metrics:
     # Journals
 
     def appended(self, execution_id: str, records: Sequence[Record], took_s: float) -> None:
-        """Hear what a store has kept: for `ObservedStore`. Answers of people and retries of jobs are counted here.
+        """Hear what a store has kept: for `ObservedStore`.
+
+        Answers of people, retries of jobs, and runs that are cancelled while nobody is at work on them, are counted
+        here.
 
         Args:
             execution_id: The run.
@@ -272,6 +275,10 @@ class Metrics:
                     answered.inc()
             elif type_ == "run.queued" and "attempt" in record:
                 self._job_retries.inc()
+            elif type_ == "run.finished" and "agent" in record:
+                # Cancelled while nobody was at work on it.
+                self._executions.labels(str(record["status"]), self._agents.of(str(record["agent"]))).inc()
+                self._violations.labels(self._rules.of(str(record["rule"]))).inc()
 
     # Budgets
 

@@ -1,4 +1,4 @@
-"""Traces the requests of an ASGI application, where traces are switched on: what they start belongs to them."""
+"""Traces the requests of an ASGI application, where traces are switched on. `oao serve` needs it not: see FastAPI."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any, Final, TypeVar, cast
 
 from oao_harness.listeners.registry import bundled_tracing
 
-__all__ = ["TracedRequests", "traced_app"]
+__all__ = ["traced_app"]
 
 _log = logging.getLogger("oao")
 App = TypeVar("App", bound=Callable[..., Any])
 # Asked for all the time, or open for hours: neither tells anything about a run.
-_EXCLUDED: Final = ("/healthz$", "/readyz$", "/metrics$", "/static/", "/events$", "/ws/")
+_EXCLUDED: Final = ("/healthz$", "/readyz$", "/metrics$", "/static/", "/events$", "/live$", "/ws/")
 
 
 def traced_app(app: App) -> App:
@@ -44,18 +44,3 @@ def traced_app(app: App) -> App:
         app, excluded_urls=excluded, tracer_provider=tracer_provider(), exclude_spans=["receive", "send"]
     )
     return cast("App", traced)
-
-
-class TracedRequests:
-    """`traced_app` as a middleware.
-
-    Args:
-        app: The application.
-    """
-
-    def __init__(self, app: Callable[..., Any]) -> None:
-        self._app = traced_app(app)
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer one request; see ASGI."""
-        await self._app(scope, receive, send)

@@ -8,7 +8,7 @@ from typing import cast
 
 import pluggy
 
-from oao_harness.errors import ConfigError
+from oao_harness.errors import ConfigError, FencedError
 from oao_harness.journal.branching import new_id
 from oao_harness.journal.doubts import doubts_of, is_said, is_suspended
 from oao_harness.journal.leases import take
@@ -104,6 +104,8 @@ class Opener:
             run.label = run.lineage[-1].label_for(run.agent_name)
         tap = session.adopt(run) if session is not None else None
         self._claim(run, tap)
+        if "request" in run.origin:
+            _require_new(run)
         if run.playback is not None:
             run.follow(run.playback)
         if begun:
@@ -161,6 +163,34 @@ class Opener:
         if not allow_changes:
             require_same_code(records, agent, tools, policy=version_of_policies(self._policies))
         self._claim(run)
-        # Read again: who answered or wrote until now has been heard, and who comes later is refused.
-        reopen(run, resumable(self.store, execution_id, part=part))
+        try:
+            # Read again: who answered or wrote until now has been heard, and who comes later is refused.
+            reopen(run, resumable(self.store, execution_id, part=part))
+        except BaseException:
+            # Nobody closes a run that was never opened, and its lease would be renewed for ever.
+            _let_go(run)
+            raise
         return run
+
+
+def _require_new(run: Run) -> None:
+    """Refuse a run whose id has a journal: somebody else has done, or is doing, the same request.
+
+    Looked for only where the id is made of a request. Without it the agent's code would run until its first record is
+    refused.
+
+    Raises:
+        FencedError: It has one.
+    """
+    try:
+        known = next(iter(run.store.read(run.execution_id)), None)
+        if known is not None:
+            raise FencedError(f"run {run.execution_id!r} was begun by another writer")
+    except BaseException:
+        _let_go(run)
+        raise
+
+
+def _let_go(run: Run) -> None:
+    if run.lease is not None:
+        run.lease.let_go(release=True)

@@ -421,8 +421,8 @@ def _describe(policy: object) -> str:
 
 def _limits_to_json(limits: Limits) -> Mapping[str, Json]:
     fields: dict[str, object] = {key: getattr(limits, key) for key in Limits.__slots__}
-    said = {key: value for key, value in fields.items() if value is not None and value is not False and value != {}}
     return {
-        key: value if isinstance(value, int) and value.bit_length() < 64 else as_json(value)
-        for key, value in said.items()
+        key: value if type(value) is int and value < 2**63 else as_json(value)
+        for key, value in fields.items()
+        if value is not None and value is not False and value != {}
     }

@@ -115,7 +115,7 @@ class Answering(Continuing, Histories):
             if isinstance(answer, Approve) and answer.arguments is not None and held.request.kind != "tool":
                 raise InvalidRequest(f"{id_} asks about a model call; only the arguments of a tool can be edited")
             try:
-                answer_question(self.store, id_, answer, self.clock)
+                answer_question(self.store, id_, answer, self.clock, exact=True)
             except UsageError as error:
                 raise WrongState(str(error)) from error
             return next(iter(self.store.read(held.request.execution_id)))

@@ -23,6 +23,7 @@ from oao_harness.server.problems import Problem, add_handlers
 from oao_harness.server.routes import approvals, jobs, login, operations, policies, runs, streams
 from oao_harness.server.service import Service
 from oao_harness.server.settings import Settings
+from oao_harness.server.tracing import REQUESTS, begin_tracing
 
 __all__ = ["create_app"]
 
@@ -54,6 +55,7 @@ def create_app(settings: Settings | None = None, agents: Agents | None = None) -
         docs_url=None,
         redoc_url=None,
         lifespan=_lifespan,
+        telemetry=REQUESTS,
     )
     app.state.service = service
     add_handlers(app)
@@ -69,6 +71,7 @@ def create_app(settings: Settings | None = None, agents: Agents | None = None) -
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
     service: Service = app.state.service
+    begin_tracing()
     await service.start()
     with _Signals(service.begin_stop):
         yield

@@ -103,7 +103,7 @@ class Continuing(Queueing):
         registered, policies = self.agent_of(records[0])
         new = new_id() if request is None else request.execution_id
         orchestrator = self.orchestrator(policies)
-        with self.only_one(new):
+        with self.only_one(new), self.no_other_writer(request):
             earlier = None if request is None else await self.repeated(request)
             if earlier is not None and status_of(earlier.records).status != "RUNNING":
                 return report_of(earlier.records)
@@ -174,7 +174,8 @@ class Continuing(Queueing):
             tape = tape_of(execution_id, lambda one: list(self.store.read(one)))
             task = decode_task(records[0], None)
             # What was approved then is approved here: nothing happens of it.
-            orchestrator = Orchestrator(list(policies), approver=_as_answered([record for _, record in tape]))
+            answered = _as_answered([record for _, record in tape])
+            orchestrator = Orchestrator(list(policies), plugins=[self.metrics], approver=answered)
             return orchestrator.replay(agent, task, Recording.from_records(tape), execution_id=new)
 
         seconds = self.deadline_s(deadline_s)

@@ -10,7 +10,6 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from oao_harness.errors import ConfigError
-from oao_harness.listeners.tracing_http import TracedRequests
 from oao_harness.policy.reading import close_to
 from oao_harness.server.authentication import Authenticator, denied
 from oao_harness.server.denials import Denial
@@ -25,7 +24,7 @@ from oao_harness.server.tokens import Tokens, TokenSettings
 __all__ = ["guard", "make_authenticator"]
 
 _HEALTH: Final = ("/healthz", "/readyz")
-_SECRET: Final = "session-secret"  # noqa: S105 - the name of a file
+_SESSIONS: Final = "sessions.key"
 _TOKENS: Final = tuple(one.name for one in fields(TokenSettings))
 
 
@@ -50,7 +49,7 @@ def make_authenticator(settings: Settings) -> Authenticator:
     calls = Quotas(settings.caller_rate) if settings.caller_rate else None
     keys = KeyFile(settings.keys)
     # Every process of a server must know a cookie that another one has set.
-    sessions = Sessions(secret_in(Path(settings.keys).with_name(_SECRET))) if keys.exists() else None
+    sessions = Sessions(secret_in(Path(settings.keys).with_name(_SESSIONS))) if keys.exists() else None
     return Authenticator(keys, tokens, sessions=sessions, calls=calls)
 
 
@@ -74,4 +73,3 @@ def guard(app: FastAPI, settings: Settings) -> None:
         quotas = Quotas(settings.address_rate)
         app.add_middleware(RateLimit, quotas=quotas, exempt=_HEALTH, applies=lambda: not authenticator.is_open)
     app.add_middleware(SecurityHeaders)
-    app.add_middleware(TracedRequests)

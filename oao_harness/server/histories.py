@@ -50,10 +50,12 @@ class Histories(Core):
         return await self.asked(lambda: self.store.runs(limit, offset=offset, query=query))
 
     def query_for(
-        self, _caller: Caller, *, status: str = "", agent_name: str = "", starts_with: str = "", outer: bool = True
+        self, caller: Caller, *, status: str = "", agent_name: str = "", starts_with: str = "", outer: bool = True
     ) -> RunQuery:
         """Return a question for runs that a caller may see."""
-        return RunQuery(status=status, agent_name=agent_name, starts_with=starts_with, outer=outer)
+        return RunQuery(
+            status=status, agent_name=agent_name, starts_with=starts_with, outer=outer, tenant=caller.tenant or None
+        )
 
     async def records(self, caller: Caller, execution_id: str, after: int = 0) -> list[Record]:
         """Return the journal of a run, from the record after one.

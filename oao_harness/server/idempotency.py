@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
 
+from oao_harness.errors import BusyError, FencedError
 from oao_harness.server.callers import Caller
 from oao_harness.server.core import Core
 from oao_harness.server.refusals import InProgress, KeyReused
@@ -91,6 +92,20 @@ class Idempotent(Core):
             yield
         finally:
             begun.discard(execution_id)
+
+    @contextmanager
+    def no_other_writer(self, request: Request | None) -> Generator[None]:
+        """Tell a request with a key that the same one is at work in another process.
+
+        Raises:
+            InProgress: It is; asked again, it is answered with the report.
+        """
+        try:
+            yield
+        except (BusyError, FencedError) as error:
+            if request is None:
+                raise
+            raise InProgress(f"run {request.execution_id} is at work on this very request") from error
 
 
 def _id_of(parts: list[str]) -> str:

@@ -147,8 +147,8 @@ class AgentRow(BaseModel):
     source: str = Field(description="Where it is registered.")
     policies: list[str] = Field(description="What always holds for its runs.")
     slots: int = Field(description="Runs of it at once in this server.")
-    taken: int
-    waiting: int
+    taken: int | None = Field(description="How many there are; null for a caller of one tenant.")
+    waiting: int | None = Field(description="How many more wait; null for a caller of one tenant.")
 
 
 class ApprovalRow(BaseModel):
@@ -324,7 +324,7 @@ class JobRow(BaseModel):
 class QueueRow(BaseModel):
     """What is in the queue, and who works."""
 
-    queued: int
+    queued: int = Field(description="As all of this: of the caller's tenant alone, where it has one.")
     delayed: int
     running: int
     workers: Sequence[Mapping[str, Any]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from typing import Final
 from urllib.parse import urlsplit
@@ -43,6 +44,7 @@ def require_safe_binding(host: str, has_keys: bool) -> None:
     )
 
 
+@functools.lru_cache(maxsize=1024)
 def is_loopback(host: str) -> bool:
     """Return True for `localhost` and for an address that only this machine has; no other name is looked up."""
     if host.lower() == "localhost":

@@ -32,7 +32,7 @@ from oao_harness.errors import (
 )
 from oao_harness.server import refusals
 
-__all__ = ["MEDIA_TYPE", "Problem", "add_handlers", "problem", "problems"]
+__all__ = ["MEDIA_TYPE", "Problem", "add_handlers", "problem", "problems", "status_of_error", "told"]
 
 _log: Final = logging.getLogger(__name__)
 
@@ -168,8 +168,16 @@ async def _said(_request: Request, error: Exception) -> Response:
     if status == 503 and isinstance(error, StoreError):
         # The message names hosts and paths.
         _log.warning("a request was not done: %s", error)
-        return problem(503, "the store or the queue cannot be reached; ask again in a moment", headers=headers)
-    return problem(status, str(error).partition("\n")[0], headers=headers)
+    return problem(status, told(error), headers=headers)
+
+
+def told(error: Exception) -> str:
+    """Return what a client is told of an error: one line, without names of hosts, processes and files."""
+    if isinstance(error, BusyError):
+        return f"somebody else is at work on the run; ask again in {max(1, math.ceil(error.left_s))} s"
+    if isinstance(error, StoreError) and status_of_error(error) == 503:
+        return "the store or the queue cannot be reached; ask again in a moment"
+    return str(error).partition("\n")[0]
 
 
 async def _refused(_request: Request, error: Exception) -> Response:

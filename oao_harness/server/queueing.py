@@ -12,6 +12,7 @@ import logging
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from oao_harness.errors import OaoError, UsageError
@@ -27,7 +28,7 @@ from oao_harness.server.histories import Histories
 from oao_harness.server.hosting import Hosts
 from oao_harness.server.idempotency import Idempotent, Request
 from oao_harness.server.refusals import NotFound, Stopping, WrongState
-from oao_hookspecs import Priority, QueueStats, Record, RunSummary, Scheduler, Store
+from oao_hookspecs import Priority, QueueStats, Record, Scheduler, Store
 
 __all__ = ["HostedFleet", "Queueing"]
 
@@ -35,6 +36,8 @@ T = TypeVar("T")
 _log: Final = logging.getLogger(__name__)
 
 _LEAVING_S: Final = 1.0
+_MOST_LISTED: Final = 10_000
+"""Runs among which jobs are looked for."""
 _PAUSE_S: Final = 2.0
 """Seconds after which a fleet that cannot work tries again."""
 
@@ -147,31 +150,45 @@ class Queueing(Idempotent, Histories):
             await asyncio.wait_for(self.on_fleet(fleet.scheduler.close()), _LEAVING_S)
         loop.call_soon_threadsafe(loop.stop)
 
-    async def queue(self, _caller: Caller) -> QueueStats:
-        """Return what is in the queue, and who works."""
-        return await self.on_fleet(self.jobs.stats())
+    async def queue(self, caller: Caller) -> QueueStats:
+        """Return what is in the queue, and who works.
+
+        A tenant is told of its own jobs alone, and of a worker only while that has one of them.
+        """
+        stats = await self.on_fleet(self.jobs.stats())
+        return await self.asked(self._queue_of, caller, stats) if caller.tenant else stats
+
+    def _queue_of(self, caller: Caller, stats: QueueStats) -> QueueStats:
+        waiting = self._jobs_of(caller, "QUEUED", _MOST_LISTED)
+        delayed = sum(one.not_before > self.clock.time() for one in waiting)
+        own = (
+            replace(one, running=tuple(id_ for id_ in one.running if self.may_read(caller, id_)))
+            for one in stats.workers
+        )
+        return QueueStats(
+            queued=len(waiting) - delayed,
+            delayed=delayed,
+            running=len(self._jobs_of(caller, "RUNNING", _MOST_LISTED)),
+            workers=[one for one in own if one.running],
+        )
 
     async def job_list(self, caller: Caller, status: str = "", limit: int = 50, offset: int = 0) -> list[JobStatus]:
         """Return the newest jobs, or those of one status; `DEAD` for dead letters."""
+        return await self.asked(self._jobs_of, caller, status, limit, offset)
 
-        def read() -> list[JobStatus]:
-            found: list[JobStatus] = []
-            skipped = 0
-            for row in self._rows(caller, status):
-                records = list(self.store.read(row.execution_id))
-                if records and job_of(records) is not None:
-                    skipped += 1
-                    if skipped > offset:
-                        found.append(status_of(records))
-                if len(found) >= limit:
-                    break
-            return found
-
-        return await self.asked(read)
-
-    def _rows(self, caller: Caller, status: str) -> Sequence[RunSummary]:
-        query = self.query_for(caller, status=status, outer=True)
-        return self.store.runs(10_000, query=query)
+    def _jobs_of(self, caller: Caller, status: str, limit: int, offset: int = 0) -> list[JobStatus]:
+        found: list[JobStatus] = []
+        skipped = 0
+        for row in self.store.runs(_MOST_LISTED, query=self.query_for(caller, status=status)):
+            # Most runs are no jobs, and the first record says so.
+            first = next(iter(self.store.read(row.execution_id)), None)
+            if first is not None and job_of([first]) is not None:
+                skipped += 1
+                if skipped > offset:
+                    found.append(status_of(list(self.store.read(row.execution_id))))
+            if len(found) >= limit:
+                break
+        return found
 
     async def submit(
         self,
@@ -198,19 +215,26 @@ class Queueing(Idempotent, Histories):
             earlier = await self.repeated(request)
             if earlier is not None:
                 return earlier.execution_id
-        return await self.on_fleet(
-            self.jobs.submit(
-                agent,
-                task,
-                execution_id=None if request is None else request.execution_id,
-                principal=caller.principal,
-                policy=policies,
-                priority=priority,
-                delay_s=delay_s,
-                retries=None if retries is None else Retries(times=retries),
-                request="" if request is None else request.digest,
-            )
-        )
+        try:
+            with self.no_other_writer(request):
+                return await self.on_fleet(
+                    self.jobs.submit(
+                        agent,
+                        task,
+                        execution_id=None if request is None else request.execution_id,
+                        principal=caller.principal,
+                        policy=policies,
+                        priority=priority,
+                        delay_s=delay_s,
+                        retries=None if retries is None else Retries(times=retries),
+                        request="" if request is None else request.digest,
+                    )
+                )
+        except UsageError:
+            if request is not None:
+                # Somebody else may have used the key at this very moment, for something else.
+                await self.repeated(request)
+            raise
 
     async def job(self, caller: Caller, execution_id: str) -> JobStatus:
         """Return how far a job is.

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
-from oao_harness.errors import OaoError, StoreError
+from oao_harness.errors import OaoError, StoreError, UsageError
 from oao_harness.fleet.status import report_of, status_of
 from oao_harness.journal.branching import new_id
 from oao_harness.runtime.report import ExecutionReport
@@ -127,9 +127,9 @@ class Service(Answering, Judgements):
             id_, origin["request"] = request.execution_id, request.digest
             earlier = await self.repeated(request)
             if earlier is not None:
-                return await self._again(caller, earlier, deadline_s)
+                return await self._again(caller, request, earlier, deadline_s)
         orchestrator = self.orchestrator(policies)
-        with self.only_one(id_):
+        with self.only_one(id_), self.no_other_writer(request):
             return await self.driven(
                 registered,
                 id_,
@@ -144,14 +144,23 @@ class Service(Answering, Judgements):
                 deadline_s=deadline_s,
             )
 
-    async def _again(self, caller: Caller, earlier: Repeated, deadline_s: float | None) -> ExecutionReport:
+    async def _again(
+        self, caller: Caller, request: Request, earlier: Repeated, deadline_s: float | None
+    ) -> ExecutionReport:
         """Answer a request that was made before: with its report, or by going on with what was cut off."""
-        status = status_of(earlier.records)
-        if status.status == "RUNNING":
-            if earlier.execution_id in self.hosts.at_work:
-                raise InProgress(f"run {earlier.execution_id} is at work on this very request")
-            return await self.resume(caller, earlier.execution_id, deadline_s=deadline_s)
-        return report_of(earlier.records)
+        if status_of(earlier.records).status != "RUNNING":
+            return report_of(earlier.records)
+        if earlier.execution_id in self.hosts.at_work:
+            raise InProgress(f"run {earlier.execution_id} is at work on this very request")
+        try:
+            with self.no_other_writer(request):
+                return await self.resume(caller, earlier.execution_id, deadline_s=deadline_s)
+        except UsageError:
+            # It may have ended just now.
+            latest = await self.repeated(request)
+            if latest is None or status_of(latest.records).status == "RUNNING":
+                raise
+            return report_of(latest.records)
 
     async def run_multi(
         self,

@@ -49,6 +49,12 @@ def sync_echo(task):
     return task
 
 
+def noted(task):
+    with open("noted.txt", "a") as file:
+        file.write(f"{task}\\n")
+    return task
+
+
 def payer(task):
     look("the order")
     return pay(task)
@@ -107,6 +113,7 @@ PROJECT = """
 [tool.oao.agents]
 echo = "serving:echo"
 sync-echo = "serving:sync_echo"
+noted = "serving:noted"
 fails = "serving:fails"
 hang = "serving:hang"
 hang-sync = "serving:hang_sync"

@@ -87,6 +87,32 @@ def test_a_key_holds_over_a_restart(tmp_path: Path) -> None:
         assert [row["status"] for row in rows] == ["SUCCESS"]
 
 
+def test_a_new_key_at_the_same_instant_in_two_processes_is_one_run(tmp_path: Path) -> None:
+    """Whoever comes second is told to come again or given the report; the agent's code runs once, and a job is one."""
+    rounds = 25
+    with serving(tmp_path) as one, serving(tmp_path) as two, ThreadPoolExecutor(4) as pool:
+        (tmp_path / "noted.txt").touch()
+        for n in range(rounds):
+            mine = key()
+            both = [pool.submit(server.run, "noted", n, headers=mine) for server in (one, two, one, two)]
+            answers = [done.result(30) for done in both]
+            assert {answer.status_code for answer in answers} <= {200, 409}, [answer.text for answer in answers]
+            reports = [answer.json() for answer in answers if answer.status_code == 200]
+            assert {(report["status"], report["final_output"]) for report in reports} == {("SUCCESS", n)}
+            assert len({report["execution_id"] for report in reports}) == 1
+            jobs = [
+                pool.submit(server.client.post, "/jobs", json={"agent": "echo", "task": n}, headers=mine)
+                for server in (one, two, one, two)
+            ]
+            ids = {done.result(30).json()["execution_id"] for done in jobs}
+            assert len(ids) == 1
+        rows = one.client.get("/runs", params={"limit": 500}).json()["runs"]
+
+    lines = (tmp_path / "noted.txt").read_text().split()
+    assert lines == [str(n) for n in range(rounds)]
+    assert [row["status"] for row in rows if row["agent"] == "noted"] == ["SUCCESS"] * rounds
+
+
 def _ignored(server: Server, headers: dict[str, str]) -> None:
     try:
         server.run("gated", 1, headers=headers)

@@ -11,10 +11,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, Response
 from fastapi.routing import APIRoute
 
-from oao_harness.errors import OaoError
+from oao_harness.errors import OaoError, StoreError
 from oao_harness.server.callers import PERMISSIONS, Caller
 from oao_harness.server.dashboard.templating import environment
-from oao_harness.server.problems import status_of_error
+from oao_harness.server.problems import status_of_error, told
 from oao_harness.server.service import Service
 from oao_harness.wording.texts import clean
 
@@ -116,7 +116,9 @@ class Page(APIRoute):
                     raise
                 if status == 500:
                     _log.error("a page failed: %s", error)
-                return _failed(request, status, str(error).partition("\n")[0])
+                if status == 503 and isinstance(error, StoreError):
+                    _log.warning("a page was not made: %s", error)
+                return _failed(request, status, told(error))
             except RequestValidationError:
                 return _failed(request, 422, "A part of the address or of the form cannot be what it is.")
             except HTTPException as error:

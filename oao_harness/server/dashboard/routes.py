@@ -221,7 +221,7 @@ async def _fleet(service: Service, caller: Caller) -> Mapping[str, Any]:
     dead, *others = [await service.job_list(caller, status, _JOBS) for status in ("DEAD", *_OPEN)]
     jobs = sorted((job for found in others for job in found), key=lambda job: -job.queued_at)
     tiles = [
-        ("Workers", len(stats.workers), ""),
+        ("Workers at your jobs" if caller.tenant else "Workers", len(stats.workers), ""),
         ("Queued", stats.queued, ""),
         ("Delayed", stats.delayed, "wait"),
         ("Running", stats.running, "run"),
@@ -234,6 +234,7 @@ async def _fleet(service: Service, caller: Caller) -> Mapping[str, Any]:
         "dead": [job_row(job) for job in dead],
         "open": [job_row(job) for job in jobs[:_JOBS]],
         "may": may(caller),
+        "tenant": caller.tenant,
     }
 
 

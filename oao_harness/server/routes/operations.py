@@ -7,6 +7,7 @@ from fastapi.responses import Response
 
 from oao_harness.server.models import AgentRow
 from oao_harness.server.problems import problem, problems
+from oao_harness.server.refusals import ForbiddenError
 from oao_harness.server.routes.shared import Asked, Reader, make_router
 
 __all__ = ["router"]
@@ -25,8 +26,9 @@ async def list_agents(caller: Reader, service: Asked) -> list[AgentRow]:
                 source=one.source,
                 policies=list(one.policies()),
                 slots=admission.slots,
-                taken=admission.taken,
-                waiting=admission.waiting,
+                # How busy it is tells of others' runs.
+                taken=None if caller.tenant else admission.taken,
+                waiting=None if caller.tenant else admission.waiting,
             )
         )
     return rows
@@ -64,7 +66,10 @@ async def is_ready(service: Asked) -> Response:
     },
     response_class=Response,
     summary="Show what is counted, for Prometheus",
+    description="Counts the runs of all tenants, so a caller of one tenant may not see it.",
 )
 async def show_metrics(caller: Reader, service: Asked, request: Request) -> Response:
+    if caller.tenant:
+        raise ForbiddenError("the metrics count the runs of all tenants; ask with a key that has no tenant")
     page, content_type = await service.asked(service.exposition.answer, request.headers.get("accept", ""))
     return Response(page, headers={"Content-Type": content_type})
