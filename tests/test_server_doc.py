@@ -104,7 +104,7 @@ def test_the_session_is_what_the_page_shows(tmp_path: Path) -> None:
             answer = done.stdout + done.stderr
             assert fits(expected.replace(WRITTEN, ours), answer, known), f"{command}\n{answer}"
             commands += 1
-    assert commands == 16
+    assert commands == 17
 
 
 def table(heading: str) -> list[list[str]]:
