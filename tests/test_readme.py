@@ -167,7 +167,7 @@ def test_the_command_line_of_the_readme_works(tmp_path: Path) -> None:
 
 
 def test_the_server_of_the_readme_is_asked_as_it_says(tmp_path: Path) -> None:
-    """`oao serve --demo`, and the block with curl: the demo waits for a person, and from the first key on one is needed."""
+    """The demo waits for a person, a key is made and shown, and from then on nobody is let in without one."""
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed: apt install curl")
     (command,) = (line for line in SHELL if line.startswith("oao serve"))
