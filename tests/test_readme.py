@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -152,7 +154,8 @@ def test_the_command_line_of_the_readme_works(tmp_path: Path) -> None:
         "import oao_harness as oao\n@oao.tool\ndef weather(city): return f'sunny in {city}'\n"
         "def agent(task): return weather('Rome')\n"
     )
-    commands = [line for line in SHELL if line.startswith("oao ")]
+    # The server does not end; it has a test of its own.
+    commands = [line for line in SHELL if line.startswith("oao ") and not line.startswith("oao serve")]
     assert commands
     for command in commands:
         done = subprocess.run(
@@ -161,6 +164,47 @@ def test_the_command_line_of_the_readme_works(tmp_path: Path) -> None:
         )  # fmt: skip
         assert done.returncode == 0, f"{command}: {done.stderr}"
         assert done.stdout.strip()
+
+
+def test_the_server_of_the_readme_is_asked_as_it_says(tmp_path: Path) -> None:
+    """The demo waits for a person, a key is made and shown, and from then on nobody is let in without one."""
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed: apt install curl")
+    (command,) = (line for line in SHELL if line.startswith("oao serve"))
+    (asked,) = (block.code for block in BLOCKS if block.language == "bash" and "curl" in block.code)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        ours = f"127.0.0.1:{free.getsockname()[1]}"
+    server = subprocess.Popen(
+        [sys.executable, "-m", "oao_harness", *command.split()[1:]],
+        cwd=tmp_path, env=here(OAO_SERVER_PORT=ours.partition(":")[2], PYTHONUNBUFFERED="1"),
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert server.stdout is not None
+        # It listens when it says so.
+        assert ours in server.stdout.readline()
+        lines = asked.replace("127.0.0.1:8000", ours).splitlines()
+        script = "\n".join([f'oao() {{ "{sys.executable}" -m oao_harness "$@"; }}', "set -e", *lines])
+        done = subprocess.run(
+            ["bash", "-c", script.replace("curl ", "curl -sS --fail-with-body ")],
+            cwd=tmp_path, env=here(), capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr + done.stdout
+        assert '"status":"SUSPENDED"' in done.stdout
+        assert '{"runs":[{' in done.stdout
+        refused = subprocess.run(["curl", "-s", f"http://{ours}/runs"], capture_output=True, timeout=30, check=True)
+        assert b'"status": 401' in refused.stdout
+    finally:
+        server.terminate()
+        server.communicate(timeout=30)
+
+
+def test_pages_and_pictures_of_the_readme_are_there() -> None:
+    """A link that leads nowhere is a red test."""
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
+    assert len(links) > 10
+    assert [link for link in links if not (ROOT / link).exists()] == []
 
 
 def test_the_two_commands_are_what_ci_and_the_install_test_run() -> None:

@@ -93,7 +93,8 @@ def create(*, name: str, roles: Sequence[str], tenant: str, expires: str, as_jso
     click.echo(made.text)
     err = console(stderr=True)
     may = ", ".join(sorted(made.key.caller.permissions)) or "nothing: the server knows none of its roles"
-    err.print(Text(f"{name} may: {may}. It is kept as a hash in {file}: this key is not shown again.", style="dim"))
+    told = f"{name} may: {may}. It is kept as a hash in {file}: this key is not shown again."
+    err.print(Text(told, style="dim"), soft_wrap=True)
 
 
 @command.command("list", short_help="List the keys, without the keys themselves.")

@@ -112,19 +112,19 @@ def command(
     app = create_app(settings, agents)
     has_keys: bool = app.state.authenticator.has_keys
     require_safe_binding(settings.host, has_keys)
-    _say(settings, agents, listening, has_keys=has_keys, demo=demo, as_json=as_json)
-    config = uvicorn.Config(
-        app,
-        access_log=False,
-        log_level="warning",
-        log_config=None,
-        lifespan="on",
-        http=connections(settings.body_s),
-        limit_concurrency=most_connections(),
-        timeout_graceful_shutdown=math.ceil(settings.grace_s) + 1,
-    )
+    # Whoever is told that Ctrl-C ends it may press it at once. The web server raises it again when it is done.
     with contextlib.suppress(KeyboardInterrupt):
-        # Ctrl-C has ended it in good order; the web server says so again when it is done.
+        _say(settings, agents, listening, has_keys=has_keys, demo=demo, as_json=as_json)
+        config = uvicorn.Config(
+            app,
+            access_log=False,
+            log_level="warning",
+            log_config=None,
+            lifespan="on",
+            http=connections(settings.body_s),
+            limit_concurrency=most_connections(),
+            timeout_graceful_shutdown=math.ceil(settings.grace_s) + 1,
+        )
         uvicorn.Server(config).run(sockets=[listening])
 
 
@@ -175,7 +175,7 @@ def _say(
     on = console()
     on.print(Text.assemble((f" oao serves {url}", "bold"), ("  Ctrl-C ends it", "dim")), soft_wrap=True)
     rows = [
-        ("open", f"{here}  the dashboard"),
+        ("open", f"{here} (the dashboard)"),
         ("API", f"{here}/docs"),
         ("agents", ", ".join(agents.names()) or "none"),
         ("callers", "who has a key or a token" if has_keys else "this machine alone; keys let in others: oao keys"),
