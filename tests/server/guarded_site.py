@@ -46,6 +46,7 @@ ASKED: Mapping[tuple[str, str], Asked] = {
     ("GET", "/ui/runs/{execution_id}/diff"): Asked(query={"other": "{other}"}),
     ("POST", "/ui/approvals/{id_}"): Asked(form={"verdict": "approve"}),
     ("POST", "/ui/doubts/{execution_id}/{n}"): Asked(form={"landed": "no"}),
+    ("POST", "/ui/runs"): Asked(form={"agent": "echo", "task": "own"}),
     ("POST", "/ui/runs/{execution_id}/fork"): Asked(form={"at": "1"}),
     ("POST", "/ui/policies/diff"): Asked(form={"before": "standard", "after": "strict"}),
     ("POST", "/login"): Asked(form={"key": "none"}),

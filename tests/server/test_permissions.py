@@ -71,6 +71,7 @@ NEEDS: dict[str, list[tuple[str, str]]] = {
         ("POST", "/runs/{execution_id}/fork"),
         ("POST", "/runs/{execution_id}/replay"),
         ("POST", "/runs/{execution_id}/resume"),
+        ("POST", "/ui/runs"),
         ("POST", "/ui/runs/{execution_id}/cancel"),
         ("POST", "/ui/runs/{execution_id}/fork"),
         ("POST", "/ui/runs/{execution_id}/replay"),
