@@ -59,7 +59,8 @@ class _Connection(HttpToolsProtocol):
         super().data_received(data)
         if self._around > _MOST_HEAD_BYTES and not self.transport.is_closing():
             self._end()
-            if self.cycle is None or self.cycle.response_complete:
+            # There is no cycle before the first request.
+            if getattr(self.cycle, "response_complete", True):
                 self.send_400_response("The head of the request is too large.")
             else:
                 self.transport.close()

@@ -120,18 +120,15 @@ def _is_own(connection: HTTPConnection, origin: str) -> bool:
     hosts = connection.headers.getlist("host")
     try:
         parts = urlsplit(origin)
-        port = parts.port
     except ValueError:
         return False
-    if len(hosts) != 1 or parts.scheme not in {"http", "https"} or parts.hostname is None:
+    if len(hosts) != 1 or parts.scheme not in {"http", "https"} or parts.path or parts.query or parts.fragment:
         return False
-    if parts.path or parts.query or parts.fragment or "@" in parts.netloc:
-        return False
-    host = _host_of(hosts[0])
-    if host is None:
+    sent_by, host = _host_of(parts.netloc), _host_of(hosts[0])
+    if sent_by is None or host is None:
         return False
     standard = _PORTS[parts.scheme]
-    return (parts.hostname.lower(), port or standard) == (host[0].lower(), host[1] or standard)
+    return (sent_by[0].lower(), sent_by[1] or standard) == (host[0].lower(), host[1] or standard)
 
 
 def _host_of(header: str) -> tuple[str, int | None] | None:
@@ -143,4 +140,11 @@ def _host_of(header: str) -> tuple[str, int | None] | None:
         port = parts.port
     except ValueError:
         return None
-    return None if not parts.hostname else (parts.hostname, port)
+    if not parts.hostname or (header.startswith("[") and header.partition("]")[2] != _port_text(port)):
+        # Python leaves out what stands between the brackets and the port.
+        return None
+    return parts.hostname, port
+
+
+def _port_text(port: int | None) -> str:
+    return "" if port is None else f":{port}"
