@@ -368,4 +368,4 @@ def test_what_a_screen_reader_needs(site: Site, browser: Browser) -> None:
     report = site.run("payer", "to be read")
     for path in ("/", f"/ui/runs/{report['execution_id']}", "/ui/approvals", "/ui/fleet", "/ui/policies"):
         browser.open(f"{site.url}{path}")
-        assert browser.script(_FAULTS) == [], path
+        assert browser.script(_FAULTS) == [], f"{path}: {browser.driver.page_source[:2000]}"
