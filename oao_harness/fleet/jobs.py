@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -46,6 +47,9 @@ __all__ = ["Jobs", "Part", "open_scheduler"]
 
 _log = logging.getLogger("oao")
 _LEAVING_S: Final = 0.5
+_TRIES: Final = 10
+_AGAIN_S: Final = 0.005
+"""Seconds, a random part of them, before a submit looks again that was put off by another one; more each time."""
 _LOOK_S: Final = 1.0
 """Seconds after which a waiter looks into the journal even though nobody told it of an end."""
 _LOOK_LOCAL_S: Final = 0.1
@@ -205,19 +209,22 @@ class Jobs:
         execution_id, started["task"] = str(started["execution_id"]), plain
         if given != plain:
             started["input"] = given
-        first = next(iter(self.store.read(execution_id)), None)
-        if first is None:
+        tries, first = 0, next(iter(self.store.read(execution_id)), None)
+        while first is None:
             try:
                 Writer(self.store, execution_id, self._clock, epoch=claim(self.store, execution_id)).append(
-                    "run.started", started
+                    "run.started", dict(started)
                 )
-            except StoreError:
-                # Somebody submits the same at the same time: one of both is kept.
+                return cast("Mapping[str, Json]", started["job"])
+            except StoreError as error:
+                # Somebody submits the same at the same time: one of both is kept. Whoever was put off by one who has
+                # not written yet looks again.
+                tries += 1
+                if isinstance(error, BusyError | FencedError) and tries < _TRIES:
+                    time.sleep(random.uniform(0.0, _AGAIN_S * tries))  # noqa: S311 - no secret
                 first = next(iter(self.store.read(execution_id)), None)
-                if first is None:
+                if first is None and (tries == _TRIES or not isinstance(error, BusyError | FencedError)):
                     raise
-        if first is None:
-            return cast("Mapping[str, Json]", started["job"])
         found = cast("Mapping[str, Json] | None", first.get("job"))
         if found is None or (first["agent"], first["task"]) != (started["agent"], plain):
             raise UsageError(f"run {execution_id!r} exists already, and is another one; give another id, or none")

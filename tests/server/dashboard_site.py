@@ -245,6 +245,8 @@ class Browser:
 
     def open(self, url: str) -> None:
         self.driver.get(url)
+        if url == "about:blank":
+            return
         # A loaded machine may still have nothing of the page where the browser says that it is there.
         self.until(lambda: self.script("return !!document.querySelector('main, pre, body > *')"), f"{url} is empty")
 
