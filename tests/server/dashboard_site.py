@@ -161,12 +161,6 @@ class Site:
         return [dict(record) for record in self.app.state.service.store.read(execution_id)]
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
 def guarded(app: Any) -> Any:
     """Return the application as it is where a policy for content is demanded, whoever sends the header."""
 
@@ -206,15 +200,16 @@ def serving(folder: Path) -> Iterator[Site]:
     )
     settings = Settings(store=f"sqlite:{folder / 'oao.db'}", grace_s=1.0, keys=str(folder / "keys.json"))
     app = create_app(settings, agents)
-    port = free_port()
-    config = uvicorn.Config(guarded(app), port=port, log_level="warning", timeout_graceful_shutdown=3)
+    # Held from here on: nobody else takes the port before the server has it.
+    listening = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(guarded(app), log_level="warning", timeout_graceful_shutdown=3)
     server = uvicorn.Server(config)
     loops: list[Any] = []
 
     def serve() -> None:
         async def main() -> None:
             loops.append(asyncio.get_running_loop())
-            await server.serve()
+            await server.serve(sockets=[listening])
 
         asyncio.run(main())
 
@@ -226,7 +221,7 @@ def serving(folder: Path) -> Iterator[Site]:
         assert time.monotonic() < until
         time.sleep(0.01)
     try:
-        yield Site(f"http://127.0.0.1:{port}", app, folder)
+        yield Site(f"http://127.0.0.1:{listening.getsockname()[1]}", app, folder)
     finally:
         for gate in GATES.values():
             gate.set()
@@ -234,6 +229,7 @@ def serving(folder: Path) -> Iterator[Site]:
             loops[0].call_soon_threadsafe(app.state.service.begin_stop)
         server.should_exit = True
         thread.join(WAIT_S)
+        listening.close()
         assert not thread.is_alive()
 
 
