@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from oao_harness import MemoryStore, SQLiteStore
 from oao_hookspecs import Store
@@ -19,6 +20,9 @@ for _name in ("CI", "BUILD_NUMBER"):
     os.environ.pop(_name, None)
 # The sessions that tests start read no pyproject.toml of ours.
 os.environ["PYTEST_ADDOPTS"] = f"{os.environ.get('PYTEST_ADDOPTS', '')} -p no:schemathesis".strip()
+# A loaded machine is slow; how long an example takes says nothing about the code.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 def pytest_collection_finish() -> None:
