@@ -36,7 +36,7 @@ def test_schemathesis_finds_no_surprise(tmp_path: Path) -> None:
                 "run",
                 f"{server.url}/openapi.json",
                 f"--checks={','.join(CHECKS)}",
-                "--max-examples=12",
+                "--max-examples=6",
                 "--phases=examples,coverage,fuzzing",
                 "--exclude-path-regex=events$",
                 "--request-timeout=15",
