@@ -84,11 +84,6 @@ class Settings(BaseModel):
         """True where this process does the jobs."""
         return self.scheduler == "local:" if self.work is None else self.work
 
-    @property
-    def is_loopback(self) -> bool:
-        """True where only this machine reaches the server."""
-        return self.host in {"localhost", "::1"} or re.fullmatch(r"127(\.\d{1,3}){3}", self.host) is not None
-
     @classmethod
     def load(cls, start: Path | None = None, /, **overrides: object) -> Settings:
         """Return the settings of a project.
