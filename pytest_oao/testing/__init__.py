@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pytest_oao.testing.adapter import AdapterCase, AdapterConformance
     from pytest_oao.testing.cassette_server import CassetteServer
     from pytest_oao.testing.ledger import LedgerConformance
     from pytest_oao.testing.openai_server import (
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
     from pytest_oao.testing.usage import TokenUsage
 
 __all__ = [
+    "AdapterCase",
+    "AdapterConformance",
     "Body",
     "CallModel",
     "CallTool",
@@ -84,6 +87,8 @@ __all__ = [
 ]
 
 _MODULES = {
+    "AdapterCase": "adapter",
+    "AdapterConformance": "adapter",
     "Body": "programs",
     "CallModel": "programs",
     "CallTool": "programs",
