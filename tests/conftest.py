@@ -18,6 +18,9 @@ pytest_plugins = ["pytester"]
 # Under a CI system pytest prints whole messages in its summary; the sessions of tests shall print the same anywhere.
 for _name in ("CI", "BUILD_NUMBER"):
     os.environ.pop(_name, None)
+# Clients of HTTP read all the world's authorities when they are made, which takes longer than most tests. There is
+# nobody to trust on loopback: they read one, whose key nobody has.
+os.environ["SSL_CERT_FILE"] = str(Path(__file__).parent / "authority.pem")
 # The sessions that tests start read no pyproject.toml of ours.
 os.environ["PYTEST_ADDOPTS"] = f"{os.environ.get('PYTEST_ADDOPTS', '')} -p no:schemathesis".strip()
 # A loaded machine is slow; how long an example takes says nothing about the code.
