@@ -6,6 +6,7 @@ import difflib
 import functools
 import importlib
 import inspect
+import types
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import Final
@@ -50,6 +51,22 @@ def _installed() -> tuple[EntryPoint, ...]:
     return tuple(entry_points(group=PROJECT))
 
 
+class _Manager(pluggy.PluginManager):
+    """A manager that is made quickly: pluggy looks at every attribute of a plugin, the slow way, to run no property."""
+
+    def parse_hookimpl_opts(self, plugin: object, name: str) -> pluggy.HookimplOpts | None:
+        """Return how a hook was marked; Python's own names are none, nor is what a module has besides functions."""
+        if name.startswith("__") and name.endswith("__"):
+            return None
+        if isinstance(plugin, types.ModuleType) and not inspect.isroutine(vars(plugin).get(name)):
+            return None
+        return super().parse_hookimpl_opts(plugin, name)
+
+    def parse_hookspec_opts(self, module_or_class: types.ModuleType | type, name: str) -> pluggy.HookspecOpts | None:
+        """Return how a hook was specified; what our files import is no specification."""
+        return super().parse_hookspec_opts(module_or_class, name) if name.startswith(_PREFIX) else None
+
+
 def make_manager(
     policies: Sequence[object | str], plugins: Sequence[object | str] = ()
 ) -> tuple[pluggy.PluginManager, list[object]]:
@@ -66,7 +83,7 @@ def make_manager(
         ConfigError: A plugin cannot be loaded, is a class, has no hook, has a hook that does not exist or is not
             marked, asks for an argument that its hook does not have, or wraps a deciding one.
     """
-    manager = pluggy.PluginManager(PROJECT)
+    manager = _Manager(PROJECT)
     for module in (decide, observe, provide):
         manager.add_hookspecs(module)
     named = {plugin for plugin in plugins if isinstance(plugin, str)}
