@@ -98,7 +98,7 @@ def files_below(root: Path, folder: str) -> Iterator[str]:
     Raises:
         Altered: Something in it is a link, no ordinary file, or in a folder `__pycache__` without being byte code.
     """
-    for entry in sorted(os.scandir(root / folder), key=lambda one: one.name):
+    for entry in _entries(root / folder):
         path = f"{folder}/{entry.name}"
         if entry.is_symlink():
             raise Altered(f"{path} is a link; a link can lead elsewhere any time")
@@ -113,9 +113,14 @@ def files_below(root: Path, folder: str) -> Iterator[str]:
             raise Altered(f"{path} is no ordinary file")
 
 
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return sorted(entries, key=lambda one: one.name)
+
+
 def _check_cached(root: Path, folder: str) -> None:
     """Admit what Python caches. Nothing of it is ever executed: verified modules are compiled from their source."""
-    for entry in os.scandir(root / folder):
+    for entry in _entries(root / folder):
         if entry.is_symlink() or not entry.is_file() or ".pyc" not in entry.name:
             raise Altered(f"{folder}/{entry.name} is no byte code, and does not belong there")
 
