@@ -31,10 +31,13 @@ ROOMS = {
         "oao_harness.plugins",
         "oao_harness.runtime",
     },
+    # Which plugins are used is asked where managers are made, so that nobody can forget it: the project is read there.
     "oao_harness.plugins": {
         "oao_hookspecs",
         "oao_harness.errors",
         "oao_harness.plugins",
+        "oao_harness.policy.project",
+        "oao_harness.policy.reading",
         "oao_harness.policy.registry",
     },
     "oao_harness.policy": {"oao_hookspecs", "oao_harness.errors", "oao_harness.policy"},

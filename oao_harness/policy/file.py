@@ -122,6 +122,11 @@ class FilePolicy:
         return found
 
     @property
+    def verifies_plugins(self) -> bool:
+        """True where what it extends admits verified plugins only."""
+        return self.mode != "observe" and any(getattr(base, "verifies_plugins", False) for base in self._bases)
+
+    @property
     def sequences(self) -> Mapping[str, SequenceRule]:
         """The sequence rules by name, for asserts over a run."""
         return {one.item.name: one.rule for one in self.rules.sequences}
