@@ -14,6 +14,7 @@ from oao_harness.cli.units import plural
 from oao_harness.plugins.signing import fingerprint, load_key, make_key
 from oao_harness.plugins.sources import Signing, sign_target
 from oao_harness.plugins.trust import find_trust
+from oao_harness.policy.project import shown
 
 __all__ = ["keygen", "sign"]
 
@@ -81,7 +82,7 @@ def sign(*, target: str, path: str, hooks: Sequence[str], api: str, version: str
         print_json(manifest.as_json(), indent=2)
         return
     on = console()
-    on.print(f"signed {one_line(manifest.name)} {one_line(manifest.version)}: {place}", soft_wrap=True)
+    on.print(f"signed {one_line(manifest.name)} {one_line(manifest.version)}: {shown(place)}", soft_wrap=True)
     told = [
         f"{plural(len(manifest.files), 'file')}, for oao {manifest.api}, key {fingerprint(manifest.key)}",
         f"may only have: {', '.join(manifest.hooks) or 'no hook'}",

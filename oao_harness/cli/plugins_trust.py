@@ -17,6 +17,7 @@ from oao_harness.plugins.sources import installed_as
 from oao_harness.plugins.trust import Trust, TrustedKey, checked_day, checked_key, checked_signs, find_trust
 from oao_harness.plugins.verification import judge
 from oao_harness.plugins.wheels import judge_wheel
+from oao_harness.policy.project import shown
 
 __all__ = ["trust", "untrust"]
 
@@ -72,8 +73,10 @@ def trust(*, target: str, owner: str, signs: Sequence[str], until: str, yes: boo
         signs=checked_signs(signs, "--signs"),
         expires=checked_day(until, "--until"),
     )
-    trusted.having(added).save()
-    on.print(f"{_shown(trusted.path)} trusts {one_line(added.owner)} with {', '.join(added.signs)}", soft_wrap=True)
+    trusting = trusted.having(added)
+    trusting.save()
+    with_what = ", ".join(trusting.keys[-1].signs)
+    on.print(f"{shown(trusted.path)} trusts {one_line(added.owner)} with {with_what}", soft_wrap=True)
 
 
 @click.command("untrust", short_help="Trust a key no more.")
@@ -90,10 +93,10 @@ def untrust(who: str) -> None:
     gone = [one for one in trusted.keys if who in {one.key, one.owner, fingerprint(one.key)}]
     if not gone:
         known = ", ".join(f"{one.owner} ({fingerprint(one.key)})" for one in trusted.keys) or "nobody"
-        raise UsageError(f"{_shown(trusted.path)} does not trust {who!r:.80}; it trusts: {known}")
+        raise UsageError(f"{shown(trusted.path)} does not trust {who!r:.80}; it trusts: {known}")
     Trust(path=trusted.path, keys=[one for one in trusted.keys if one not in gone]).save()
     for one in gone:
-        console().print(f"{_shown(trusted.path)} trusts {one_line(one.owner)} no more", soft_wrap=True)
+        console().print(f"{shown(trusted.path)} trusts {one_line(one.owner)} no more", soft_wrap=True)
 
 
 def _signer_of(target: str, trusted: Trust) -> tuple[str, str, str]:
@@ -110,7 +113,7 @@ def _signer_of(target: str, trusted: Trust) -> tuple[str, str, str]:
 def _print(trusted: Trust) -> None:
     on = console()
     if not trusted.keys:
-        on.print(f"The project trusts nobody: there is no key in {_shown(trusted.path)}.", soft_wrap=True)
+        on.print(f"The project trusts nobody: there is no key in {shown(trusted.path)}.", soft_wrap=True)
         return
     rows = [
         [
@@ -122,8 +125,3 @@ def _print(trusted: Trust) -> None:
         for one in trusted.keys
     ]
     print_columns(on, _COLUMNS, rows)
-
-
-def _shown(path: Path) -> str:
-    here = Path.cwd().resolve()
-    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

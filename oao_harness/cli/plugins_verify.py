@@ -11,6 +11,7 @@ from rich.text import Text
 
 from oao_harness.cli.columns import Column, print_columns
 from oao_harness.cli.console import console, one_line, print_json
+from oao_harness.cli.units import plural
 from oao_harness.errors import ConfigError, UsageError
 from oao_harness.plugins.found import installed
 from oao_harness.plugins.loader import judge_file
@@ -104,7 +105,8 @@ def _cells(target: str, verdict: Verdict) -> list[Text]:
     said = verdict.reason
     if verdict.state == "verified" and verdict.manifest is not None:
         one = verdict.manifest
-        said = f"{one.name} {one.version}, {len(one.files)} files; may only have {', '.join(one.hooks) or 'no hook'}"
+        files, hooks = plural(len(one.files), "file"), ", ".join(one.hooks) or "no hook"
+        said = f"{one.name} {one.version}, {files}; may only have {hooks}"
     return [
         Text(one_line(target), style="bold"),
         Text(verdict.state, style=STYLES[verdict.state]),

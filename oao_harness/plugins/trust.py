@@ -7,7 +7,7 @@ import os
 import re
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -96,8 +96,15 @@ class Trust:
         return ""
 
     def having(self, added: TrustedKey) -> Trust:
-        """Return this with one more key, in place of the same key of the same owner."""
-        kept = [one for one in self.keys if (one.key, one.owner) != (added.key, added.owner)]
+        """Return this with one more key; what it said of the same key and the same packages holds no more."""
+        names = {parse_signs(sign)[0] for sign in added.signs}
+        kept: list[TrustedKey] = []
+        for one in self.keys:
+            others = tuple(sign for sign in one.signs if one.key != added.key or parse_signs(sign)[0] not in names)
+            if others and (one.key, one.owner, one.expires) == (added.key, added.owner, added.expires):
+                added = replace(added, signs=(*others, *added.signs))
+            elif others:
+                kept.append(replace(one, signs=others))
         return Trust(path=self.path, keys=(*kept, added))
 
     def save(self) -> None:

@@ -58,7 +58,10 @@ def judge(dist: Distribution, trust: Trust, *, afresh: bool = False) -> Verdict:
         found = _manifest_bytes(dist, trust, root)
         if found is None:
             return _unsigned(dist, trust)
-        manifest = read_manifest(*found)
+        try:
+            manifest = read_manifest(*found)
+        except ConfigError as error:
+            return Verdict(state="altered", reason=str(error))
         if not is_signed_by_its_key(manifest):
             return Verdict(state="altered", reason="its manifest is not what was signed", manifest=manifest)
         _check_identity(dist, manifest, root)

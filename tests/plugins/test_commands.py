@@ -205,3 +205,15 @@ def test_an_attestation_is_checked_without_a_network(oao: Oao, wheel: Path, tmp_
     assert (refused.exit_code, "this is no attestation" in refused.stderr) == (2, True)
     missing = oao("plugins", "verify", str(wheel), "--attestation", str(path))
     assert "say who must have" in missing.stderr
+
+
+def test_trusting_again_says_what_holds_now(oao: Oao, site: Site) -> None:
+    """A newer floor takes the place of the older one; other packages, and other days, stay."""
+    key = "ed25519:iojj3XQJ8ZX9UtstPLpdcspnCb8dlBIb83SIAbQPb1w="
+    for more in (("--signs", "a>=1", "--signs", "b"), ("--signs", "a>=2"), ("--signs", "c", "--until", "2030-01-01")):
+        assert oao("plugins", "trust", key, "--owner", "Acme", *more).exit_code == 0
+
+    listed = oao("plugins", "trust").stdout
+    assert "b, a>=2" in listed
+    assert "a>=1" not in listed
+    assert len(listed.splitlines()) == 3

@@ -211,6 +211,8 @@ def test_an_expired_and_an_unknown_key_are_refused(
     refused(site, "nobody trusts the key")
     trusting(expires="2020-01-01")
     refused(site, "the trust in Acme's key ended on 2020-01-01")
+    (configure().parent / "oao-trust.json").unlink()
+    configure(verify="strict", plugins=["guard"])
     trusting("other-package")
     refused(site, "Acme's key may not sign shop-guard, only other-package")
     make_key(tmp_path / "thief.pem")
