@@ -89,8 +89,8 @@ def command(
     \b
     Examples:
       oao fuzz --policy policy.toml --never pay
-      oao fuzz --policy policy.toml --never 'send_* after read_inbox' --at-most 'refund 3'
-      oao fuzz --policy policy.toml --sums-at-most 'refund.amount 100' --seconds 20
+      oao fuzz --policy policy.toml --never 'send_* after read_inbox'
+      oao fuzz --policy strict --sums-at-most 'refund.amount 100' --seconds 20
     """  # noqa: D301 - click reads the control character as "do not wrap"
     if importlib.util.find_spec("hypothesis") is None:
         raise UsageError("oao fuzz needs Hypothesis: pip install 'oao-harness[fuzz]'")
