@@ -108,6 +108,9 @@ ROOMS = {
         "oao_harness.server",
     },
     "oao_harness.cli": {"oao_hookspecs", "oao_harness"},
+    # Upwards, and only when the command is used: programs are a test tool, and Hypothesis is a library for tests.
+    "oao_harness.cli.fuzz": {"oao_hookspecs", "oao_harness", "pytest_oao.testing.fuzz"},
+    "pytest_oao.testing.fuzz": {"oao_hookspecs", "oao_harness", "pytest_oao.testing"},
     "oao_harness.__main__": {"oao_harness.cli"},
     "oao_harness": {"oao_harness"},
     "pytest_oao.plugin": {"pytest_oao"},

@@ -87,6 +87,7 @@ def oao_adapters() -> Sequence[Adapter]:
     """Offer the bundled adapters, the most particular first."""
     from oao_harness.adapters.function import FunctionAdapter, InvokeAdapter  # noqa: PLC0415 - bundled, loaded late
     from oao_harness.adapters.graphs import GraphAdapter  # noqa: PLC0415 - as above
+    from oao_harness.adapters.script import ScriptAdapter  # noqa: PLC0415 - as above
 
     lazy = [_LazyAdapter(*names) for names in _LAZY]
-    return [GraphAdapter(), *lazy, InvokeAdapter(), FunctionAdapter()]
+    return [GraphAdapter(), ScriptAdapter(), *lazy, InvokeAdapter(), FunctionAdapter()]

@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "diff": "Show how two runs or recordings differ.",
     "export": "Make a stored run a recording file.",
     "fork": "Run an agent again from the middle of a run.",
+    "fuzz": "Search for a program that breaks a rule under a policy.",
     "graph": "Draw a graph of agents.",
     "hooks": "Print every hook that a plugin can implement.",
     "import": "Turn cassettes and other tools' runs into recordings.",

@@ -131,12 +131,20 @@ class Trial:
 
     def replay(self) -> Trial:
         """Return a trial that replayed this one from its recording."""
-        recording = Recording.from_records(
-            (event.execution_id, event.record) for event in self.events if isinstance(event, Written)
-        )
+        recording = self.recording()
         other = Trial(self.program, self.rules, inner_rules=self.inner_rules, is_async=self.is_async)
         other.reports.append(other.orchestrator.replay(other._agent(), "t", recording))
         return other
+
+    def recording(self, *, test: str = "", policy: str = "") -> Recording:
+        """Return the recording of what happened.
+
+        Args:
+            test: Node id of the test that will play it.
+            policy: Name of the policy that was in force.
+        """
+        tape = ((event.execution_id, event.record) for event in self.events if isinstance(event, Written))
+        return Recording.from_records(tape, test=test, policy=policy)
 
     def _keep(self, report: ExecutionReport) -> ExecutionReport:
         self.reports.append(report)
