@@ -21,6 +21,8 @@ _LEAVES: Final = (
     ("langgraph.pregel._loop", "oao_harness.adapters.langgraph_loop"),
     ("openai._base_client", "oao_harness.adapters.openai_client"),
     ("anthropic._base_client", "oao_harness.adapters.anthropic_client"),
+    ("mcp.client.session", "oao_harness.adapters.mcp_client"),
+    ("mcp.client.stdio", "oao_harness.adapters.mcp_stdio"),
 )
 # Below the leaves: what an agent does beside the gate.
 _CHOKE_POINTS: Final = (
