@@ -83,6 +83,15 @@ ROOMS = {
         "oao_harness.stores.observed",
         "oao_harness.fleet",
     },
+    # A face over the public machine, as the server is; it knows no framework and no SDK.
+    "oao_harness.mcp": {
+        "oao_hookspecs",
+        "oao_harness.errors",
+        "oao_harness.journal",
+        "oao_harness.runtime",
+        "oao_harness.adapters.governed",
+        "oao_harness.mcp",
+    },
     "oao_harness.wording": {
         "oao_hookspecs",
         "oao_harness.journal.timeline",

@@ -29,6 +29,7 @@ COMMANDS: Final = {
     "import": "Turn cassettes and other tools' runs into recordings.",
     "jobs": "Show what a fleet has to do, and who does it.",
     "keys": "Make, list and revoke the API keys of a server.",
+    "mcp-proxy": "Put policy and journal in front of an MCP server.",
     "pending": "List the recordings that wait for a person.",
     "policy": "Check a policy; see what another one would change.",
     "prune": "Delete recordings whose test is gone.",
@@ -68,7 +69,7 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
+        module = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name.replace("-", "_")
         return cast("click.Command", importlib.import_module(f"oao_harness.cli.{module}").command)
 
     def resolve_command(
