@@ -21,18 +21,22 @@ from oao_harness.journal.questions import Questions
 from oao_harness.runtime import gate
 from oao_harness.runtime.budget import Budget
 from oao_harness.runtime.context import here
+from oao_harness.runtime.dispatch import drive
 from oao_harness.runtime.execute import Ending
+from oao_harness.runtime.judging import judge_call
 from oao_harness.runtime.opening import Place
 from oao_harness.runtime.orchestrator import Orchestrator
 from oao_harness.runtime.plain import as_json
 from oao_harness.runtime.report import ExecutionReport
 from oao_harness.runtime.run import Run
 from oao_harness.runtime.usage import estimate_input_tokens, estimate_tokens
-from oao_hookspecs import Call, Json, Limits, ModelCall, Principal, RunView, Usage, hookimpl
+from oao_hookspecs import Call, Deny, Json, Limits, ModelCall, Principal, RunView, ToolCall, Usage, hookimpl
 
 __all__ = ["Options", "RemoteError", "Session", "Verdict"]
 
 _POLL_S: Final = 0.2
+# Rules that look at nothing but the name of a tool.
+_BY_NAME: Final = frozenset({"tools.allow", "tools.deny"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,6 +255,12 @@ class Session:
                 return True
             await asyncio.sleep(_POLL_S)
         return False
+
+    def hides(self, name: str) -> bool:
+        """Return True for a tool that a policy denies by its name alone, whatever it is given."""
+        call = ToolCall(name=f"{self.options.prefix}{name}", arguments={}, proposed=True)
+        judged = drive(judge_call(self.run, self.run.described(call), ""), self.run.hooks.timeout_s)
+        return isinstance(judged.decision, Deny) and judged.decision.rule in _BY_NAME
 
     def close(self) -> ExecutionReport:
         """End the session's run."""
