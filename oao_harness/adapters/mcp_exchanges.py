@@ -83,9 +83,7 @@ async def _served(run: Run, name: str, request: Mapping[str, Json], shape: gate.
             raise decode_error(found.outcome.error)
         return shape.load(found.outcome.value)
     text = f"{name} was not recorded, and a replay asks no server (replay diverged)"
-    await drive_async(
-        diverging(run, Divergence(kind="unexpected", text=text, name=name), None), run.hooks.timeout_s
-    )
+    await drive_async(diverging(run, Divergence(kind="unexpected", text=text, name=name), None), run.hooks.timeout_s)
     raise run.require_halt()
 
 

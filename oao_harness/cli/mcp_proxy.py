@@ -126,9 +126,7 @@ def _pipe(orchestrator: Orchestrator, options: Options, server: Sequence[str], *
         session.close()
 
 
-def _serve(
-    orchestrator: Orchestrator, options: Options, url: str, host: str, port: int, *, hide_denied: bool
-) -> None:
+def _serve(orchestrator: Orchestrator, options: Options, url: str, host: str, port: int, *, hide_denied: bool) -> None:
     try:
         from oao_harness.mcp.http import serve  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:

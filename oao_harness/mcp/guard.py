@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, cast
 
+from oao_harness.errors import RunHalted
 from oao_harness.journal.codec import alike
 from oao_harness.mcp.messages import (
     INVALID_REQUEST,
@@ -61,7 +62,11 @@ class Guard:
         if not message.is_request:
             # What expects no answer is no call that anybody could judge the outcome of.
             return None
-        call = self._tool_call(message) if message.method == _TOOL else _model_call(message.params)
+        try:
+            call = self._tool_call(message) if message.method == _TOOL else _model_call(message.params)
+        except RunHalted as halt:
+            # A policy refuses the whole session.
+            return _answer(message, Verdict(state="denied", rule=halt.rule, reason=halt.reason), None, None)
         if isinstance(call, str):
             return error_message(message.id, INVALID_REQUEST, call)
         answers: list[Message] = []

@@ -193,10 +193,7 @@ class Session:
         limits = self.run.limits
         both = [one for one in (limits.timeout_s, limits.call_timeout_s) if one is not None]
         self._timeout.limit_s = min(both, default=None)
-        catalog = self.run.catalog
-        self.run.budget = Budget(
-            replace(limits, timeout_s=None, call_timeout_s=None), catalog.price if catalog is not None else None
-        )
+        self.run.budget.limits = replace(limits, timeout_s=None, call_timeout_s=None)
         self.run.deadline = self.run.call_timeout_s = None
 
     @property

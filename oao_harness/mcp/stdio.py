@@ -16,7 +16,6 @@ from oao_harness.mcp.guard import Guard, is_governed
 from oao_harness.mcp.lists import Lists
 from oao_harness.mcp.messages import (
     INVALID_REQUEST,
-    SERVER_GONE,
     Message,
     UnreadableError,
     dumps,
@@ -103,6 +102,8 @@ class StdioProxy:
         """Judged requests of the client that have no answer yet, by id."""
         self._others: set[asyncio.Task[None]] = set()
         self._sent: set[str] = set()
+        self._moved = asyncio.Event()
+        """Set when a call was sent, or has ended."""
         self._given_up: set[str] = set()
         """Requests that were answered without the server, or cancelled: what it still says to them is dropped."""
         self._server: asyncio.subprocess.Process
@@ -119,7 +120,9 @@ class StdioProxy:
             )
         except OSError as error:
             why = error.strerror or str(error)
-            raise UsageError(f"cannot start the server {self._command[0]!r}: {why}; check the command after --") from error
+            raise UsageError(
+                f"cannot start the server {self._command[0]!r}: {why}; check the command after --"
+            ) from error
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -171,17 +174,20 @@ class StdioProxy:
 
     async def _until_sent(self) -> None:
         """Wait until each call was sent, refused, or is held."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + _GRACE_S
-        while loop.time() < until and any(key not in self._sent for key in self._calls):
-            await asyncio.sleep(0.01)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GRACE_S):
+                while any(key not in self._sent for key in self._calls):
+                    self._moved.clear()
+                    await self._moved.wait()
 
     # From the client
 
     async def _read_client(self) -> None:
         async for line in _pump(self._in, self._most_bytes):
             if line is None:
-                await self._tell(error_message(None, INVALID_REQUEST, f"a message has more than {self._most_bytes} bytes"))
+                await self._tell(
+                    error_message(None, INVALID_REQUEST, f"a message has more than {self._most_bytes} bytes")
+                )
             elif line.strip():
                 await self._from_client(line)
 
@@ -207,7 +213,7 @@ class StdioProxy:
             self._given_up.discard(key)
             task = asyncio.create_task(self._call(found, key))
             self._calls[key] = task
-            task.add_done_callback(lambda _: (self._calls.pop(key, None), self._sent.discard(key)))
+            task.add_done_callback(lambda _: self._ended(key))
             return
         if found.method == "notifications/cancelled":
             key = key_of_id(found.params.get("requestId"))
@@ -249,8 +255,14 @@ class StdioProxy:
         if answer is not None:
             await self._tell(answer)
 
+    def _ended(self, key: str) -> None:
+        self._calls.pop(key, None)
+        self._sent.discard(key)
+        self._moved.set()
+
     async def _send_call(self, raw: bytes, key: str) -> None:
         self._sent.add(key)
+        self._moved.set()
         await self._send(raw)
 
     async def _ask(
