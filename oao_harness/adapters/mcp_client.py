@@ -43,6 +43,9 @@ def install() -> None:
     require(ClientSession, ("send_request", "send_notification", "call_tool", "initialize"), "mcp")
     set_method(ClientSession, "send_request", _sending)
     set_method(ClientSession, "send_notification", _notifying)
+    if hasattr(ClientSession, "send_discover"):
+        # Since mcp 2: the handshake of protocol 2026-07-28, which goes past `send_request`.
+        set_method(ClientSession, "send_discover", _discovering)
 
 
 class _Shape:
@@ -84,11 +87,37 @@ def _sending(function: Callable[..., Any]) -> Callable[..., Any]:
 
         if data.get("method") == _TOOL:
             return await _govern(self, run, data, send, shape)
-        found = await exchange(run, data, _servers.get(self, ""), lambda: send(data), shape)
+        found = await exchange(run, data, _name_of(self), lambda: send(data), shape)
         _remember(self, found)
         return found
 
     return send_request
+
+
+class _PlainShape(_Shape):
+    """Results that are JSON already."""
+
+    __slots__ = ()
+
+    def dump(self, value: Any) -> gate.Answer:
+        """Return a result as it is."""
+        return gate.Answer(value=value)
+
+    def load(self, value: Json) -> Any:
+        """Return a result of the caller's own."""
+        return decode(value)
+
+
+def _discovering(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    async def send_discover(self: Any, *args: Any, **kwargs: Any) -> Any:
+        run = current() if is_possible() and not in_plugin.get() else None
+        if run is None:
+            return await function(self, *args, **kwargs)
+        data = {"method": "server/discover"}
+        return await exchange(run, data, "", lambda: function(self, *args, **kwargs), _PlainShape(None))
+
+    return send_discover
 
 
 def _notifying(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -175,6 +204,11 @@ def _remember(session: Any, result: Any) -> None:
         _servers[session] = name
 
 
+def _name_of(session: Any) -> str:
+    name = getattr(getattr(session, "server_info", None), "name", None)
+    return name if isinstance(name, str) else _servers.get(session, "")
+
+
 def _scope(session: Any) -> str:
-    name = _servers.get(session, "")
+    name = _name_of(session)
     return f"mcp:{name}" if name else "mcp"
