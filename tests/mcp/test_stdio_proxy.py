@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -9,7 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,23 @@ class Talk:
         )  # fmt: skip
         self._lines: queue.Queue[bytes] = queue.Queue()
         self._stderr: list[bytes] = []
-        for pipe, put in ((self.process.stdout, self._lines.put), (self.process.stderr, self._stderr.append)):
-            threading.Thread(target=self._pull, args=(pipe, put), daemon=True).start()
+        self._threads = [
+            threading.Thread(target=self._pull, args=(pipe, put), daemon=True)
+            for pipe, put in ((self.process.stdout, self._lines.put), (self.process.stderr, self._stderr.append))
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(timeout=10)
+        for thread in self._threads:
+            thread.join(timeout=10)
+        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+            assert pipe is not None
+            pipe.close()
 
     @staticmethod
     def _pull(pipe: Any, put: Any) -> None:
@@ -99,9 +115,20 @@ def talk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Talk]:
     (folder / "policy.toml").write_text(POLICY, encoding="utf-8")
     found = Talk(folder, "--policy", "policy.toml", "--hide-denied", "--name", "plain")
     yield found
-    if found.process.poll() is None:
-        found.process.kill()
-    found.process.wait(timeout=10)
+    found.close()
+
+
+@pytest.fixture
+def begin(tmp_path: Path) -> Iterator[Callable[..., Talk]]:
+    """Begins a session of a test's own."""
+    with contextlib.ExitStack() as stack:
+
+        def make(*options: str, **more: Any) -> Talk:
+            found = Talk(tmp_path, *options, **more)
+            stack.callback(found.close)
+            return found
+
+        yield make
 
 
 def text(answer: Any) -> str:
@@ -284,9 +311,9 @@ def test_at_the_end_the_journal_tells_the_session(talk: Talk) -> None:
     assert len(inner) > 12
 
 
-def test_a_server_that_dies_is_told_to_who_waits(tmp_path: Path) -> None:
+def test_a_server_that_dies_is_told_to_who_waits(begin: Callable[..., Talk]) -> None:
     """An error for the call in flight, and its exit code."""
-    talk = Talk(tmp_path, "--policy", "off")
+    talk = begin("--policy", "off")
     talk.call(1, "die")
     answer = talk.read()
 
@@ -295,10 +322,10 @@ def test_a_server_that_dies_is_told_to_who_waits(tmp_path: Path) -> None:
     assert "ended with exit code 7" in talk.stderr
 
 
-def test_one_denial_ends_a_session_where_that_is_asked(tmp_path: Path) -> None:
+def test_one_denial_ends_a_session_where_that_is_asked(tmp_path: Path, begin: Callable[..., Talk]) -> None:
     """`--halt`: what comes after the denial is refused for the same reason. A prefix tells servers apart."""
     (tmp_path / "policy.toml").write_text('[tools]\ndeny = ["a.drop"]\n', encoding="utf-8")
-    talk = Talk(tmp_path, "--policy", "policy.toml", "--halt", "--prefix", "a.")
+    talk = begin("--policy", "policy.toml", "--halt", "--prefix", "a.")
     talk.call(1, "echo")
     first = talk.read()
     talk.call(2, "drop")
@@ -313,10 +340,10 @@ def test_one_denial_ends_a_session_where_that_is_asked(tmp_path: Path) -> None:
     assert talk.process.wait(timeout=10) == 0
 
 
-def test_a_held_call_waits_where_that_is_asked(tmp_path: Path) -> None:
+def test_a_held_call_waits_where_that_is_asked(tmp_path: Path, begin: Callable[..., Talk]) -> None:
     """`--wait`: the answer comes by itself, with the arguments that the person gave."""
     (tmp_path / "policy.toml").write_text("[tools]\nask = [\"pay\"]\n", encoding="utf-8")
-    talk = Talk(tmp_path, "--policy", "policy.toml", "--wait", "20")
+    talk = begin("--policy", "policy.toml", "--wait", "20")
     talk.call(1, "pay", amount=500)
     orchestrator = Orchestrator(store=f"sqlite:{talk.store}")
     while not (waiting := orchestrator.approvals()):
@@ -328,9 +355,9 @@ def test_a_held_call_waits_where_that_is_asked(tmp_path: Path) -> None:
     assert talk.end() == 0
 
 
-def test_a_command_that_is_not_there(tmp_path: Path) -> None:
+def test_a_command_that_is_not_there(begin: Callable[..., Talk]) -> None:
     """One line, and exit code 2."""
-    talk = Talk(tmp_path, "--policy", "off", server=("no-such-server",))
+    talk = begin("--policy", "off", server=("no-such-server",))
 
     assert talk.process.wait(timeout=10) == 2
     assert "cannot start the server 'no-such-server'" in talk.stderr
