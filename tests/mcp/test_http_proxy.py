@@ -25,7 +25,7 @@ from oao_harness.mcp.http import create_proxy
 from oao_harness.mcp.sessions import Options
 from oao_hookspecs import RunQuery
 
-POLICY = '[tools]\ndeny = ["drop"]\n\n[limits]\ncall_timeout_seconds = 0.5\nmax_tool_calls = 4\n'
+POLICY = '[tools]\ndeny = ["drop"]\n\n[limits]\ncall_timeout_seconds = 0.5\n'
 BOTH = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
 
 
@@ -102,27 +102,43 @@ class Server:
         yield whole[20:]
 
 
+@contextlib.contextmanager
+def proxied(server: Server, policy: str, store: str) -> Iterator[httpx.Client]:
+    """A client of a proxy in front of a server."""
+    orchestrator = Orchestrator(FilePolicy.from_text(policy), store)
+    with serving(server.app) as url:
+        app = create_proxy(orchestrator, Options(name="shop"), f"{url}/mcp", most_bytes=100_000)
+        with serving(app) as here, httpx.Client(base_url=here, headers=BOTH, timeout=5, trust_env=False) as found:
+            yield found
+    orchestrator.store.close()
+
+
+@pytest.fixture(scope="module")
+def both() -> Iterator[tuple[httpx.Client, Server]]:
+    """One proxy for all tests that leave it as it was."""
+    server = Server()
+    with proxied(server, POLICY, "memory:") as client:
+        yield client, server
+
+
 @pytest.fixture
-def server() -> Server:
-    """The server behind the proxy."""
-    return Server()
+def client(both: tuple[httpx.Client, Server]) -> httpx.Client:
+    """A client of the proxy."""
+    return both[0]
+
+
+@pytest.fixture
+def server(both: tuple[httpx.Client, Server]) -> Server:
+    """The server behind the proxy; it has got nothing yet."""
+    both[1].got.clear()
+    both[1].answered.clear()
+    return both[1]
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> str:
     """Where the journals are."""
     return f"sqlite:{tmp_path / 'runs.db'}"
-
-
-@pytest.fixture
-def client(server: Server, store: str) -> Iterator[httpx.Client]:
-    """A client of the proxy."""
-    orchestrator = Orchestrator(FilePolicy.from_text(POLICY), store)
-    with serving(server.app) as url:
-        app = create_proxy(orchestrator, Options(name="shop"), f"{url}/mcp", most_bytes=100_000)
-        with serving(app) as here, httpx.Client(base_url=here, headers=BOTH, timeout=5, trust_env=False) as found:
-            yield found
-    orchestrator.store.close()
 
 
 def call(name: str, id: Any = 1, **arguments: Any) -> dict[str, Any]:
@@ -192,32 +208,28 @@ def test_an_http_error_passes(client: httpx.Client) -> None:
     assert (answer.status_code, answer.headers["www-authenticate"]) == (401, 'Bearer scope="x"')
 
 
-def test_sessions_have_budgets_of_their_own(client: httpx.Client, server: Server, store: str) -> None:
-    """By the ids that the server gave out; who makes one up shares the budget of those without."""
-    client.post("/mcp", json={"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {}})
-    named, invented = {"mcp-session-id": "s-1"}, [{"mcp-session-id": f"mine-{n}"} for n in range(5)]
-    first = [client.post("/mcp", json=call("echo"), headers=named).json()["result"] for _ in range(5)]
-    second = [client.post("/mcp", json=call("echo"), headers=headers).json()["result"] for headers in invented]
-    client.request("DELETE", "/mcp", headers=named)
+def test_sessions_have_budgets_of_their_own(store: str) -> None:
+    """By the ids that the server gave out; who makes one up shares the budget of those without.
 
-    assert [one.get("isError", False) for one in first] == [False] * 4 + [True]
-    assert [one.get("isError", False) for one in second] == [False] * 4 + [True]
-    orchestrator = Orchestrator(store=store)
-    runs = orchestrator.store.runs(query=RunQuery(outer=True))
-    assert sorted((run.agent_name, run.status) for run in runs) == [("mcp:shop", "RUNNING"), ("mcp:shop", "SUCCESS")]
-    orchestrator.store.close()
-
-
-def test_no_secret_of_a_header_is_journaled(client: httpx.Client, store: str, tmp_path: Path) -> None:
-    """Neither tokens nor session ids."""
-    client.post("/mcp", json={"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {}})
-    client.post("/mcp", json=call("echo"), headers={"authorization": "Bearer hidden-token", "mcp-session-id": "s-1"})
-    orchestrator = Orchestrator(store=store)
+    And of tokens and session ids nothing is journaled.
+    """
+    with proxied(Server(), f"{POLICY}max_tool_calls = 2\n", store) as client:
+        client.post("/mcp", json={"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {}})
+        token = {"authorization": "Bearer hidden-token"}
+        named, invented = {"mcp-session-id": "s-1", **token}, [{"mcp-session-id": f"mine-{n}"} for n in range(3)]
+        first = [client.post("/mcp", json=call("echo"), headers=named).json()["result"] for _ in range(3)]
+        second = [client.post("/mcp", json=call("echo"), headers=headers).json()["result"] for headers in invented]
+        client.request("DELETE", "/mcp", headers=named)
+        orchestrator = Orchestrator(store=store)
+        runs = orchestrator.store.runs(query=RunQuery(outer=True))
     lines = [str([*orchestrator.store.read(run.execution_id)]) for run in orchestrator.store.runs()]
     orchestrator.store.close()
 
-    assert len(lines) == 2
-    assert not [line for line in lines if "hidden-token" in line or "s-1'" in line]
+    assert [one.get("isError", False) for one in first] == [False, False, True]
+    assert [one.get("isError", False) for one in second] == [False, False, True]
+    assert sorted((run.agent_name, run.status) for run in runs) == [("mcp:shop", "RUNNING"), ("mcp:shop", "SUCCESS")]
+    assert len(lines) == 8
+    assert not [line for line in lines if "hidden-token" in line or "s-1'" in line or "mine-" in line]
 
 
 @pytest.mark.parametrize(
