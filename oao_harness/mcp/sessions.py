@@ -19,7 +19,6 @@ from oao_harness.errors import OaoError, RunHalted
 from oao_harness.journal.branching import new_id
 from oao_harness.journal.questions import Questions
 from oao_harness.runtime import gate
-from oao_harness.runtime.budget import Budget
 from oao_harness.runtime.context import here
 from oao_harness.runtime.dispatch import drive
 from oao_harness.runtime.execute import Ending

