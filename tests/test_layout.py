@@ -54,6 +54,7 @@ ROOMS = {
         "oao_hookspecs",
         "oao_harness.errors",
         "oao_harness.journal.codec",
+        "oao_harness.journal.exchanges",
         "oao_harness.journal.replay",
         "oao_harness.journal.wire_replay",
         "oao_harness.runtime",

@@ -1,4 +1,4 @@
-"""A server of MCP over stdio without the SDK: it answers what it is told to, and tells what it got on standard error."""
+"""A server of MCP over stdio without the SDK: it answers as it is told, and tells on standard error what it got."""
 
 from __future__ import annotations
 
