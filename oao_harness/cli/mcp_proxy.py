@@ -13,7 +13,7 @@ import click
 
 from oao_harness.cli.principals import actor_options, principal_of
 from oao_harness.cli.stores import store_option, store_url
-from oao_harness.errors import ConfigError, UsageError
+from oao_harness.errors import ConfigError, RunHalted, UsageError
 from oao_harness.loading import import_policies, prefer_working_folder
 from oao_harness.mcp.sessions import Options, Session
 from oao_harness.policy.project import find_project_policy
@@ -112,7 +112,10 @@ def _pipe(orchestrator: Orchestrator, options: Options, server: Sequence[str], *
     from oao_harness.mcp.stdio import StdioProxy, private_pipes  # noqa: PLC0415
 
     client_in, client_out = private_pipes()
-    session = Session(orchestrator, options)
+    try:
+        session = Session(orchestrator, options)
+    except RunHalted as halt:
+        raise UsageError(f"a policy refuses the session: {halt.rule}: {halt.reason}") from halt
     try:
         lists = Lists(session.hides if hide_denied else None)
         guard = Guard(lambda: session)
