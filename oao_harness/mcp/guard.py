@@ -80,7 +80,7 @@ class Guard:
             answers.append(response)
             error = response.fields.get("error")
             if error is not None:
-                found = cast("Mapping[str, Json]", error) if isinstance(error, Mapping) else {}
+                found: Mapping[str, Json] = cast("Any", error) if isinstance(error, Mapping) else {}
                 errors.append(RemoteError(str(found.get("message", error)), found))
                 raise errors[-1]
             return cast("Json", response.fields.get("result"))
@@ -108,9 +108,8 @@ def _model_call(params: Mapping[str, Any]) -> ModelCall | str:
     if not isinstance(messages, list) or not all(isinstance(one, Mapping) for one in cast("list[object]", messages)):
         return "sampling/createMessage needs `messages`, a list of objects"
     preferences: Any = params.get("modelPreferences")
-    hints: Any = preferences.get("hints") if isinstance(preferences, Mapping) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-    first: Any = hints[0] if isinstance(hints, list) and hints else None
-    name: Any = first.get("name") if isinstance(first, Mapping) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    hints: Any = _field(preferences, "hints")
+    name = _field(cast("list[Any]", hints)[0], "name") if isinstance(hints, list) and hints else None
     return ModelCall(
         name=name if isinstance(name, str) and name else _UNNAMED_MODEL,
         messages=cast("list[Mapping[str, Json]]", messages),
@@ -118,6 +117,10 @@ def _model_call(params: Mapping[str, Any]) -> ModelCall | str:
         params={key: value for key, value in params.items() if key not in _NO_PARAMS},
         scope="mcp",
     )
+
+
+def _field(value: Any, name: str) -> Any:
+    return cast("Mapping[str, Any]", value).get(name) if isinstance(value, Mapping) else None
 
 
 def _answer(message: Message, verdict: Verdict, response: Message | None, error: RemoteError | None) -> bytes:

@@ -37,8 +37,9 @@ class Lists:
             return message.raw
         fields = cast("Mapping[str, Any]", result)
         tools = cast("list[Any]", fields.get("tools") or [])
-        kept = [one for one in tools if not (isinstance(one, Mapping) and self._hides(cast("Any", one).get("name")))]
+        kept: list[Any] = [one for one in tools if not self._hides(one)]
         return message.raw if len(kept) == len(tools) else message.with_result({**fields, "tools": kept})
 
-    def _hides(self, name: object) -> bool:
+    def _hides(self, tool: Any) -> bool:
+        name: Any = cast("Mapping[str, Any]", tool).get("name") if isinstance(tool, Mapping) else None
         return isinstance(name, str) and self._is_hidden is not None and self._is_hidden(name)

@@ -266,7 +266,7 @@ class Session:
 def _verdict(report: ExecutionReport, passing: _Passing) -> Verdict:
     id_ = report.execution_id
     if report.status == "SUSPENDED":
-        asked: Mapping[str, Any] = next(iter(report.approvals), {})
+        asked: Mapping[str, Any] = report.approvals[0] if report.approvals else {}
         return Verdict(
             state="held",
             question=str(asked.get("id", "")),
