@@ -16,6 +16,7 @@ from typing import Any, Final, cast
 from weakref import WeakKeyDictionary
 
 from mcp.client.session import ClientSession
+from pydantic import BaseModel
 
 from oao_harness.adapters.mcp_exchanges import exchange, is_played
 from oao_harness.adapters.patching import require, set_method
@@ -134,8 +135,8 @@ def _notifying(function: Callable[..., Any]) -> Callable[..., Any]:
 
 async def _govern(session: Any, run: Run, data: dict[str, Any], send: Callable[..., Any], shape: _Shape) -> Any:
     params: dict[str, Any] = data.get("params") or {}
-    given = params.get("arguments")
-    arguments = cast("dict[str, Json]", encode(given if isinstance(given, dict) else {}))
+    given: Any = params.get("arguments")
+    arguments = cast("dict[str, Json]", encode(cast("object", given) if isinstance(given, dict) else {}))
     call = ToolCall(name=str(params.get("name")), arguments=arguments, scope=_scope(session))
     inside = frame.get()
     if inside is not None and inside.run is run and _is_carried_out(inside, call, params):
@@ -192,7 +193,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _rebuilt(request: Any, data: Mapping[str, Any]) -> Any:
+def _rebuilt(request: BaseModel, data: Mapping[str, Any]) -> Any:
     return type(request).model_validate(data)
 
 

@@ -5,7 +5,7 @@ Knows no transport: it is handed how a message is sent on and its answer awaited
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, cast
 
 from oao_harness.errors import RunHalted
@@ -78,10 +78,10 @@ class Guard:
                 raw = message.with_arguments(dict(judged.request))
             response = await ask(raw)
             answers.append(response)
-            error = response.fields.get("error")
+            error: Any = response.fields.get("error")
             if error is not None:
-                found: Mapping[str, Json] = cast("Any", error) if isinstance(error, Mapping) else {}
-                errors.append(RemoteError(str(found.get("message", error)), found))
+                data = cast("Mapping[str, Json]", error) if isinstance(error, Mapping) else None
+                errors.append(RemoteError(str(_field(error, "message") or "an error"), data))
                 raise errors[-1]
             return cast("Json", response.fields.get("result"))
 
@@ -109,7 +109,8 @@ def _model_call(params: Mapping[str, Any]) -> ModelCall | str:
         return "sampling/createMessage needs `messages`, a list of objects"
     preferences: Any = params.get("modelPreferences")
     hints: Any = _field(preferences, "hints")
-    name = _field(cast("list[Any]", hints)[0], "name") if isinstance(hints, list) and hints else None
+    first: Any = next(iter(cast("Sequence[Any]", hints)), None) if isinstance(hints, list) else None
+    name = _field(first, "name")
     return ModelCall(
         name=name if isinstance(name, str) and name else _UNNAMED_MODEL,
         messages=cast("list[Mapping[str, Json]]", messages),
