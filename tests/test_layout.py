@@ -57,6 +57,7 @@ ROOMS = {
         "oao_hookspecs",
         "oao_harness.errors",
         "oao_harness.journal.codec",
+        "oao_harness.journal.exchanges",
         "oao_harness.journal.replay",
         "oao_harness.journal.wire_replay",
         "oao_harness.runtime",
@@ -85,6 +86,15 @@ ROOMS = {
         "oao_harness.listeners.metrics_processes",
         "oao_harness.stores.observed",
         "oao_harness.fleet",
+    },
+    # A face over the public machine, as the server is; it knows no framework and no SDK.
+    "oao_harness.mcp": {
+        "oao_hookspecs",
+        "oao_harness.errors",
+        "oao_harness.journal",
+        "oao_harness.runtime",
+        "oao_harness.adapters.governed",
+        "oao_harness.mcp",
     },
     "oao_harness.wording": {
         "oao_hookspecs",

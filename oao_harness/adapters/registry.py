@@ -22,6 +22,8 @@ _LEAVES: Final = (
     ("openai._base_client", "oao_harness.adapters.openai_client"),
     ("anthropic._base_client", "oao_harness.adapters.anthropic_client"),
     ("agents.run", "oao_harness.adapters.openai_agents"),
+    ("mcp.client.session", "oao_harness.adapters.mcp_client"),
+    ("mcp.client.stdio", "oao_harness.adapters.mcp_stdio"),
 )
 # Below the leaves: what an agent does beside the gate.
 _CHOKE_POINTS: Final = (

@@ -31,6 +31,7 @@ COMMANDS: Final = {
     "import": "Turn cassettes and other tools' runs into recordings.",
     "jobs": "Show what a fleet has to do, and who does it.",
     "keys": "Make, list and revoke the API keys of a server.",
+    "mcp-proxy": "Put policy and journal in front of an MCP server.",
     "pending": "List the recordings that wait for a person.",
     "plugins": "Say which plugins are used; sign them, check them, trust.",
     "policy": "Check a policy; see what another one would change.",
@@ -72,7 +73,7 @@ class _Commands(click.Group):
         if cmd_name not in COMMANDS:
             # No plugin is imported for a command of ours.
             return _of_plugins()[0].get(cmd_name)
-        module = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
+        module = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name.replace("-", "_")
         return cast("click.Command", importlib.import_module(f"oao_harness.cli.{module}").command)
 
     def resolve_command(
