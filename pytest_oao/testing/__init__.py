@@ -9,8 +9,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pytest_oao.testing.cases import Heard, LedgerCase, ListenerCase, PolicyCase, SchedulerCase, StoreCase
     from pytest_oao.testing.cassette_server import CassetteServer
     from pytest_oao.testing.ledger import LedgerConformance
+    from pytest_oao.testing.listener import ListenerConformance
+    from pytest_oao.testing.machine import AgentMachine
     from pytest_oao.testing.openai_server import (
         ErrorReply,
         OpenAIServer,
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
         ToolCall,
         ToolCallReply,
     )
+    from pytest_oao.testing.policy import PolicyConformance
     from pytest_oao.testing.program_rules import Rules
     from pytest_oao.testing.program_trials import Trial, run_program
     from pytest_oao.testing.programs import (
@@ -47,28 +51,37 @@ if TYPE_CHECKING:
     from pytest_oao.testing.usage import TokenUsage
 
 __all__ = [
+    "AgentMachine",
     "Body",
     "CallModel",
     "CallTool",
     "CassetteServer",
     "ErrorReply",
     "Fail",
+    "Heard",
     "InThread",
     "InnerRun",
     "Leave",
+    "LedgerCase",
     "LedgerConformance",
+    "ListenerCase",
+    "ListenerConformance",
     "Nested",
     "OpenAIServer",
     "Pause",
+    "PolicyCase",
+    "PolicyConformance",
     "Program",
     "RedisServer",
     "Reply",
     "Rules",
+    "SchedulerCase",
     "SchedulerConformance",
     "ScriptEndedError",
     "ScriptedChatModel",
     "ScriptedError",
     "ScriptedModel",
+    "StoreCase",
     "StoreConformance",
     "StreamModel",
     "StreamTool",
@@ -84,25 +97,34 @@ __all__ = [
 ]
 
 _MODULES = {
+    "AgentMachine": "machine",
     "Body": "programs",
     "CallModel": "programs",
     "CallTool": "programs",
     "CassetteServer": "cassette_server",
     "Fail": "programs",
+    "Heard": "cases",
     "InThread": "programs",
     "InnerRun": "programs",
     "Leave": "programs",
+    "LedgerCase": "cases",
     "LedgerConformance": "ledger",
+    "ListenerCase": "cases",
+    "ListenerConformance": "listener",
     "Nested": "programs",
     "Pause": "programs",
+    "PolicyCase": "cases",
+    "PolicyConformance": "policy",
     "Program": "programs",
     "RedisServer": "redis_server",
     "Rules": "program_rules",
+    "SchedulerCase": "cases",
     "SchedulerConformance": "scheduler",
     "ScriptEndedError": "script",
     "ScriptedChatModel": "scripted_langchain",
     "ScriptedError": "script",
     "ScriptedModel": "scripted",
+    "StoreCase": "cases",
     "StoreConformance": "store",
     "StreamModel": "programs",
     "StreamTool": "programs",
