@@ -8,6 +8,7 @@ from typing import Any, cast
 from langchain_core.language_models.llms import BaseLLM
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 
+from oao_harness.adapters.families import patch_family
 from oao_harness.adapters.langchain_params import model_name, params_of, refuse_modified, usage_or_estimate
 from oao_harness.adapters.langchain_scope import guard_cache, scope
 from oao_harness.adapters.langchain_swapping import swapping
@@ -18,7 +19,6 @@ from oao_harness.adapters.patching import (
     Request,
     cleared,
     closing_streams,
-    patch_family,
     require,
     set_method,
 )

@@ -8,6 +8,7 @@ from typing import Any, cast
 from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.messages import BaseMessage
 
+from oao_harness.adapters.families import patch_family
 from oao_harness.adapters.langchain_answers import ChatShape, EventShape
 from oao_harness.adapters.langchain_messages import canonical_message, register_values, tool_schema
 from oao_harness.adapters.langchain_params import model_name, params_of, refuse_modified
@@ -19,7 +20,6 @@ from oao_harness.adapters.patching import (
     Request,
     cleared,
     closing_streams,
-    patch_family,
     require,
     set_method,
     unmasked,

@@ -12,6 +12,7 @@ from langchain_core.tools.base import BaseTool
 from langchain_core.tools.simple import Tool
 from langchain_core.tools.structured import StructuredTool
 
+from oao_harness.adapters.families import patch_family
 from oao_harness.adapters.langchain_messages import register_values
 from oao_harness.adapters.langchain_scope import ReadGuard, scope
 from oao_harness.adapters.patching import (
@@ -22,7 +23,6 @@ from oao_harness.adapters.patching import (
     Request,
     govern,
     mark,
-    patch_family,
     require,
     set_method,
 )

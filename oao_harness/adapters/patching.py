@@ -33,10 +33,13 @@ __all__ = [
     "Request",
     "StreamShape",
     "cleared",
+    "cleared_function",
     "closing_streams",
     "govern",
+    "is_wrapper",
+    "made_here",
     "mark",
-    "patch_family",
+    "patching",
     "require",
     "set_method",
     "unmasked",
@@ -135,7 +138,8 @@ mark: Final[ContextVar[Mark | None]] = ContextVar("oao_mark", default=None)
 _Opened = Generator[Any, None, None] | AsyncGenerator[Any, None]
 _opened: Final[ContextVar[list[_Opened] | None]] = ContextVar("oao_opened", default=None)
 
-_lock: Final = threading.RLock()
+patching: Final = threading.RLock()
+"""Held while a class is patched."""
 # Process-wide, because the patched classes are. Not an attribute: `functools.wraps` of a user would copy it.
 _wrappers: Final[WeakSet[Callable[..., Any]]] = WeakSet()
 
@@ -369,6 +373,30 @@ def cleared(function: Callable[..., Any], kind: Kind) -> Callable[..., Any]:
     return wrapper
 
 
+def cleared_function(function: Callable[..., Any], kind: Kind) -> Callable[..., Any]:
+    """Return a method that calls a function of the user's, which is no method: what that calls is governed anew."""
+
+    async def amethod(_owner: object, *args: Any, **kwargs: Any) -> Any:
+        token = mark.set(None)
+        try:
+            return await function(*args, **kwargs)
+        finally:
+            mark.reset(token)
+
+    def method(_owner: object, *args: Any, **kwargs: Any) -> Any:
+        if kind == "stream":
+            return each_within(mark, None, lambda: function(*args, **kwargs))
+        if kind == "astream":
+            return each_within_async(mark, None, lambda: function(*args, **kwargs))
+        token = mark.set(None)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            mark.reset(token)
+
+    return functools.wraps(function)(amethod if kind == "async" else method)
+
+
 def closing_streams(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return an async public stream like `function` that closes the governed streams in it when it is closed itself.
 
@@ -419,64 +447,21 @@ def unmasked(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapper
 
 
+def is_wrapper(function: object) -> bool:
+    """Return True for a function that was made here."""
+    return function in _wrappers
+
+
+def made_here(function: Callable[..., Any]) -> None:
+    """Remember a function as one that is not to be wrapped once more."""
+    _wrappers.add(function)
+
+
 def set_method(cls: type, name: str, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
     """Replace a method of a class by a wrapper of it; once, however often it is asked."""
-    with _lock:
+    with patching:
         function = inspect.getattr_static(cls, name)
         if function not in _wrappers:
             wrapper = wrap(function)
             _wrappers.add(wrapper)
             type.__setattr__(cls, name, wrapper)
-
-
-def patch_family(root: type, leaves: Iterable[Leaf], entries: Iterable[Leaf] = ()) -> None:
-    """Govern the leaves of every subclass of a class, of those to come too; the class itself only delegates.
-
-    Args:
-        root: A pydantic class of the framework.
-        leaves: The methods that leave the framework.
-        entries: Public methods of the framework that a user's subclass may override, and so slip under the leaves.
-    """
-    leaves, entries = tuple(leaves), tuple(entries)
-    framework = root.__module__.partition(".")[0]
-
-    def patch(cls: type) -> None:
-        with _lock:
-            for leaf in leaves:
-                _patch(cls, root, leaf, is_entry=False)
-            if cls.__module__.partition(".")[0] != framework:
-                for entry in entries:
-                    _patch(cls, root, entry, is_entry=True)
-
-    with _lock:
-        original = inspect.getattr_static(root, "__pydantic_init_subclass__")
-        if original.__func__ in _wrappers:
-            return
-
-        @functools.wraps(original.__func__)
-        def init_subclass(cls: type[Any], /, **kwargs: Any) -> None:
-            original.__func__(cls, **kwargs)
-            patch(cls)
-
-        _wrappers.add(init_subclass)
-        type.__setattr__(root, "__pydantic_init_subclass__", classmethod(init_subclass))
-        for cls in _descendants(root):
-            patch(cls)
-
-
-def _patch(cls: type, root: type, leaf: Leaf, *, is_entry: bool) -> None:
-    owner = next((base for base in cls.__mro__ if leaf.name in vars(base)), None)
-    # A method of a mixin is a leaf of the class that mixes it in; an inherited one is patched where it is defined.
-    if owner is None or (owner is not cls and (issubclass(owner, root) or owner in root.__mro__)):
-        return
-    function = vars(owner)[leaf.name]
-    if not callable(function) or function in _wrappers or getattr(function, "__isabstractmethod__", False):
-        return
-    type.__setattr__(cls, leaf.name, govern(function, leaf.kind, leaf.prepare, is_entry=is_entry))
-
-
-def _descendants(cls: type[Any]) -> Iterator[type[Any]]:
-    children: list[type[Any]] = type.__subclasses__(cls)
-    for child in children:
-        yield child
-        yield from _descendants(child)

@@ -21,6 +21,7 @@ _LEAVES: Final = (
     ("langgraph.pregel._loop", "oao_harness.adapters.langgraph_loop"),
     ("openai._base_client", "oao_harness.adapters.openai_client"),
     ("anthropic._base_client", "oao_harness.adapters.anthropic_client"),
+    ("agents.run", "oao_harness.adapters.openai_agents"),
 )
 # Below the leaves: what an agent does beside the gate.
 _CHOKE_POINTS: Final = (
@@ -34,6 +35,7 @@ _CHOKE_POINTS: Final = (
 )
 _LAZY: Final = (
     ("langgraph", "langgraph.pregel", "oao_harness.adapters.langgraph"),
+    ("openai-agents", "agents.run", "oao_harness.adapters.openai_agents"),
     ("langchain", "langchain_core.runnables.base", "oao_harness.adapters.langchain"),
 )
 

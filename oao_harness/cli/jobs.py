@@ -21,7 +21,7 @@ from oao_harness.cli.render import Column, print_columns
 from oao_harness.cli.units import ago, count, duration, plural
 from oao_harness.fleet.jobs import Jobs
 from oao_harness.fleet.status import JobStatus, job_of, status_of
-from oao_hookspecs import Json, QueueStats, RunQuery
+from oao_hookspecs import Json, QueueStats, RunQuery, RunSummary
 
 __all__ = ["command"]
 
@@ -39,6 +39,7 @@ _COLUMNS = (
 _WORKERS = (Column(title="worker", shrinks=True), Column(title="heard of"), Column(title="runs", right=True))
 _OPEN: Final = ("RUNNING", "QUEUED", "SUSPENDED", "DEAD")
 _OVER: Final = ("FAILED", "SUCCESS")
+_LIFE: Final = ("QUEUED", "RUNNING", "SUSPENDED", "DEAD", *_OVER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,20 +217,25 @@ def _tell(status: JobStatus, *, as_json: bool) -> None:
 
 async def _look(jobs: Jobs, statuses: Sequence[str], limit: int, *, stats: bool = True) -> _Seen:
     """Ask the queue and the store how it is now."""
-    found: list[JobStatus] = []
-    counts: dict[str, int] = {}
-    for status in statuses:
+    rows: dict[str, RunSummary] = {}
+    # In the order in which a job goes through them, and QUEUED once more, to which it may come back: else one that
+    # moves on between two questions is seen by neither.
+    for status in (*sorted(statuses, key=_LIFE.index), *(_LIFE[:1] if "QUEUED" in statuses else ())):
         # All that are open are counted; those that are over may be many.
         most = limit if status in _OVER else None
-        rows = jobs.store.runs(most, query=RunQuery(status=status, outer=True))
-        counts[status] = len(rows)
-        for row in rows[: max(0, limit - len(found))]:
+        for row in jobs.store.runs(most, query=RunQuery(status=status, outer=True)):
+            rows[row.execution_id] = row
+    found: list[JobStatus] = []
+    counts = dict.fromkeys(statuses, 0)
+    for row in sorted(rows.values(), key=lambda row: statuses.index(row.status)):
+        counts[row.status] += 1
+        if len(found) < limit:
             records = list(jobs.store.read(row.execution_id))
             # A run that nobody queued is no job, whatever its status is.
             if job_of(records) is not None:
                 found.append(status_of(records))
             else:
-                counts[status] -= 1
+                counts[row.status] -= 1
     now = time.time()
     if not stats:
         queue = QueueStats(queued=0, delayed=0, running=0)

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pytest_oao.testing.adapter import AdapterCase, AdapterConformance
     from pytest_oao.testing.cases import Heard, LedgerCase, ListenerCase, PolicyCase, SchedulerCase, StoreCase
     from pytest_oao.testing.cassette_server import CassetteServer
     from pytest_oao.testing.ledger import LedgerConformance
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
     from pytest_oao.testing.usage import TokenUsage
 
 __all__ = [
+    "AdapterCase",
+    "AdapterConformance",
     "AgentMachine",
     "Body",
     "CallModel",
@@ -98,6 +101,8 @@ __all__ = [
 
 _MODULES = {
     "AgentMachine": "machine",
+    "AdapterCase": "adapter",
+    "AdapterConformance": "adapter",
     "Body": "programs",
     "CallModel": "programs",
     "CallTool": "programs",

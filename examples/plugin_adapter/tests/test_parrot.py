@@ -7,34 +7,27 @@ from typing import Any
 
 import parrot
 import pytest
+from oao_parrot import leaves, plugin
 
 from oao_harness import FrameworkError, Orchestrator
-from oao_parrot import leaves, plugin
-from pytest_oao.testing import OpenAIServer, TextReply, ToolCall, ToolCallReply
-
-adapter = pytest.importorskip("pytest_oao.testing.adapter", reason="this oao has no suite for adapters yet")
+from pytest_oao.testing import AdapterCase, AdapterConformance, OpenAIServer, TextReply, ToolCall, ToolCallReply
 
 
-class ParrotCase(adapter.AdapterCase):
-    """Agents of Parrot. They know no loop and no streams."""
+class ParrotCase(AdapterCase):
+    """Agents of Parrot. They know no streams; a loop waits beside them."""
 
     name = "parrot"
-    ways = ("sync",)
+    ways = ("sync", "async")
+    plugins = (plugin,)
 
     def agent(self, url: str, tools: Sequence[Callable[..., Any]]) -> object:
         return parrot.Agent(parrot.Model("scripted", url), tools)
 
 
-@pytest.mark.usefixtures("_installed")
-class TestParrot(adapter.AdapterConformance):
+class TestParrot(AdapterConformance):
     """By inheritance."""
 
     case = ParrotCase()
-
-    @pytest.fixture
-    def _installed(self) -> None:
-        """Where the package is not installed its leaves are patched here, and a run finds an agent's `invoke`."""
-        leaves.install()
 
 
 def add(a: int, b: int) -> int:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from oao_audit_lines import AuditLines, plugin
+
 from oao_harness import Orchestrator, StrictPolicy, tool
 from pytest_oao.testing import Heard, ListenerCase, ListenerConformance
 

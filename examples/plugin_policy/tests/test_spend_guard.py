@@ -6,10 +6,10 @@ import datetime
 from collections.abc import Callable, Sequence
 
 import pytest
+from oao_spend_guard import SpendGuard
 
 from oao_harness import Orchestrator, tool
 from oao_hookspecs import Call, ToolCall
-from oao_spend_guard import SpendGuard
 from pytest_oao.testing import PolicyCase, PolicyConformance
 
 CALLS = [ToolCall(name="pay", arguments={"amount": amount}) for amount in (100, 250.5, 600, 80)]

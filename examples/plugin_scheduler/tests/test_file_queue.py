@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 from oao_file_queue import FileQueue, plugin
+
 from oao_harness import ConfigError
 from oao_hookspecs import Scheduler, SchedulerSettings
 from pytest_oao.testing import SchedulerCase, SchedulerConformance

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 from oao_folder_store import FolderStore
+
 from oao_harness import Orchestrator, tool
 from oao_hookspecs import Store
 from pytest_oao.testing import StoreCase, StoreConformance
@@ -20,8 +20,8 @@ class TestFolderStore(StoreConformance):
     """By inheritance."""
 
     @pytest.fixture
-    def store(self, tmp_path: Path) -> Iterator[Store]:
-        yield FolderStore(tmp_path / "journals")
+    def store(self, tmp_path: Path) -> Store:
+        return FolderStore(tmp_path / "journals")
 
     @pytest.fixture
     def open_again(self, tmp_path: Path) -> Callable[[], Store]:
@@ -31,7 +31,7 @@ class TestFolderStore(StoreConformance):
 def test_what_a_killed_process_left_does_not_count(tmp_path: Path) -> None:
     """It was killed between the journal and the state: half of a batch is behind what counts."""
     store = FolderStore(tmp_path)
-    report = Orchestrator(store=store).run(lambda task: tool(len)(task), "abc")
+    report = Orchestrator(store=store).run(tool(len), "abc")
     before = list(store.read(report.execution_id))
     (journal,) = tmp_path.glob("*.jsonl")
     with journal.open("a") as file:

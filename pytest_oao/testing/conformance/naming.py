@@ -8,7 +8,6 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Final, TypeVar, cast
 
 import pytest
@@ -16,9 +15,10 @@ import pytest
 from oao_harness.errors import UsageError
 from oao_harness.loading import import_module, prefer_working_folder
 from oao_harness.plugins.manager import make_manager
+from pytest_oao.testing.adapter import AdapterCase
 from pytest_oao.testing.cases import LedgerCase, ListenerCase, PolicyCase, SchedulerCase, StoreCase
 
-__all__ = ["KINDS", "adapter_suite", "case_of", "named"]
+__all__ = ["KINDS", "case_of", "named"]
 
 C = TypeVar("C")
 
@@ -30,6 +30,7 @@ _CASES: Final[Mapping[str, type[Any]]] = {
     "ledger": LedgerCase,
     "listener": ListenerCase,
     "policy": PolicyCase,
+    "adapter": AdapterCase,
 }
 
 
@@ -55,13 +56,15 @@ def case_of(kind: str, name: str) -> Any:
         found = _import(name)
     except UsageError as error:
         raise pytest.UsageError(f"oao: {option}: {error}") from error
-    if kind == "adapter":
-        return found
     wanted = _CASES[kind]
+    if kind == "adapter" and isinstance(found, type) and issubclass(found, wanted):
+        return found()
     if isinstance(found, wanted):
         return found
     if dataclasses.is_dataclass(found) and isinstance(found, tuple(_CASES.values())):
         raise pytest.UsageError(f"oao: {option}: it is a {type(found).__name__}; a {kind} needs a {wanted.__name__}")
+    if kind == "adapter":
+        raise pytest.UsageError(f"oao: {option}: {found!r:.80} is no AdapterCase; name one, or a class of one")
     cannot = getattr(found, "cannot", {})
     if kind == "policy":
         make = cast("Callable[[], object]", found) if _makes(found) else functools.partial(_same, found)
@@ -73,16 +76,6 @@ def case_of(kind: str, name: str) -> Any:
         )
     make: Any = found if _takes_folder(found) else functools.partial(_without_folder, found)
     return wanted(make=make, cannot=cannot)
-
-
-def adapter_suite() -> ModuleType | None:
-    """Return the module with `AdapterConformance`, or None where this release has none."""
-    try:
-        return import_module("pytest_oao.testing.adapter")
-    except UsageError as error:
-        if isinstance(error.__cause__, ModuleNotFoundError) and error.__cause__.name == "pytest_oao.testing.adapter":
-            return None
-        raise
 
 
 def _import(name: str) -> object:

@@ -1,21 +1,11 @@
-"""`--oao-adapter=pkg:X`: X is an `AdapterCase`. No test where this release has no suite for adapters."""
+"""`--oao-adapter=pkg:X`: X is an `AdapterCase`, or a class of one."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pytest_oao.testing.adapter import AdapterConformance
 
-import pytest
+__all__ = ["TestAdapter"]
 
-from pytest_oao.testing.conformance.naming import adapter_suite
 
-_suite: Any = adapter_suite()
-
-if _suite is not None and not TYPE_CHECKING:
-
-    class TestAdapter(_suite.AdapterConformance):
-        """The suite of adapters."""
-
-        @pytest.fixture
-        def case(self, oao_case: Any) -> Any:
-            """What `--oao-adapter` names."""
-            return oao_case
+class TestAdapter(AdapterConformance):
+    """The suite of adapters. `conftest.py` gives it its case."""

@@ -8,6 +8,7 @@ import json
 from typing import Any
 
 import parrot
+
 from oao_harness import FrameworkError, model, tool
 
 __all__ = ["install"]

@@ -23,6 +23,6 @@ def oao_leaves() -> Sequence[tuple[str, Callable[[], None]]]:
 
 
 def _install() -> None:
-    from oao_parrot.leaves import install
+    from oao_parrot.leaves import install  # noqa: PLC0415 - imports Parrot
 
     install()

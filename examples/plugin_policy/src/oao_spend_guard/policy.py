@@ -16,8 +16,8 @@ __all__ = ["SpendGuard"]
 class SpendGuard:
     """Bounds what the tools that pay may pay out in one run.
 
-    A frozen dataclass without equality, as two of them are two plugins: its `repr` names its settings, so a suspended run goes on only under the same ones; and what it
-    remembers is in the run, so that runs side by side do not mix.
+    A frozen dataclass, without equality because two of them are two plugins. Its `repr` names its settings, so a
+    suspended run goes on only under the same ones; what it remembers is in the run, so runs side by side do not mix.
 
     Args:
         most: What one run may pay out in all, in the currency of the tools.
