@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "jobs": "Show what a fleet has to do, and who does it.",
     "keys": "Make, list and revoke the API keys of a server.",
     "pending": "List the recordings that wait for a person.",
+    "plugins": "Write plugins.",
     "policy": "Check a policy; see what another one would change.",
     "prune": "Delete recordings whose test is gone.",
     "redact": "Take a text or a content out of a stored run, for good.",
