@@ -27,7 +27,7 @@ def oao(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result
 
 
 def test_the_tests_of_each_kind_pass_as_written(oao: Callable[..., Result], tmp_path: Path) -> None:
-    """Without being installed; the slow tests of stores and schedulers are those of `tests/stores` and `/schedulers`."""
+    """Without being installed; of stores and schedulers the quick ones: the rest is tested in their folders."""
     for kind in KINDS:
         done = oao("plugins", "new", f"my-{kind}", "--kind", kind)
         assert done.exit_code == 0, done.output

@@ -74,8 +74,8 @@ def case_of(kind: str, name: str) -> Any:
             f"oao: {option}: {found!r:.80} makes no {kind}; name a class, a function that returns one, "
             f"or a {wanted.__name__}"
         )
-    make: Any = found if _takes_folder(found) else functools.partial(_without_folder, found)
-    return wanted(make=make, cannot=cannot)
+    opens: Any = found if _takes_folder(found) else functools.partial(_without_folder, found)
+    return wanted(make=opens, cannot=cannot)
 
 
 def _import(name: str) -> object:
