@@ -94,7 +94,7 @@ class Sound(AgentMachine):
 def test_what_is_sound_holds() -> None:
     """Run, held, interrupted, taken over and replayed: every way is taken, as a machine that does nothing holds too."""
     Sound.taken.clear()
-    run_state_machine_as_test(Sound, settings=settings(QUICK, max_examples=25))
+    run_state_machine_as_test(Sound, settings=settings(QUICK, max_examples=15))
     assert Sound.taken >= {"ran", "interrupted", "SUCCESS", "FAILED", "SUSPENDED"}
 
 
