@@ -9,6 +9,7 @@ from rich.text import Text
 
 from oao_harness.cli.columns import Column, print_columns
 from oao_harness.cli.console import console, one_line, print_json
+from oao_harness.cli.plugins_new import command as new
 from oao_harness.cli.plugins_sign import keygen, sign
 from oao_harness.cli.plugins_trust import trust, untrust
 from oao_harness.cli.plugins_verify import STYLES, verify
@@ -31,7 +32,7 @@ _COLUMNS: Final = (
 )
 
 
-@click.group("plugins", short_help="Say which plugins are used; sign them, check them, trust.")
+@click.group("plugins", short_help="Say which plugins are used; sign them, check them, trust; write one.")
 def command() -> None:
     """Say which installed plugins are used; sign them, check them, say whom the project trusts.
 
@@ -42,6 +43,7 @@ def command() -> None:
     \b
     Examples:
       oao plugins list
+      oao plugins new quiet-hours
       oao plugins keygen
       oao plugins sign dist/shop_guard-1.0-py3-none-any.whl
       oao plugins trust shop-guard
@@ -121,5 +123,5 @@ def _use(name: str, project: ProjectPlugins, verdict: Verdict) -> str:
     return "decides" if name in project.plugins else "observes"
 
 
-for _one in (sign, keygen, verify, trust, untrust):
+for _one in (sign, keygen, verify, trust, untrust, new):
     command.add_command(_one)

@@ -75,11 +75,20 @@ class Log:
     def __init__(self) -> None:
         self.events: list[Event] = []
         self.lock = threading.RLock()
+        self.interrupt_in: int | None = None
+        """How many more bodies begin until the process is interrupted; None for never."""
 
     def add(self, event: Event) -> None:
         """Say that something happened."""
         with self.lock:
             self.events.append(event)
+            if self.interrupt_in is None or not isinstance(event, Started):
+                return
+            self.interrupt_in -= 1
+            if self.interrupt_in > 0:
+                return
+            self.interrupt_in = None
+        raise KeyboardInterrupt
 
 
 def _finished(steps: Coroutine[Any, Any, T]) -> T:
