@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import functools
 import inspect
@@ -53,16 +52,17 @@ def case_of(kind: str, name: str) -> Any:
     try:
         if kind == "policy" and (":" not in name or name.endswith(".toml")):
             return _named_policy(name)
-        found = _import(name)
+        found: Any = _import(name)
     except UsageError as error:
         raise pytest.UsageError(f"oao: {option}: {error}") from error
-    wanted = _CASES[kind]
+    wanted: Any = _CASES[kind]
     if kind == "adapter" and isinstance(found, type) and issubclass(found, wanted):
         return found()
-    if isinstance(found, wanted):
+    cls = type(cast("object", found))
+    if issubclass(cls, wanted):
         return found
-    if dataclasses.is_dataclass(found) and isinstance(found, tuple(_CASES.values())):
-        raise pytest.UsageError(f"oao: {option}: it is a {type(found).__name__}; a {kind} needs a {wanted.__name__}")
+    if issubclass(cls, tuple(_CASES.values())):
+        raise pytest.UsageError(f"oao: {option}: it is a {cls.__name__}; a {kind} needs a {wanted.__name__}")
     if kind == "adapter":
         raise pytest.UsageError(f"oao: {option}: {found!r:.80} is no AdapterCase; name one, or a class of one")
     cannot = getattr(found, "cannot", {})
