@@ -18,12 +18,13 @@ from pydantic_ai.toolsets import AbstractToolset, CombinedToolset, WrapperToolse
 from pydantic_ai.toolsets._dynamic import DynamicToolset
 
 from oao_harness.adapters.families import Wrapped, patch_family
+from oao_harness.adapters.framework_models import asked_once
 from oao_harness.adapters.framework_tools import governed_function, tool_request
 from oao_harness.adapters.patching import Arguments, Request, govern, is_wrapper, made_here
 from oao_harness.adapters.pydantic_ai_models import (
-    asked_once,
     prepare_compaction,
     prepare_embedding,
+    prepare_request,
     streamed,
 )
 from oao_harness.adapters.requiring import require, require_version
@@ -58,16 +59,18 @@ def install() -> None:
     patch_family(
         Model,
         (
-            Wrapped(name="request", wrap=asked_once),
+            Wrapped(name="request", wrap=functools.partial(asked_once, kind="async", prepare=prepare_request)),
             Wrapped(name="request_stream", wrap=streamed),
-            Wrapped(name="compact_messages", wrap=functools.partial(asked_once, prepare=prepare_compaction)),
+            Wrapped(
+                name="compact_messages", wrap=functools.partial(asked_once, kind="async", prepare=prepare_compaction)
+            ),
             Wrapped(name="batch_create", wrap=_batch),
         ),
         governs=lambda cls: not issubclass(cls, _ROUTERS),
     )
     patch_family(
         EmbeddingModel,
-        (Wrapped(name="embed", wrap=functools.partial(asked_once, prepare=prepare_embedding)),),
+        (Wrapped(name="embed", wrap=functools.partial(asked_once, kind="async", prepare=prepare_embedding)),),
         governs=lambda cls: not issubclass(cls, WrapperEmbeddingModel),
     )
     patch_family(AbstractToolset, (Wrapped(name="call_tool", wrap=_toolset),))

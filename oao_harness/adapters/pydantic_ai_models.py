@@ -21,7 +21,7 @@ from oao_harness.runtime.outside import governed_model_call
 from oao_harness.runtime.usage import read_usage
 from oao_hookspecs import Json, ModelCall, ProposedCall
 
-__all__ = ["asked_once", "prepare_compaction", "prepare_embedding", "prepare_request", "streamed"]
+__all__ = ["prepare_compaction", "prepare_embedding", "prepare_request", "streamed"]
 
 _PARAMETERS: Final = ("messages", "model_settings", "model_request_parameters", "run_context")
 _ROLES: Final = {"system-prompt": "system", "tool-return": "tool"}
@@ -51,7 +51,8 @@ def prepare_compaction(
     positional, named = arguments
     context = positional[0] if positional else named["request_context"]
     more: dict[str, Json] = {"compact": named.get("instructions") or True}
-    return _request(model, arguments, context.messages, context.model_settings, context.model_request_parameters, more)
+    settings, asked = context.model_settings, context.model_request_parameters
+    return _request(model, arguments, messages=context.messages, settings=settings, asked=asked, more=more)
 
 
 def _request(
@@ -184,18 +185,6 @@ def _read(values: Sequence[Any], hidden: set[str]) -> Said:
 
 
 # Streams
-
-
-def asked_once(function: Callable[..., Any], prepare: Any = prepare_request) -> Callable[..., Any]:
-    """Return a method of a model that passes the gate, unless it is asked by a model that has passed it."""
-    governed = govern(function, "async", prepare)
-
-    async def request(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if is_possible() and governed_model_call() is None:
-            return await governed(self, *args, **kwargs)
-        return await function(self, *args, **kwargs)
-
-    return _like(request, function)
 
 
 def streamed(function: Callable[..., Any]) -> Callable[..., Any]:
