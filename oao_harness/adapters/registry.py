@@ -22,6 +22,7 @@ _LEAVES: Final = (
     ("openai._base_client", "oao_harness.adapters.openai_client"),
     ("anthropic._base_client", "oao_harness.adapters.anthropic_client"),
     ("agents.run", "oao_harness.adapters.openai_agents"),
+    ("agno.models.base", "oao_harness.adapters.agno"),
     ("llama_index.core", "oao_harness.adapters.llama_index"),
     ("pydantic_ai.agent", "oao_harness.adapters.pydantic_ai"),
 )
@@ -38,6 +39,7 @@ _CHOKE_POINTS: Final = (
 _LAZY: Final = (
     ("langgraph", "langgraph.pregel", "oao_harness.adapters.langgraph"),
     ("openai-agents", "agents.run", "oao_harness.adapters.openai_agents"),
+    ("agno", "agno.models.base", "oao_harness.adapters.agno"),
     ("llama-index", "llama_index.core", "oao_harness.adapters.llama_index"),
     ("pydantic-ai", "pydantic_ai.agent", "oao_harness.adapters.pydantic_ai"),
     ("langchain", "langchain_core.runnables.base", "oao_harness.adapters.langchain"),
