@@ -24,6 +24,9 @@ _LEAVES: Final = (
     ("agents.run", "oao_harness.adapters.openai_agents"),
     ("mcp.client.session", "oao_harness.adapters.mcp_client"),
     ("mcp.client.stdio", "oao_harness.adapters.mcp_stdio"),
+    ("agno.models.base", "oao_harness.adapters.agno"),
+    ("llama_index.core", "oao_harness.adapters.llama_index"),
+    ("pydantic_ai.agent", "oao_harness.adapters.pydantic_ai"),
 )
 # Below the leaves: what an agent does beside the gate.
 _CHOKE_POINTS: Final = (
@@ -38,6 +41,9 @@ _CHOKE_POINTS: Final = (
 _LAZY: Final = (
     ("langgraph", "langgraph.pregel", "oao_harness.adapters.langgraph"),
     ("openai-agents", "agents.run", "oao_harness.adapters.openai_agents"),
+    ("agno", "agno.models.base", "oao_harness.adapters.agno"),
+    ("llama-index", "llama_index.core", "oao_harness.adapters.llama_index"),
+    ("pydantic-ai", "pydantic_ai.agent", "oao_harness.adapters.pydantic_ai"),
     ("langchain", "langchain_core.runnables.base", "oao_harness.adapters.langchain"),
 )
 
