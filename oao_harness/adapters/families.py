@@ -69,7 +69,11 @@ def _patch(cls: type, root: type, leaf: Leaf, *, is_entry: bool) -> None:
     function = vars(owner)[leaf.name]
     if not callable(function) or is_wrapper(function) or getattr(function, "__isabstractmethod__", False):
         return
-    type.__setattr__(cls, leaf.name, govern(function, leaf.kind, leaf.prepare, is_entry=is_entry))
+    wrapper = leaf.wrap(function) if leaf.wrap is not None else None
+    if wrapper is None:
+        wrapper = govern(function, leaf.kind, leaf.prepare, is_entry=is_entry)
+    made_here(wrapper)
+    type.__setattr__(cls, leaf.name, wrapper)
 
 
 def _descendants(cls: type[Any]) -> Iterator[type[Any]]:

@@ -22,6 +22,9 @@ _LEAVES: Final = (
     ("openai._base_client", "oao_harness.adapters.openai_client"),
     ("anthropic._base_client", "oao_harness.adapters.anthropic_client"),
     ("agents.run", "oao_harness.adapters.openai_agents"),
+    ("agent_framework._clients", "oao_harness.adapters.agent_framework_models"),
+    ("agent_framework._tools", "oao_harness.adapters.agent_framework_tools"),
+    ("agent_framework._mcp", "oao_harness.adapters.agent_framework_tools", "install_mcp"),
 )
 # Below the leaves: what an agent does beside the gate.
 _CHOKE_POINTS: Final = (
@@ -36,6 +39,7 @@ _CHOKE_POINTS: Final = (
 _LAZY: Final = (
     ("langgraph", "langgraph.pregel", "oao_harness.adapters.langgraph"),
     ("openai-agents", "agents.run", "oao_harness.adapters.openai_agents"),
+    ("agent-framework", "agent_framework._agents", "oao_harness.adapters.agent_framework"),
     ("langchain", "langchain_core.runnables.base", "oao_harness.adapters.langchain"),
 )
 
@@ -43,8 +47,7 @@ _LAZY: Final = (
 @hookimpl
 def oao_leaves() -> Sequence[tuple[str, Callable[[], None]]]:
     """Offer the leaf patches of the bundled adapters, and the layers below them."""
-    leaves = [(trigger, functools.partial(_install, adapter)) for trigger, adapter in _LEAVES]
-    return [*leaves, *((trigger, functools.partial(_install, *how)) for trigger, *how in _CHOKE_POINTS)]
+    return [(trigger, functools.partial(_install, *how)) for trigger, *how in (*_LEAVES, *_CHOKE_POINTS)]
 
 
 def _install(adapter: str, function: str = "install", *arguments: str) -> None:
