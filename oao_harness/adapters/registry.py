@@ -25,6 +25,13 @@ _LEAVES: Final = (
     ("agent_framework._clients", "oao_harness.adapters.agent_framework_models"),
     ("agent_framework._tools", "oao_harness.adapters.agent_framework_tools"),
     ("agent_framework._mcp", "oao_harness.adapters.agent_framework_tools", "install_mcp"),
+    ("autogen_core.models._model_client", "oao_harness.adapters.autogen_models"),
+    ("autogen_ext.models.cache._chat_completion_cache", "oao_harness.adapters.autogen_models", "install_cache"),
+    ("autogen_core.tools._base", "oao_harness.adapters.autogen_tools"),
+    ("autogen_core.tools._workbench", "oao_harness.adapters.autogen_tools", "install_workbenches"),
+    ("autogen_core.code_executor._base", "oao_harness.adapters.autogen_tools", "install_executors"),
+    ("autogen_agentchat.agents._assistant_agent", "oao_harness.adapters.autogen", "install_agents"),
+    ("autogen_agentchat.teams._group_chat._base_group_chat", "oao_harness.adapters.autogen", "install_teams"),
 )
 # Below the leaves: what an agent does beside the gate.
 _CHOKE_POINTS: Final = (
@@ -40,6 +47,7 @@ _LAZY: Final = (
     ("langgraph", "langgraph.pregel", "oao_harness.adapters.langgraph"),
     ("openai-agents", "agents.run", "oao_harness.adapters.openai_agents"),
     ("agent-framework", "agent_framework._agents", "oao_harness.adapters.agent_framework"),
+    ("autogen", "autogen_agentchat.base._chat_agent", "oao_harness.adapters.autogen"),
     ("langchain", "langchain_core.runnables.base", "oao_harness.adapters.langchain"),
 )
 

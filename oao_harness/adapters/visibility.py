@@ -15,6 +15,7 @@ _FRAMEWORKS: Final = (
     "agent_framework",
     "agents",
     "anthropic",
+    "autogen_",
     "langchain",
     "langgraph",
     "openai",
