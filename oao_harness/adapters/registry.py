@@ -32,6 +32,10 @@ _LEAVES: Final = (
     ("autogen_core.code_executor._base", "oao_harness.adapters.autogen_tools", "install_executors"),
     ("autogen_agentchat.agents._assistant_agent", "oao_harness.adapters.autogen", "install_agents"),
     ("autogen_agentchat.teams._group_chat._base_group_chat", "oao_harness.adapters.autogen", "install_teams"),
+    ("crewai.llms.base_llm", "oao_harness.adapters.crewai_models"),
+    ("crewai.tools.base_tool", "oao_harness.adapters.crewai_tools"),
+    ("crewai.agents.cache.cache_handler", "oao_harness.adapters.crewai_tools", "install_cache"),
+    ("crewai.task", "oao_harness.adapters.crewai"),
 )
 # Below the leaves: what an agent does beside the gate.
 _CHOKE_POINTS: Final = (
@@ -48,6 +52,7 @@ _LAZY: Final = (
     ("openai-agents", "agents.run", "oao_harness.adapters.openai_agents"),
     ("agent-framework", "agent_framework._agents", "oao_harness.adapters.agent_framework"),
     ("autogen", "autogen_agentchat.base._chat_agent", "oao_harness.adapters.autogen"),
+    ("crewai", "crewai.crew", "oao_harness.adapters.crewai"),
     ("langchain", "langchain_core.runnables.base", "oao_harness.adapters.langchain"),
 )
 

@@ -16,6 +16,7 @@ _FRAMEWORKS: Final = (
     "agents",
     "anthropic",
     "autogen_",
+    "crewai",
     "langchain",
     "langgraph",
     "openai",

@@ -259,9 +259,10 @@ server.run()
 def test_mcp(tmp_path: Path) -> None:
     """A tool of an MCP server is one tool call, by the agent or by hand; and is replayed without its server."""
     pytest.importorskip("mcp.server.mcpserver")
+    pytest.importorskip("tenacity", reason="the framework's MCP tools need it")
     from agent_framework import MCPStdioTool
 
-    script = tmp_path / "numbers.py"
+    script = tmp_path / "mcp_of_numbers.py"
     script.write_text(_MCP_SERVER)
     store = MemoryStore()
     with OpenAIServer(replies=[_asks("add", a=1, b=2), TextReply(text="done")]) as server:
@@ -275,7 +276,7 @@ def test_mcp(tmp_path: Path) -> None:
 
         report = asyncio.run(Orchestrator(store=store).run_async(program, "go", tools=[MCPStdioTool]))
 
-    assert report.result == "done 7", report.error
+    assert report.result in {"done 7", 'done {"result": 7}'}, report.error
     assert report.tool_usage == {"add": 2}
     assert (report.model_calls, report.ungoverned) == (2, [])
 
