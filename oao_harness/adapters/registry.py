@@ -27,6 +27,20 @@ _LEAVES: Final = (
     ("agno.models.base", "oao_harness.adapters.agno"),
     ("llama_index.core", "oao_harness.adapters.llama_index"),
     ("pydantic_ai.agent", "oao_harness.adapters.pydantic_ai"),
+    ("agent_framework._clients", "oao_harness.adapters.agent_framework_models"),
+    ("agent_framework._tools", "oao_harness.adapters.agent_framework_tools"),
+    ("agent_framework._mcp", "oao_harness.adapters.agent_framework_tools", "install_mcp"),
+    ("autogen_core.models._model_client", "oao_harness.adapters.autogen_models"),
+    ("autogen_ext.models.cache._chat_completion_cache", "oao_harness.adapters.autogen_models", "install_cache"),
+    ("autogen_core.tools._base", "oao_harness.adapters.autogen_tools"),
+    ("autogen_core.tools._workbench", "oao_harness.adapters.autogen_tools", "install_workbenches"),
+    ("autogen_core.code_executor._base", "oao_harness.adapters.autogen_tools", "install_executors"),
+    ("autogen_agentchat.agents._assistant_agent", "oao_harness.adapters.autogen", "install_agents"),
+    ("autogen_agentchat.teams._group_chat._base_group_chat", "oao_harness.adapters.autogen", "install_teams"),
+    ("crewai.llms.base_llm", "oao_harness.adapters.crewai_models"),
+    ("crewai.tools.base_tool", "oao_harness.adapters.crewai_tools"),
+    ("crewai.agents.cache.cache_handler", "oao_harness.adapters.crewai_tools", "install_cache"),
+    ("crewai.task", "oao_harness.adapters.crewai"),
 )
 # Below the leaves: what an agent does beside the gate.
 _CHOKE_POINTS: Final = (
@@ -44,6 +58,9 @@ _LAZY: Final = (
     ("agno", "agno.models.base", "oao_harness.adapters.agno"),
     ("llama-index", "llama_index.core", "oao_harness.adapters.llama_index"),
     ("pydantic-ai", "pydantic_ai.agent", "oao_harness.adapters.pydantic_ai"),
+    ("agent-framework", "agent_framework._agents", "oao_harness.adapters.agent_framework"),
+    ("autogen", "autogen_agentchat.base._chat_agent", "oao_harness.adapters.autogen"),
+    ("crewai", "crewai.crew", "oao_harness.adapters.crewai"),
     ("langchain", "langchain_core.runnables.base", "oao_harness.adapters.langchain"),
 )
 
@@ -51,8 +68,7 @@ _LAZY: Final = (
 @hookimpl
 def oao_leaves() -> Sequence[tuple[str, Callable[[], None]]]:
     """Offer the leaf patches of the bundled adapters, and the layers below them."""
-    leaves = [(trigger, functools.partial(_install, adapter)) for trigger, adapter in _LEAVES]
-    return [*leaves, *((trigger, functools.partial(_install, *how)) for trigger, *how in _CHOKE_POINTS)]
+    return [(trigger, functools.partial(_install, *how)) for trigger, *how in (*_LEAVES, *_CHOKE_POINTS)]
 
 
 def _install(adapter: str, function: str = "install", *arguments: str) -> None:
