@@ -22,6 +22,8 @@ _LEAVES: Final = (
     ("openai._base_client", "oao_harness.adapters.openai_client"),
     ("anthropic._base_client", "oao_harness.adapters.anthropic_client"),
     ("agents.run", "oao_harness.adapters.openai_agents"),
+    ("strands.agent.agent", "oao_harness.adapters.strands_models"),
+    ("strands.agent.agent", "oao_harness.adapters.strands_tools"),
 )
 # Below the leaves: what an agent does beside the gate.
 _CHOKE_POINTS: Final = (
@@ -36,6 +38,7 @@ _CHOKE_POINTS: Final = (
 _LAZY: Final = (
     ("langgraph", "langgraph.pregel", "oao_harness.adapters.langgraph"),
     ("openai-agents", "agents.run", "oao_harness.adapters.openai_agents"),
+    ("strands", "strands.agent.agent", "oao_harness.adapters.strands_agents"),
     ("langchain", "langchain_core.runnables.base", "oao_harness.adapters.langchain"),
 )
 
