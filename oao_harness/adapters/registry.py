@@ -41,6 +41,8 @@ _LEAVES: Final = (
     ("crewai.tools.base_tool", "oao_harness.adapters.crewai_tools"),
     ("crewai.agents.cache.cache_handler", "oao_harness.adapters.crewai_tools", "install_cache"),
     ("crewai.task", "oao_harness.adapters.crewai"),
+    ("strands.agent.agent", "oao_harness.adapters.strands_models"),
+    ("strands.agent.agent", "oao_harness.adapters.strands_tools"),
 )
 # Below the leaves: what an agent does beside the gate.
 _CHOKE_POINTS: Final = (
@@ -61,6 +63,7 @@ _LAZY: Final = (
     ("agent-framework", "agent_framework._agents", "oao_harness.adapters.agent_framework"),
     ("autogen", "autogen_agentchat.base._chat_agent", "oao_harness.adapters.autogen"),
     ("crewai", "crewai.crew", "oao_harness.adapters.crewai"),
+    ("strands", "strands.agent.agent", "oao_harness.adapters.strands_agents"),
     ("langchain", "langchain_core.runnables.base", "oao_harness.adapters.langchain"),
 )
 
