@@ -79,18 +79,12 @@ def _patch(cls: type, root: type, leaf: Leaf | Wrapped, *, is_entry: bool) -> No
     function = vars(owner)[leaf.name]
     if not callable(function) or is_wrapper(function) or getattr(function, "__isabstractmethod__", False):
         return
-<<<<<<< HEAD
-    if isinstance(leaf, Wrapped):
-        wrapper = leaf.wrap(function)
-        made_here(wrapper)
+    wrap = leaf.wrap
+    if isinstance(leaf, Leaf) and wrap is None:
+        wrapper = govern(function, leaf.kind, leaf.prepare, is_entry=is_entry)
     else:
-        wrapper = govern(function, leaf.kind, leaf.prepare, is_entry=is_entry)
-=======
-    wrapper = leaf.wrap(function) if leaf.wrap is not None else None
-    if wrapper is None:
-        wrapper = govern(function, leaf.kind, leaf.prepare, is_entry=is_entry)
-    made_here(wrapper)
->>>>>>> p-fw-b
+        wrapper = cast("Callable[[Callable[..., Any]], Callable[..., Any]]", wrap)(function)
+        made_here(wrapper)
     type.__setattr__(cls, leaf.name, wrapper)
 
 
