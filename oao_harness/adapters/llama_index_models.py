@@ -228,7 +228,7 @@ def _astream(prepare: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]
 
         @functools.wraps(function)
         async def astream(self: Any, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-            return governed(self, *args, **kwargs)
+            return cast("AsyncIterator[Any]", governed(self, *args, **kwargs))
 
         return astream
 
@@ -241,9 +241,15 @@ def _leaf(name: str, kind: Kind, prepare: Any) -> Wrapped:
     return Wrapped(name=name, wrap=functools.partial(asked_once, kind=kind, prepare=prepare))
 
 
+_WAYS: Final[tuple[tuple[str, Kind], ...]] = (
+    ("", "sync"),
+    ("a", "async"),
+    ("stream_", "stream"),
+    ("astream_", "astream"),
+)
 LEAVES: Final = tuple(
     _leaf(f"{prefix}{what}", kind, prepare)
     for what, prepare in (("chat", _prepare_chat), ("complete", _prepare_complete))
-    for prefix, kind in (("", "sync"), ("a", "async"), ("stream_", "stream"), ("astream_", "astream"))
+    for prefix, kind in _WAYS
 )
 """The methods by which an LLM is asked."""
