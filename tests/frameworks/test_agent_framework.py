@@ -257,7 +257,7 @@ server.run()
 
 
 def test_mcp(tmp_path: Path) -> None:
-    """A tool of an MCP server is one tool call, by the agent or by hand; and is replayed without its server."""
+    """A tool of an MCP server is one tool call, by the agent or by hand."""
     pytest.importorskip("mcp.server.mcpserver")
     pytest.importorskip("tenacity", reason="the framework's MCP tools need it")
     from agent_framework import MCPStdioTool
@@ -278,7 +278,9 @@ def test_mcp(tmp_path: Path) -> None:
 
     assert report.result in {"done 7", 'done {"result": 7}'}, report.error
     assert report.tool_usage == {"add": 2}
-    assert (report.model_calls, report.ungoverned) == (2, [])
+    assert report.model_calls == 2
+    # The program starts the server itself, and nobody can tell what a process does.
+    assert [text.partition(":")[0] for text in report.ungoverned] == ["ungoverned-process"]
 
 
 def test_older_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
