@@ -303,3 +303,23 @@ def test_another_model(ran: list[str]) -> None:
 
     assert forked.status == "SUCCESS", forked.error
     assert asked == ["scripted", "other"]
+
+
+def test_functional_workflow(ran: list[str]) -> None:
+    """A workflow that is written as a function is driven as others are, and so is an agent made of it."""
+    from agent_framework import workflow
+
+    @workflow
+    async def steps(task: str) -> str:
+        first = await _agent(server.url, _tools(ran)).run(task)
+        return f"{first.text}!"
+
+    replies = [_asks("add", a=1, b=2), TextReply(text="done")]
+    with OpenAIServer(replies=replies) as server:
+        report = Orchestrator(store=MemoryStore()).run(steps.build(), "go")
+    with OpenAIServer(replies=[_asks("danger", x="now")]) as server:
+        denied = Orchestrator([_Forbid("danger")], MemoryStore()).run(steps.build().as_agent(name="steps"), "go")
+
+    assert (report.final_output, report.tool_usage, report.ungoverned) == ("done!", {"add": 1}, []), report.error
+    assert (denied.violation or {}).get("rule") == "forbid", denied.error
+    assert (ran, denied.ungoverned) == (["add"], [])
