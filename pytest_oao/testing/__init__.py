@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pytest_oao.testing.adapter import AdapterCase, AdapterConformance
     from pytest_oao.testing.cassette_server import CassetteServer
+    from pytest_oao.testing.gemini_server import GeminiServer
     from pytest_oao.testing.ledger import LedgerConformance
     from pytest_oao.testing.openai_server import (
         ErrorReply,
@@ -56,6 +57,7 @@ __all__ = [
     "CassetteServer",
     "ErrorReply",
     "Fail",
+    "GeminiServer",
     "InThread",
     "InnerRun",
     "Leave",
@@ -94,6 +96,7 @@ _MODULES = {
     "CallTool": "programs",
     "CassetteServer": "cassette_server",
     "Fail": "programs",
+    "GeminiServer": "gemini_server",
     "InThread": "programs",
     "InnerRun": "programs",
     "Leave": "programs",
