@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pytest_oao.testing.adapter import AdapterCase, AdapterConformance
     from pytest_oao.testing.cases import Heard, LedgerCase, ListenerCase, PolicyCase, SchedulerCase, StoreCase
     from pytest_oao.testing.cassette_server import CassetteServer
+    from pytest_oao.testing.gemini_server import GeminiServer
     from pytest_oao.testing.ledger import LedgerConformance
     from pytest_oao.testing.listener import ListenerConformance
     from pytest_oao.testing.machine import AgentMachine
@@ -61,6 +62,7 @@ __all__ = [
     "CassetteServer",
     "ErrorReply",
     "Fail",
+    "GeminiServer",
     "Heard",
     "InThread",
     "InnerRun",
@@ -109,6 +111,7 @@ _MODULES = {
     "CassetteServer": "cassette_server",
     "Fail": "programs",
     "Heard": "cases",
+    "GeminiServer": "gemini_server",
     "InThread": "programs",
     "InnerRun": "programs",
     "Leave": "programs",
