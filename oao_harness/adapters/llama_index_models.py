@@ -142,7 +142,7 @@ def _fields(response: Any) -> dict[str, Any]:
 
 def _text(response: Any) -> str:
     if isinstance(response, CompletionResponse):
-        return response.text
+        return str(response.text)
     return "".join(block.text for block in response.message.blocks if isinstance(block, TextBlock))
 
 
@@ -228,7 +228,7 @@ def _astream(prepare: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]
 
         @functools.wraps(function)
         async def astream(self: Any, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-            return governed(self, *args, **kwargs)
+            return cast("AsyncIterator[Any]", governed(self, *args, **kwargs))
 
         return astream
 
@@ -241,9 +241,10 @@ def _leaf(name: str, kind: Kind, prepare: Any) -> Wrapped:
     return Wrapped(name=name, wrap=functools.partial(asked_once, kind=kind, prepare=prepare))
 
 
+_KINDS: Final[Mapping[str, Kind]] = {"": "sync", "a": "async", "stream_": "stream", "astream_": "astream"}
 LEAVES: Final = tuple(
     _leaf(f"{prefix}{what}", kind, prepare)
     for what, prepare in (("chat", _prepare_chat), ("complete", _prepare_complete))
-    for prefix, kind in (("", "sync"), ("a", "async"), ("stream_", "stream"), ("astream_", "astream"))
+    for prefix, kind in _KINDS.items()
 )
 """The methods by which an LLM is asked."""
