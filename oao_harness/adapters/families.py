@@ -79,11 +79,12 @@ def _patch(cls: type, root: type, leaf: Leaf | Wrapped, *, is_entry: bool) -> No
     function = vars(owner)[leaf.name]
     if not callable(function) or is_wrapper(function) or getattr(function, "__isabstractmethod__", False):
         return
-    if isinstance(leaf, Wrapped):
-        wrapper = leaf.wrap(function)
-        made_here(wrapper)
-    else:
+    wrap = leaf.wrap
+    if isinstance(leaf, Leaf) and wrap is None:
         wrapper = govern(function, leaf.kind, leaf.prepare, is_entry=is_entry)
+    else:
+        wrapper = cast("Callable[[Callable[..., Any]], Callable[..., Any]]", wrap)(function)
+        made_here(wrapper)
     type.__setattr__(cls, leaf.name, wrapper)
 
 

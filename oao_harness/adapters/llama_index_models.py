@@ -241,10 +241,23 @@ def _leaf(name: str, kind: Kind, prepare: Any) -> Wrapped:
     return Wrapped(name=name, wrap=functools.partial(asked_once, kind=kind, prepare=prepare))
 
 
+<<<<<<< HEAD
 _KINDS: Final[Mapping[str, Kind]] = {"": "sync", "a": "async", "stream_": "stream", "astream_": "astream"}
 LEAVES: Final = tuple(
     _leaf(f"{prefix}{what}", kind, prepare)
     for what, prepare in (("chat", _prepare_chat), ("complete", _prepare_complete))
     for prefix, kind in _KINDS.items()
+=======
+_WAYS: Final[tuple[tuple[str, Kind], ...]] = (
+    ("", "sync"),
+    ("a", "async"),
+    ("stream_", "stream"),
+    ("astream_", "astream"),
+)
+LEAVES: Final = tuple(
+    _leaf(f"{prefix}{what}", kind, prepare)
+    for what, prepare in (("chat", _prepare_chat), ("complete", _prepare_complete))
+    for prefix, kind in _WAYS
+>>>>>>> main
 )
 """The methods by which an LLM is asked."""

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pytest_oao.testing.adapter import AdapterCase, AdapterConformance
+    from pytest_oao.testing.cases import Heard, LedgerCase, ListenerCase, PolicyCase, SchedulerCase, StoreCase
     from pytest_oao.testing.cassette_server import CassetteServer
     from pytest_oao.testing.ledger import LedgerConformance
+    from pytest_oao.testing.listener import ListenerConformance
+    from pytest_oao.testing.machine import AgentMachine
     from pytest_oao.testing.openai_server import (
         ErrorReply,
         OpenAIServer,
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
         ToolCall,
         ToolCallReply,
     )
+    from pytest_oao.testing.policy import PolicyConformance
     from pytest_oao.testing.program_rules import Rules
     from pytest_oao.testing.program_trials import Trial, run_program
     from pytest_oao.testing.programs import (
@@ -50,28 +54,37 @@ if TYPE_CHECKING:
 __all__ = [
     "AdapterCase",
     "AdapterConformance",
+    "AgentMachine",
     "Body",
     "CallModel",
     "CallTool",
     "CassetteServer",
     "ErrorReply",
     "Fail",
+    "Heard",
     "InThread",
     "InnerRun",
     "Leave",
+    "LedgerCase",
     "LedgerConformance",
+    "ListenerCase",
+    "ListenerConformance",
     "Nested",
     "OpenAIServer",
     "Pause",
+    "PolicyCase",
+    "PolicyConformance",
     "Program",
     "RedisServer",
     "Reply",
     "Rules",
+    "SchedulerCase",
     "SchedulerConformance",
     "ScriptEndedError",
     "ScriptedChatModel",
     "ScriptedError",
     "ScriptedModel",
+    "StoreCase",
     "StoreConformance",
     "StreamModel",
     "StreamTool",
@@ -87,6 +100,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "AgentMachine": "machine",
     "AdapterCase": "adapter",
     "AdapterConformance": "adapter",
     "Body": "programs",
@@ -94,20 +108,28 @@ _MODULES = {
     "CallTool": "programs",
     "CassetteServer": "cassette_server",
     "Fail": "programs",
+    "Heard": "cases",
     "InThread": "programs",
     "InnerRun": "programs",
     "Leave": "programs",
+    "LedgerCase": "cases",
     "LedgerConformance": "ledger",
+    "ListenerCase": "cases",
+    "ListenerConformance": "listener",
     "Nested": "programs",
     "Pause": "programs",
+    "PolicyCase": "cases",
+    "PolicyConformance": "policy",
     "Program": "programs",
     "RedisServer": "redis_server",
     "Rules": "program_rules",
+    "SchedulerCase": "cases",
     "SchedulerConformance": "scheduler",
     "ScriptEndedError": "script",
     "ScriptedChatModel": "scripted_langchain",
     "ScriptedError": "script",
     "ScriptedModel": "scripted",
+    "StoreCase": "cases",
     "StoreConformance": "store",
     "StreamModel": "programs",
     "StreamTool": "programs",
