@@ -142,7 +142,7 @@ def _fields(response: Any) -> dict[str, Any]:
 
 def _text(response: Any) -> str:
     if isinstance(response, CompletionResponse):
-        return str(response.text)
+        return response.text
     return "".join(block.text for block in response.message.blocks if isinstance(block, TextBlock))
 
 
@@ -241,13 +241,6 @@ def _leaf(name: str, kind: Kind, prepare: Any) -> Wrapped:
     return Wrapped(name=name, wrap=functools.partial(asked_once, kind=kind, prepare=prepare))
 
 
-<<<<<<< HEAD
-_KINDS: Final[Mapping[str, Kind]] = {"": "sync", "a": "async", "stream_": "stream", "astream_": "astream"}
-LEAVES: Final = tuple(
-    _leaf(f"{prefix}{what}", kind, prepare)
-    for what, prepare in (("chat", _prepare_chat), ("complete", _prepare_complete))
-    for prefix, kind in _KINDS.items()
-=======
 _WAYS: Final[tuple[tuple[str, Kind], ...]] = (
     ("", "sync"),
     ("a", "async"),
@@ -258,6 +251,5 @@ LEAVES: Final = tuple(
     _leaf(f"{prefix}{what}", kind, prepare)
     for what, prepare in (("chat", _prepare_chat), ("complete", _prepare_complete))
     for prefix, kind in _WAYS
->>>>>>> main
 )
 """The methods by which an LLM is asked."""
