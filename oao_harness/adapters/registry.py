@@ -27,6 +27,9 @@ _LEAVES: Final = (
     ("google.adk.models.base_llm", "oao_harness.adapters.google_adk_models"),
     ("google.adk.tools.base_tool", "oao_harness.adapters.google_adk_tools"),
     ("google.adk.code_executors.base_code_executor", "oao_harness.adapters.google_adk_code"),
+    ("smolagents.agents", "oao_harness.adapters.smolagents_models"),
+    ("smolagents.agents", "oao_harness.adapters.smolagents_tools"),
+    ("smolagents.agents", "oao_harness.adapters.smolagents_code"),
 )
 # Below the leaves: what an agent does beside the gate.
 _CHOKE_POINTS: Final = (
@@ -42,6 +45,7 @@ _LAZY: Final = (
     ("langgraph", "langgraph.pregel", "oao_harness.adapters.langgraph"),
     ("openai-agents", "agents.run", "oao_harness.adapters.openai_agents"),
     ("strands", "strands.agent.agent", "oao_harness.adapters.strands_agents"),
+    ("smolagents", "smolagents.agents", "oao_harness.adapters.smolagents"),
     ("google-adk", "google.adk.agents.base_agent", "oao_harness.adapters.google_adk"),
     ("langchain", "langchain_core.runnables.base", "oao_harness.adapters.langchain"),
 )

@@ -11,7 +11,7 @@ from oao_harness.runtime.reach import attributes_of, function_of, is_routine, na
 
 __all__ = ["reaches_governed"]
 
-_FRAMEWORKS: Final = ("agents", "anthropic", "google.adk", "langchain", "langgraph", "openai", "strands")
+_FRAMEWORKS: Final = ("agents", "anthropic", "google.adk", "langchain", "langgraph", "openai", "smolagents", "strands")
 
 
 def reaches_governed(agent: object) -> bool:
