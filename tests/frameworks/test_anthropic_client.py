@@ -21,9 +21,7 @@ _ARGUMENTS: dict[str, Any] = {"api_key": "k", "max_retries": 0}
 
 
 def _asked(messages: list[Any], tools: Tools) -> dict[str, Any]:
-    offered = [
-        {"name": name, "description": text, "input_schema": schema} for name, text, schema in tools.schemas()
-    ]
+    offered = [{"name": name, "description": text, "input_schema": schema} for name, text, schema in tools.schemas()]
     return {"model": "scripted", "max_tokens": 100, "messages": messages, "tools": offered}
 
 

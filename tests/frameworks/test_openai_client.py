@@ -42,7 +42,7 @@ class Chat(AdapterCase):
     name = "function"
     ways = ("sync", "stream")
 
-    def agent(self, url: str, tools: Sequence[Callable[..., Any]], *, streams: bool = False) -> Any:
+    def agent(self, url: str, tools: Sequence[Callable[..., Any]]) -> Any:
         own = Tools(tools)
 
         def agent(task: str) -> str:
@@ -60,7 +60,7 @@ class Chat(AdapterCase):
                     if said is not None:
                         return said
 
-        agent.streams = streams  # type: ignore[attr-defined]
+        agent.streams = False  # type: ignore[attr-defined]
         return agent
 
     def streamed(self, agent: Any) -> Any:
