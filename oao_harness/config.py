@@ -4,32 +4,48 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, cast
 
 from oao_harness.errors import ConfigError
 from oao_harness.journal.secrets import Redaction, Scrubber
+from oao_harness.plugins.offers import offered_redactors
 from oao_harness.policy.lines import LineMap
 from oao_harness.policy.project import ProjectFile, project_files
 from oao_harness.policy.reading import close_to, table_in
 
-__all__ = ["find_project_redaction", "project_scrubber"]
+__all__ = ["find_project_redaction", "project_redaction", "project_scrubber"]
 
 _KNOWN: Final = ("patterns", "paths")
 _KINDS: Final = ("tool", "model", "*", "**")
 _PARTS: Final = ("req", "res", "error", "*", "**")
 
 
-def project_scrubber(start: Path | None = None) -> Scrubber:
-    """Return what keeps secrets out of a project's recordings: its environment now, and what it declares.
+def project_scrubber(start: Path | None = None, *, strict: str = "") -> Scrubber:
+    """Return what keeps secrets out of a project's recordings: its environment now, and `project_redaction`.
 
     Args:
         start: A folder of the project; the working folder by default.
+        strict: Why only verified plugins are admitted; empty where nobody but the project can ask for that.
 
     Raises:
-        ConfigError: See `find_project_redaction`.
+        ConfigError: See `project_redaction`.
     """
-    return Scrubber.of(redact=find_project_redaction(start))
+    return Scrubber.of(redact=project_redaction(start, strict=strict))
+
+
+def project_redaction(start: Path | None = None, *, strict: str = "") -> Redaction:
+    """Return what a project declares, and the redactors of the installed plugins.
+
+    Args:
+        start: A folder of the project; the working folder by default.
+        strict: See `project_scrubber`.
+
+    Raises:
+        ConfigError: See `find_project_redaction`; or a plugin cannot be used.
+    """
+    return replace(find_project_redaction(start), functions=offered_redactors(start, strict=strict))
 
 
 def find_project_redaction(start: Path | None = None) -> Redaction:

@@ -183,11 +183,12 @@ class Oao:
         self._session.answers.prepare(tool, times, Reject(by=Principal(id=by), note=note))
 
     @contextmanager
-    def expect_violation(self, rule: str = "*") -> Generator[Violation]:
+    def expect_violation(self, rule: str = "*", *, or_held: bool = False) -> Generator[Violation]:
         """Expect the block to break a rule: the test passes then, and fails where it does not.
 
         Args:
             rule: Name of the rule, or a glob.
+            or_held: True is content with a call that is held for a person, too.
 
         Example:
             ```python
@@ -197,7 +198,7 @@ class Oao:
             ```
         """
         violation = Violation()
-        before = self._session.violation()
+        before = self._session.violation(or_held=or_held)
         if before is not None:
             pytest.fail(f"a rule was broken before the block: {before.rule}: {before.reason}", pytrace=False)
         try:
@@ -209,15 +210,15 @@ class Oao:
             # The test's own; a framework wraps a halt in errors of its own.
             raise
         except Exception:
-            if self._session.violation() is None:
+            if self._session.violation(or_held=or_held) is None:
                 raise
-        halt = self._session.violation()
+        halt = self._session.violation(or_held=or_held)
         if halt is None:
             pytest.fail(f"no rule was broken; expected {rule!r}", pytrace=False)
         if not fnmatchcase(halt.rule, rule):
             pytest.fail(f"expected a violation of {rule!r}, found {halt.rule}: {halt.reason}", pytrace=False)
         violation.rule, violation.reason, violation.plugin = halt.rule, halt.reason, halt.plugin
-        self._session.expect_all()
+        self._session.expect_all(or_held=or_held)
 
 
 class MainRun(RecordedRun):

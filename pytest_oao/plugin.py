@@ -28,6 +28,8 @@ _OVERRIDDEN: Final[pytest.StashKey[bool]] = pytest.StashKey()
 _SELECTED: Final[pytest.StashKey[bool]] = pytest.StashKey()
 
 _OVERRIDES: Final = ("oao_config", "oao_policy", "oao_recordings_dir")
+_CONFORMANCE: Final = "pytest_oao.testing.conformance"
+_TESTED: Final = ("store", "scheduler", "ledger", "listener", "adapter")
 _MARKER_HELP: Final = (
     "oao(policy=, deny=, allow=, max_steps=, max_model_calls=, max_tool_calls=, max_tokens=, timeout_seconds=, "
     "waive=, recording=, live=, order=, ignore=, unplayed=, network=, clock=, http=): govern and replay the agent runs "
@@ -99,6 +101,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         group.addoption(f"--oao-{name}", metavar=metavar, choices=choices, help=text)
         ini = f"oao_{name.replace('-', '_')}"
         parser.addini(ini, f"as --oao-{name}" + (f": {', '.join(choices)}" if choices else ""), default="")
+    for kind in _TESTED:
+        text = f"for `--pyargs {_CONFORMANCE}`: module:attribute of the {kind} to test; --oao-policy names a policy"
+        group.addoption(f"--oao-{kind}", metavar="PKG:X", help=text)
     group.addoption("--oao-report", metavar="FILE", help="write a JSON report (schema oao-report/1)")
     group.addoption("--oao-review", action="store_true", help="review pending recordings at the end, on a terminal")
     group.addoption(
@@ -133,11 +138,21 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_RECORDED] = {}
     config.stash[_SELECTED] = config.stash[_OVERRIDDEN] = False
     names = ("oao_policy", "oao_record", "oao_live", "oao_network", "oao_order", "oao_max_cost")
+    if _is_conformance(config):
+        # What is named is tested there, and governs nothing.
+        config.stash[_EVERY_TEST] = False
+        return
     config.stash[_EVERY_TEST] = any(config.getoption(name) or config.getini(name) for name in names) or any(
         config.getoption(name) is not None for name in ("oao_mutate", "oao_report")
     )
     if config.stash[_EVERY_TEST]:
         _settings(config)
+
+
+def _is_conformance(config: pytest.Config) -> bool:
+    """Return True for a session that runs the conformance suites and nothing else."""
+    found = [_CONFORMANCE in arg.replace("/", ".").replace("\\", ".") for arg in config.args]
+    return bool(found) and all(found)
 
 
 def _settings(config: pytest.Config) -> Settings:

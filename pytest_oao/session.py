@@ -396,14 +396,16 @@ class TestSession:
         costs = [cost_of(look.run, look.records) for look in self.looks()]
         return None if any(cost is None for cost in costs) else sum(cost for cost in costs if cost is not None)
 
-    def violation(self) -> PolicyViolation | None:
-        """Return the first violation of any run of this test that nobody expected yet."""
+    def violation(self, *, or_held: bool = False) -> RunHalted | None:
+        """Return the first violation of any run of this test that nobody expected yet; or that a call is held."""
+        kinds = (PolicyViolation, RunSuspended) if or_held else PolicyViolation
         halts = (run.halted for _, run in self._opened)
-        return next((halt for halt in halts if isinstance(halt, PolicyViolation) and halt not in self.expected), None)
+        return next((halt for halt in halts if isinstance(halt, kinds) and halt not in self.expected), None)
 
-    def expect_all(self) -> None:
+    def expect_all(self, *, or_held: bool = False) -> None:
         """Take the violations so far for expected: a rule that is broken in a nested run is broken in all around it."""
-        self.expected += [run.halted for _, run in self._opened if isinstance(run.halted, PolicyViolation)]
+        kinds = (PolicyViolation, RunSuspended) if or_held else PolicyViolation
+        self.expected += [run.halted for _, run in self._opened if isinstance(run.halted, kinds)]
 
     @contextmanager
     def expecting(self) -> Generator[None]:

@@ -58,6 +58,8 @@ class Settings:
     """pytest's root folder: `.oao` with the runs that are being recorded lies there."""
     explain: bool = False
     """True prints who decided what about each call."""
+    project: Path | None = None
+    """The folder in which pytest was started: its pyproject.toml says which plugins are used, wherever a test goes."""
     live: tuple[str, ...] = ()
     """Kinds and names that are not replayed; see `journal.live.is_live`."""
     order: Order = "causal"
@@ -110,6 +112,7 @@ class Settings:
             record=cast("Mode", _choice(config, "oao_record", "none")),
             network=cast("Network", _choice(config, "oao_network", "loopback")),
             root=config.rootpath,
+            project=config.invocation_params.dir,
             explain=bool(config.getoption("oao_explain")),
             live=patterns(_text(config, "oao_live")),
             order=cast("Order", _choice(config, "oao_order", "causal")),
@@ -124,7 +127,7 @@ class Settings:
             mutate=None if mutate is None else _number(mutate, "--oao-mutate"),
             summary=cast("Any", _choice(config, "oao_summary", "auto")),
             report=None if report is None else config.invocation_params.dir / report,
-            scrubber=_scrubber(config),
+            scrubber=_scrubber(config, "policy 'strict'" if policy == "strict" else ""),
             budget=_budget(config),
         )
         settings.orchestrator([])
@@ -153,6 +156,7 @@ class Settings:
                 budget=self.budget,
                 waivers=waivers,
                 clock=clock,
+                project=self.project,
             )
         except UsageError as error:
             raise pytest.UsageError(f"oao: {error}") from error
@@ -233,9 +237,9 @@ def _number(value: str, option: str) -> int:
     return number
 
 
-def _scrubber(config: pytest.Config) -> Scrubber:
+def _scrubber(config: pytest.Config, strict: str) -> Scrubber:
     try:
-        return project_scrubber(config.invocation_params.dir)
+        return project_scrubber(config.invocation_params.dir, strict=strict)
     except UsageError as error:
         raise pytest.UsageError(f"oao: {error}") from error
 

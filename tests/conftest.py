@@ -12,14 +12,19 @@ from hypothesis import HealthCheck, settings
 
 from oao_harness import MemoryStore, SQLiteStore
 from oao_hookspecs import Store
+from tests.forked import Pytester
 
 pytest_plugins = ["pytester"]
 
 # Under a CI system pytest prints whole messages in its summary; the sessions of tests shall print the same anywhere.
 for _name in ("CI", "BUILD_NUMBER"):
     os.environ.pop(_name, None)
+# Clients of HTTP read all the world's authorities when they are made, which takes longer than most tests. There is
+# nobody to trust on loopback: they read one, whose key nobody has.
+os.environ["SSL_CERT_FILE"] = str(Path(__file__).parent / "authority.pem")
 # The sessions that tests start read no pyproject.toml of ours.
 os.environ["PYTEST_ADDOPTS"] = f"{os.environ.get('PYTEST_ADDOPTS', '')} -p no:schemathesis".strip()
+_PLUGINS_OF_NOBODY = ("langsmith_plugin", "randomly", "valkey", "platformdirs", "hypothesispytest", "anyio")
 # A loaded machine is slow; how long an example takes says nothing about the code.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
@@ -32,6 +37,9 @@ def pytest_collection_finish() -> None:
     """
     sys.dont_write_bytecode = True
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+    # The sessions that tests start need no plugin that is not named; to import them all takes a second and a half each.
+    blocked = " ".join(f"-p no:{name}" for name in _PLUGINS_OF_NOBODY)
+    os.environ["PYTEST_ADDOPTS"] = f"{os.environ['PYTEST_ADDOPTS']} {blocked}"
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -51,6 +59,14 @@ def pytest_xdist_auto_num_workers() -> int:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the tests that wait longest, so that none of them is alone at the end."""
     items.sort(key=lambda item: item.path.parent.name not in {"faults", "schedulers", "benchmarks"})
+
+
+@pytest.fixture
+def pytester(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Pytester:
+    """pytest's own, whose sessions in processes of their own begin quickly."""
+    return Pytester(request, tmp_path_factory, monkeypatch, _ispytest=True)
 
 
 @pytest.fixture(params=["memory", "sqlite"])

@@ -17,7 +17,11 @@ ROOT = Path(__file__).parent.parent
 
 def bare() -> dict[str, str]:
     """An environment without the paths of this test session."""
-    return {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "VIRTUAL_ENV", "PYTEST"))}
+    return {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("PYTHON", "VIRTUAL_ENV", "PYTEST", "SSL_"))
+    }
 
 
 @pytest.fixture(scope="module")

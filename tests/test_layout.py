@@ -31,10 +31,13 @@ ROOMS = {
         "oao_harness.plugins",
         "oao_harness.runtime",
     },
+    # Which plugins are used is asked where managers are made, so that nobody can forget it: the project is read there.
     "oao_harness.plugins": {
         "oao_hookspecs",
         "oao_harness.errors",
         "oao_harness.plugins",
+        "oao_harness.policy.project",
+        "oao_harness.policy.reading",
         "oao_harness.policy.registry",
     },
     "oao_harness.policy": {"oao_hookspecs", "oao_harness.errors", "oao_harness.policy"},
@@ -54,6 +57,7 @@ ROOMS = {
         "oao_hookspecs",
         "oao_harness.errors",
         "oao_harness.journal.codec",
+        "oao_harness.journal.exchanges",
         "oao_harness.journal.replay",
         "oao_harness.journal.wire_replay",
         "oao_harness.runtime",
@@ -83,6 +87,15 @@ ROOMS = {
         "oao_harness.stores.observed",
         "oao_harness.fleet",
     },
+    # A face over the public machine, as the server is; it knows no framework and no SDK.
+    "oao_harness.mcp": {
+        "oao_hookspecs",
+        "oao_harness.errors",
+        "oao_harness.journal",
+        "oao_harness.runtime",
+        "oao_harness.adapters.governed",
+        "oao_harness.mcp",
+    },
     "oao_harness.wording": {
         "oao_hookspecs",
         "oao_harness.journal.timeline",
@@ -105,6 +118,9 @@ ROOMS = {
         "oao_harness.server",
     },
     "oao_harness.cli": {"oao_hookspecs", "oao_harness"},
+    # Upwards, and only when the command is used: programs are a test tool, and Hypothesis is a library for tests.
+    "oao_harness.cli.fuzz": {"oao_hookspecs", "oao_harness", "pytest_oao.testing.fuzz"},
+    "pytest_oao.testing.fuzz": {"oao_hookspecs", "oao_harness", "pytest_oao.testing"},
     "oao_harness.__main__": {"oao_harness.cli"},
     "oao_harness": {"oao_harness"},
     "pytest_oao.plugin": {"pytest_oao"},

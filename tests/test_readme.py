@@ -15,6 +15,7 @@ from typing import NamedTuple
 import pytest
 
 from pytest_oao.testing import OpenAIServer, TextReply, ToolCall, ToolCallReply
+from tests import forked
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -64,10 +65,7 @@ def pytest_in(folder: Path, command: str, **more: str) -> subprocess.CompletedPr
     """Run a `pytest ...` line of the README."""
     assert command in SHELL
     options = ["-p", "pytest_oao.plugin", "-p", "no:cacheprovider", *command.split()[1:]]
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", *options],
-        cwd=folder, env=here(**more), capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    return forked.run(["pytest", *options], cwd=folder, env=here(**more), frameworks=True)
 
 
 def test_the_tutorial_records_replays_and_fails_as_it_says(tmp_path: Path) -> None:
@@ -118,10 +116,7 @@ def test_the_tutorial_records_replays_and_fails_as_it_says(tmp_path: Path) -> No
         assert len(again.requests) == 3
     for command in ("oao pending", "oao accept --all"):
         assert command in SHELL
-        done = subprocess.run(
-            [sys.executable, "-m", "oao_harness", *command.split()[1:]],
-            cwd=tmp_path, env=here(), capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
+        done = forked.run(["oao_harness", *command.split()[1:]], cwd=tmp_path, env=here())
         assert done.returncode == 0, done.stderr
         assert "test_refund.oao.json" in done.stdout
     assert pytest_in(tmp_path, "pytest --oao-policy=strict").returncode == 0

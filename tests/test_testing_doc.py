@@ -6,12 +6,12 @@ import importlib.util
 import os
 import re
 import shlex
-import subprocess
-import sys
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
+
+from tests import forked
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
@@ -64,24 +64,16 @@ def test_the_page_is_what_happens(tmp_path: Path) -> None:
             command, *expected = body.splitlines()
             program, *arguments = shlex.split(command.removeprefix("$ "))
             module = {"pytest": "pytest", "oao": "oao_harness"}[program]
-            done = subprocess.run(
-                [sys.executable, "-m", module, *arguments],
-                cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, check=False,
-            )  # fmt: skip
+            done = forked.run([module, *arguments], cwd=tmp_path, env=env, frameworks=True)
             sessions += 1
             missing = appear_in_order(["...", *expected], done.stdout.splitlines())
             assert missing is None, f"{command}\nmissing: {missing}\n{done.stdout}{done.stderr}"
     assert sessions == 8
-    last = subprocess.run(
-        [sys.executable, "-m", "pytest", "--oao-policy=strict", "-q", "test_property.py"],
-        cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    last = forked.run(["pytest", "--oao-policy=strict", "-q", "test_property.py"], cwd=tmp_path, env=env)
     assert "1 passed" in last.stdout, last.stdout
     if importlib.util.find_spec("openai") is None:
         return
     for mode in ("once", "none"):
-        served = subprocess.run(
-            [sys.executable, "-m", "pytest", f"--oao-record={mode}", "-q", "test_server.py"],
-            cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
+        words = ["pytest", f"--oao-record={mode}", "-q", "test_server.py"]
+        served = forked.run(words, cwd=tmp_path, env=env, frameworks=True)
         assert "1 passed" in served.stdout, served.stdout

@@ -173,3 +173,28 @@ def oao_open_scheduler(url: str, settings: SchedulerSettings) -> Scheduler | Non
 
     Mode: provide.
     """
+
+
+@hookspec
+def oao_redactors() -> Sequence[Callable[[str], str]]:
+    """Offer redactors: functions that take out of a text what may not be written.
+
+    Called once whenever the writing of recordings, or of contents, is set up. Each function is given every text
+    of them, and returns the text without what is secret: the same for the same text, and nothing new to redact in what
+    it returned. Where one fails, the whole text is withheld.
+
+    Mode: provide.
+    """
+    return ()
+
+
+@hookspec
+def oao_commands() -> Sequence[object]:
+    """Offer commands of the command line `oao`: `click.Command` objects, which have names.
+
+    Called once per process, when `oao` lists its commands, or is given one that is not its own. A name that `oao` or
+    another plugin has is an error, said in one line; it never replaces a command.
+
+    Mode: provide.
+    """
+    return ()

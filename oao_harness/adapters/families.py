@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, cast
 
 from oao_harness.adapters.patching import Leaf, govern, is_wrapper, made_here, patching
 
-__all__ = ["patch_family"]
+__all__ = ["Wrapped", "patch_family"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wrapped:
+    """A method of a family that is replaced in a way of its adapter's own."""
+
+    name: str
+    wrap: Callable[[Callable[..., Any]], Callable[..., Any]]
+    """Returns what stands in its place."""
 
 
 def patch_family(
     root: type,
-    leaves: Iterable[Leaf],
+    leaves: Iterable[Leaf | Wrapped],
     entries: Iterable[Leaf] = (),
     *,
     governs: Callable[[type], bool] | None = None,
@@ -61,7 +71,7 @@ def patch_family(
             patch(cls)
 
 
-def _patch(cls: type, root: type, leaf: Leaf, *, is_entry: bool) -> None:
+def _patch(cls: type, root: type, leaf: Leaf | Wrapped, *, is_entry: bool) -> None:
     owner = next((base for base in cls.__mro__ if leaf.name in vars(base)), None)
     # A method of a mixin is a leaf of the class that mixes it in; an inherited one is patched where it is defined.
     if owner is None or (owner is not cls and (issubclass(owner, root) or owner in root.__mro__)):
@@ -69,7 +79,13 @@ def _patch(cls: type, root: type, leaf: Leaf, *, is_entry: bool) -> None:
     function = vars(owner)[leaf.name]
     if not callable(function) or is_wrapper(function) or getattr(function, "__isabstractmethod__", False):
         return
-    type.__setattr__(cls, leaf.name, govern(function, leaf.kind, leaf.prepare, is_entry=is_entry))
+    wrap = leaf.wrap
+    if isinstance(leaf, Leaf) and wrap is None:
+        wrapper = govern(function, leaf.kind, leaf.prepare, is_entry=is_entry)
+    else:
+        wrapper = cast("Callable[[Callable[..., Any]], Callable[..., Any]]", wrap)(function)
+        made_here(wrapper)
+    type.__setattr__(cls, leaf.name, wrapper)
 
 
 def _descendants(cls: type[Any]) -> Iterator[type[Any]]:

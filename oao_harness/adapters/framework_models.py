@@ -12,20 +12,23 @@ An answer is journaled as
 from __future__ import annotations
 
 import copy
+import functools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, cast
 
-from oao_harness.adapters.patching import Arguments, Request
+from oao_harness.adapters.patching import Arguments, Kind, Prepare, Request, govern, made_here
 from oao_harness.errors import CodecError, ConfigError
 from oao_harness.journal.codec import decode, encode
+from oao_harness.runtime.context import is_possible
 from oao_harness.runtime.gate import Answer
+from oao_harness.runtime.outside import governed_model_call
 from oao_harness.runtime.overrides import refuse_swap
 from oao_harness.runtime.usage import usage_or_estimate
 from oao_hookspecs import Call, Json, ModelCall, ProposedCall, Usage
 
-__all__ = ["AnswerShape", "Said", "arguments_of", "model_request", "plain"]
+__all__ = ["AnswerShape", "Said", "arguments_of", "asked_once", "model_request", "plain"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,3 +181,24 @@ def arguments_of(text: object) -> Mapping[str, Json]:
         except ValueError:
             return {}
     return cast("Mapping[str, Json]", encode(cast("object", found))) if isinstance(found, Mapping) else {}
+
+
+def asked_once(function: Callable[..., Any], kind: Kind, prepare: Prepare) -> Callable[..., Any]:
+    """Return a method of a model that passes the gate, unless it is asked by a model that has passed it.
+
+    Who hands a request on to another model, as a router does, is not counted a second time.
+    """
+    governed = govern(function, kind, prepare)
+
+    def chosen() -> Callable[..., Any]:
+        return governed if is_possible() and governed_model_call() is None else function
+
+    async def arequest(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+        return await chosen()(self, *args, **kwargs)
+
+    def request(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+        return chosen()(self, *args, **kwargs)
+
+    wrapper = functools.wraps(function)(arequest if kind == "async" else request)
+    made_here(wrapper)
+    return wrapper

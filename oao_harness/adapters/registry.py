@@ -22,6 +22,25 @@ _LEAVES: Final = (
     ("openai._base_client", "oao_harness.adapters.openai_client"),
     ("anthropic._base_client", "oao_harness.adapters.anthropic_client"),
     ("agents.run", "oao_harness.adapters.openai_agents"),
+    ("mcp.client.session", "oao_harness.adapters.mcp_client"),
+    ("mcp.client.stdio", "oao_harness.adapters.mcp_stdio"),
+    ("agno.models.base", "oao_harness.adapters.agno"),
+    ("llama_index.core", "oao_harness.adapters.llama_index"),
+    ("pydantic_ai.agent", "oao_harness.adapters.pydantic_ai"),
+    ("agent_framework._clients", "oao_harness.adapters.agent_framework_models"),
+    ("agent_framework._tools", "oao_harness.adapters.agent_framework_tools"),
+    ("agent_framework._mcp", "oao_harness.adapters.agent_framework_tools", "install_mcp"),
+    ("autogen_core.models._model_client", "oao_harness.adapters.autogen_models"),
+    ("autogen_ext.models.cache._chat_completion_cache", "oao_harness.adapters.autogen_models", "install_cache"),
+    ("autogen_core.tools._base", "oao_harness.adapters.autogen_tools"),
+    ("autogen_core.tools._workbench", "oao_harness.adapters.autogen_tools", "install_workbenches"),
+    ("autogen_core.code_executor._base", "oao_harness.adapters.autogen_tools", "install_executors"),
+    ("autogen_agentchat.agents._assistant_agent", "oao_harness.adapters.autogen", "install_agents"),
+    ("autogen_agentchat.teams._group_chat._base_group_chat", "oao_harness.adapters.autogen", "install_teams"),
+    ("crewai.llms.base_llm", "oao_harness.adapters.crewai_models"),
+    ("crewai.tools.base_tool", "oao_harness.adapters.crewai_tools"),
+    ("crewai.agents.cache.cache_handler", "oao_harness.adapters.crewai_tools", "install_cache"),
+    ("crewai.task", "oao_harness.adapters.crewai"),
     ("strands.agent.agent", "oao_harness.adapters.strands_models"),
     ("strands.agent.agent", "oao_harness.adapters.strands_tools"),
     ("google.adk.models.base_llm", "oao_harness.adapters.google_adk_models"),
@@ -44,6 +63,12 @@ _CHOKE_POINTS: Final = (
 _LAZY: Final = (
     ("langgraph", "langgraph.pregel", "oao_harness.adapters.langgraph"),
     ("openai-agents", "agents.run", "oao_harness.adapters.openai_agents"),
+    ("agno", "agno.models.base", "oao_harness.adapters.agno"),
+    ("llama-index", "llama_index.core", "oao_harness.adapters.llama_index"),
+    ("pydantic-ai", "pydantic_ai.agent", "oao_harness.adapters.pydantic_ai"),
+    ("agent-framework", "agent_framework._agents", "oao_harness.adapters.agent_framework"),
+    ("autogen", "autogen_agentchat.base._chat_agent", "oao_harness.adapters.autogen"),
+    ("crewai", "crewai.crew", "oao_harness.adapters.crewai"),
     ("strands", "strands.agent.agent", "oao_harness.adapters.strands_agents"),
     ("smolagents", "smolagents.agents", "oao_harness.adapters.smolagents"),
     ("google-adk", "google.adk.agents.base_agent", "oao_harness.adapters.google_adk"),
@@ -54,8 +79,7 @@ _LAZY: Final = (
 @hookimpl
 def oao_leaves() -> Sequence[tuple[str, Callable[[], None]]]:
     """Offer the leaf patches of the bundled adapters, and the layers below them."""
-    leaves = [(trigger, functools.partial(_install, adapter)) for trigger, adapter in _LEAVES]
-    return [*leaves, *((trigger, functools.partial(_install, *how)) for trigger, *how in _CHOKE_POINTS)]
+    return [(trigger, functools.partial(_install, *how)) for trigger, *how in (*_LEAVES, *_CHOKE_POINTS)]
 
 
 def _install(adapter: str, function: str = "install", *arguments: str) -> None:
@@ -98,6 +122,7 @@ def oao_adapters() -> Sequence[Adapter]:
     """Offer the bundled adapters, the most particular first."""
     from oao_harness.adapters.function import FunctionAdapter, InvokeAdapter  # noqa: PLC0415 - bundled, loaded late
     from oao_harness.adapters.graphs import GraphAdapter  # noqa: PLC0415 - as above
+    from oao_harness.adapters.script import ScriptAdapter  # noqa: PLC0415 - as above
 
     lazy = [_LazyAdapter(*names) for names in _LAZY]
-    return [GraphAdapter(), *lazy, InvokeAdapter(), FunctionAdapter()]
+    return [GraphAdapter(), ScriptAdapter(), *lazy, InvokeAdapter(), FunctionAdapter()]

@@ -11,7 +11,24 @@ from oao_harness.runtime.reach import attributes_of, function_of, is_routine, na
 
 __all__ = ["reaches_governed"]
 
-_FRAMEWORKS: Final = ("agents", "anthropic", "google.adk", "langchain", "langgraph", "openai", "smolagents", "strands")
+_FRAMEWORKS: Final = (
+    "agent_framework",
+    "agents",
+    "agno",
+    "anthropic",
+    "autogen_",
+    "crewai",
+    "google.adk",
+    "google.genai",
+    "langchain",
+    "langgraph",
+    "llama_index",
+    "mcp",
+    "openai",
+    "pydantic_ai",
+    "smolagents",
+    "strands",
+)
 
 
 def reaches_governed(agent: object) -> bool:

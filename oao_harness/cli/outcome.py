@@ -15,10 +15,10 @@ from oao_harness.cli.render import print_run
 from oao_harness.journal.timeline import Timeline
 from oao_harness.runtime.report import ExecutionReport
 
-__all__ = ["end_with"]
+__all__ = ["EXIT_CODES", "end_with"]
 
 # By status; 2 means that the command itself was wrong.
-_EXIT_CODES: Final[Mapping[str, int]] = {"SUCCESS": 0, "FAILED": 1, "SUSPENDED": 3, "QUEUED": 4}
+EXIT_CODES: Final[Mapping[str, int]] = {"SUCCESS": 0, "FAILED": 1, "SUSPENDED": 3, "QUEUED": 4}
 
 
 def end_with(
@@ -48,4 +48,4 @@ def end_with(
         print_run(on, timeline, details=False, policy_from=policy_from)
         if hint:
             print_paragraph(on, Text(hint, style="yellow"))
-    ctx.exit(_EXIT_CODES[report.status])
+    ctx.exit(EXIT_CODES[report.status])

@@ -19,6 +19,7 @@ from oao_harness.cli.outcome import end_with
 from oao_harness.cli.progress import Progress
 from oao_harness.cli.recorded import is_file_name, shown
 from oao_harness.cli.stores import find_outer_run, kept, open_store, store_option
+from oao_harness.cli.unmodified import is_script, replay_script
 from oao_harness.errors import RecordingError, UsageError
 from oao_harness.journal.nesting import tape_of
 from oao_harness.journal.places import module_of, root_of
@@ -81,6 +82,9 @@ def command(
         names = list(policies) or _project_policies()
     else:
         started, recording = _stored(store, what)
+        if is_script(started, agent):
+            replay_script(ctx, started, recording, policies, as_json=as_json)
+            return
         agent, names = agent_of(started, agent, f"oao replay {what} --agent"), policies_of(started, policies)
         asked = decode_task(started, task)
     prefer_working_folder()

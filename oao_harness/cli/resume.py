@@ -14,6 +14,7 @@ from oao_harness.cli.origins import agent_of, policies_of
 from oao_harness.cli.outcome import end_with
 from oao_harness.cli.progress import Progress
 from oao_harness.cli.stores import find_outer_run, kept, open_store, store_option, store_url
+from oao_harness.cli.unmodified import is_script, resume_script
 from oao_harness.errors import UsageError
 from oao_harness.journal.timeline import Timeline, text
 from oao_harness.loading import import_policies, prefer_working_folder
@@ -71,6 +72,9 @@ def command(
         records = find_outer_run(opened, id)
         _require_open(opened, records)
     started = records[0]
+    if is_script(started, agent):
+        resume_script(ctx, started, policies, store, allow_changes=allow_changes, as_json=as_json)
+        return
     where, names = agent_of(started, agent, f"oao resume {id}"), policies_of(started, policies)
     prefer_working_folder()
     on = console()

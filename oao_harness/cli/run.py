@@ -16,7 +16,8 @@ from oao_harness.cli.principals import actor_options, principal_of
 from oao_harness.cli.progress import Progress
 from oao_harness.cli.stores import store_option, store_url
 from oao_harness.cli.tasks import task_of
-from oao_harness.errors import AgentError
+from oao_harness.cli.unmodified import UnmodifiedCommand, run_unmodified
+from oao_harness.errors import AgentError, UsageError
 from oao_harness.fleet.agents import Registered
 from oao_harness.journal.timeline import Timeline
 from oao_harness.loading import import_policies, is_factory, load_agent, prefer_working_folder
@@ -27,8 +28,8 @@ from oao_harness.runtime.report import ExecutionReport
 __all__ = ["command"]
 
 
-@click.command("run", short_help="Run an agent under governance and report.")
-@click.argument("agent", metavar="MODULE:AGENT")
+@click.command("run", cls=UnmodifiedCommand, short_help="Run an agent under governance and report.")
+@click.argument("agent", metavar="MODULE:AGENT", required=False)
 @click.argument("task", required=False)
 @click.option("--input", "task_json", metavar="JSON", help="The task as JSON, where it is not a text.")
 @click.option(
@@ -43,11 +44,16 @@ __all__ = ["command"]
 @click.option("--framework", metavar="NAME", help="Which adapter drives the agent; found by itself by default.")
 @actor_options
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on standard output, nothing else.")
+@click.option(
+    "--unmodified",
+    is_flag=True,
+    help="Run a Python script that knows nothing of oao, or with -m a module; what follows it is the script's.",
+)
 @click.pass_context
 def command(
     ctx: click.Context,
     *,
-    agent: str,
+    agent: str | None,
     task: str | None,
     task_json: str | None,
     policies: Sequence[str],
@@ -57,20 +63,33 @@ def command(
     roles: Sequence[str],
     tenant: str,
     as_json: bool,
+    unmodified: bool,
 ) -> None:
     """Run an agent under governance and report.
 
     MODULE:AGENT names a function, an object with invoke() or ainvoke(), or an agent of a supported framework;
     the working folder is searched first. The name of a registered agent does as well. Exit code: 0 where the
     run succeeded, 1 where it failed, 2 where the command is wrong, 3 where a call is held until a person answers
-    (oao approvals).
+    (oao approvals). With --unmodified SCRIPT.py the script runs as `__main__`, the report is printed on standard
+    error, and where oao did not stop it the exit code is the script's own.
 
     \b
     Examples:
       oao run my_agents:support "Order A-1042 arrived broken"
       oao run my_agents:graph --input '{"question": "Why?"}' --policy strict
       oao run my_agents:support "Hello" --json | jq .status
+      oao run --policy strict --unmodified agent.py --verbose
     """  # noqa: D301 - click reads the control character as "do not wrap"
+    if unmodified:
+        if task_json is not None or framework is not None:
+            raise UsageError("a script takes no --input and no --framework; write its arguments after its name")
+        named, origin = _policies(policies, None)
+        run_unmodified(
+            ctx, named, store, principal=principal_of(who, roles, tenant), as_json=as_json, policy_from=origin
+        )
+        return
+    if agent is None:
+        raise click.MissingParameter(ctx=ctx, param=ctx.command.params[0])
     asked = task_of(task, task_json)
     prefer_working_folder()
     on = console()

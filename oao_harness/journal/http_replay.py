@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from oao_harness.journal.events import HTTP, HttpCall
+from oao_harness.journal.exchanges import is_exchange
 from oao_harness.journal.live import is_live
 from oao_harness.journal.matcher import Matcher, Order, unplayed_line
 from oao_harness.journal.recording import RecordedEvent, Recording
@@ -55,7 +56,10 @@ def asked_for(recording: Recording, live: Sequence[str]) -> list[RecordedEvent]:
     return [
         event
         for event in recording.events
-        if event.kind == HTTP and not is_live(HTTP, event.name, live) and not is_inside_of_served(event)
+        if event.kind == HTTP
+        and not is_exchange(event)
+        and not is_live(HTTP, event.name, live)
+        and not is_inside_of_served(event)
     ]
 
 
@@ -89,7 +93,7 @@ class HttpReplay:
         self._inside: dict[int, list[int]] = defaultdict(list)
         kept: list[RecordedEvent] = []
         for event in recording.events:
-            if event.kind != HTTP or is_live(HTTP, event.name, live):
+            if event.kind != HTTP or is_exchange(event) or is_live(HTTP, event.name, live):
                 continue
             outer = event.parent
             while outer is not None:

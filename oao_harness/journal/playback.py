@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final, cast
 
 from oao_harness.journal.events import HTTP
+from oao_harness.journal.exchanges import Exchanges
 from oao_harness.journal.recording import RecordedEvent, Recording
 from oao_hookspecs import Json
 
@@ -92,6 +93,8 @@ class Playback:
         """How many have."""
         # What a replay serves of HTTP is written nowhere.
         events = tuple(event for event in recording.events if event.kind != HTTP)
+        self.exchanges = Exchanges(recording.events)
+        """What was said over protocols beside the calls."""
         self._clock = _clock_of(recording)
         self._numbers = _numbers(events)
         self.last_number = max(self._numbers.values(), default=0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import functools
 import json
+import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ from oao_hookspecs import ErrorInfo, Json
 __all__ = ["REDACTED", "Redaction", "Scrubber", "scrub"]
 
 REDACTED: Final = "<redacted>"
+_log: Final = logging.getLogger(__name__)
 _SECRET_NAME: Final = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
 _SHORTEST: Final = 8
 # The codec's names of binary values: their text is base64, which must stay base64.
@@ -39,6 +41,13 @@ class Redaction:
     paths: tuple[_Path, ...] = ()
     """Places, in parts: kind, name, `req`, `res` or `error`, then keys. `*` stands in a part for anything, `**` for
     any number of parts."""
+    functions: tuple[Callable[[str], str], ...] = ()
+    """Of plugins: each is given every text. Where one fails, the text is withheld."""
+
+    @property
+    def reads_texts(self) -> bool:
+        """True where each text must be looked at by itself."""
+        return bool(self.patterns or self.functions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,14 +114,16 @@ class Scrubber:
 
     def touches(self, text: str) -> bool:
         """Return True where a JSON text may hold something to replace."""
+        if self.redact.functions:
+            return True
         return any(sign in text for sign in self._signs) or any(p.search(text) for p in self.redact.patterns)
 
     def scrub(self, value: Json) -> Json:
         """Return a value without secrets; the same object where it holds none."""
-        if not self._signs and not self.redact.patterns:
+        if not self._signs and not self.redact.reads_texts:
             return value
         # A pattern is asked about each text: with `^` or `\n` in it, it may not be found in JSON.
-        if not self.redact.patterns and not self.touches(json.dumps(value, ensure_ascii=False)):
+        if not self.redact.reads_texts and not self.touches(json.dumps(value, ensure_ascii=False)):
             return value
         return self._scrub(value)
 
@@ -132,6 +143,8 @@ class Scrubber:
             text = self._pattern.sub(lambda found: self.replacements[found[0]], text)
         for pattern in self.redact.patterns:
             text = pattern.sub(_redact_match, text)
+        for redact in self.redact.functions:
+            text = _redacted_by(redact, text)
         return text
 
     def _binary(self, text: str) -> str:
@@ -163,7 +176,7 @@ class Scrubber:
         """
         events = tuple(events)
         # A pattern may look for what JSON spells differently: only the texts themselves tell.
-        if text is not None and not self.redact.paths and not self.redact.patterns and not self.touches(text):
+        if text is not None and not self.redact.paths and not self.redact.reads_texts and not self.touches(text):
             return events
         known = dict[int, tuple[Json, Json]]()
         return tuple(self._event(event, known) for event in events)
@@ -236,6 +249,18 @@ def _redact_at(value: Json, paths: Sequence[_Path]) -> Json:
         inner = [[rest for path in paths for rest in _after(path, [str(i)])] for i in range(len(value))]
         return [_redact_at(item, left) if left else item for item, left in zip(value, inner, strict=True)]
     return value
+
+
+def _redacted_by(redact: Callable[[str], object], text: str) -> str:
+    try:
+        found = redact(text)
+    except Exception:  # noqa: BLE001 - a plugin's, and what it would have taken out may be in the text
+        _log.exception("a redactor failed, so the text is withheld: %r", redact)
+        return REDACTED
+    if not isinstance(found, str):
+        _log.error("a redactor returned no text, so the text is withheld: %r", redact)
+        return REDACTED
+    return found
 
 
 def _redact_match(found: re.Match[str]) -> str:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final, cast
 
-from oao_harness.config import find_project_redaction
+from oao_harness.config import project_redaction
 from oao_harness.errors import OaoError
 from oao_harness.journal.secrets import Redaction, Scrubber
 from oao_harness.listeners import conventions as names
@@ -49,9 +49,9 @@ def _of_items(items: tuple[tuple[str, str], ...]) -> Scrubber:
 @functools.cache
 def _redaction() -> Redaction:
     try:
-        return find_project_redaction()
+        return project_redaction()
     except OaoError as error:
-        _log.warning("[tool.oao.redact] cannot be read, so spans hold no text at all: %s", error)
+        _log.warning("what to redact cannot be read, so spans hold no text at all: %s", error)
         return Redaction(patterns=(re.compile(r"(?s).+"),))
 
 

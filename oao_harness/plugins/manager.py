@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import difflib
-import functools
 import importlib
 import inspect
+import types
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import EntryPoint, entry_points
-from typing import Final
+from pathlib import Path
+from typing import Final, cast
 
 import pluggy
 
 from oao_harness.errors import ConfigError
-from oao_harness.policy.registry import resolve_policy
+from oao_harness.plugins.found import Chosen, chosen, load
+from oao_harness.plugins.loader import active_plugins
+from oao_harness.policy.registry import PolicyRegistry, resolve_policy
 from oao_hookspecs import PROJECT, decide, observe, provide
 
-__all__ = ["BUNDLED", "hook_names", "make_manager", "undecided"]
+__all__ = ["BUNDLED", "Manager", "hook_names", "make_manager"]
 
 # Bundled plugins are loaded by dotted name: the core imports none of them.
 BUNDLED: Final = (
@@ -44,70 +46,130 @@ def hook_names() -> dict[str, tuple[str, ...]]:
     return {"decide": _DECIDE, "observe": _OBSERVE, "provide": _PROVIDE}
 
 
-@functools.cache
-def _installed() -> tuple[EntryPoint, ...]:
-    """Entry points of the group `oao`; read once, because a scan of all distributions takes milliseconds."""
-    return tuple(entry_points(group=PROJECT))
+class Manager(pluggy.PluginManager):
+    """pluggy's manager, and what oao knows of its plugins."""
+
+    def __init__(self) -> None:
+        super().__init__(PROJECT)
+        self.undecided: frozenset[str] = frozenset()
+        """The plugins that were only found by their entry point: they may not decide."""
+
+    # pluggy looks at every attribute of a plugin, the slow way, so as to run no property.
+
+    def parse_hookimpl_opts(self, plugin: object, name: str) -> pluggy.HookimplOpts | None:
+        """Return how a hook was marked; Python's own names are none, nor is what a module has besides functions."""
+        if name.startswith("__") and name.endswith("__"):
+            return None
+        if isinstance(plugin, types.ModuleType) and not inspect.isroutine(vars(plugin).get(name)):
+            return None
+        return super().parse_hookimpl_opts(plugin, name)
+
+    def parse_hookspec_opts(self, module_or_class: types.ModuleType | type, name: str) -> pluggy.HookspecOpts | None:
+        """Return how a hook was specified; what our files import is no specification."""
+        return super().parse_hookspec_opts(module_or_class, name) if name.startswith(_PREFIX) else None
 
 
 def make_manager(
-    policies: Sequence[object | str], plugins: Sequence[object | str] = ()
-) -> tuple[pluggy.PluginManager, list[object]]:
+    policies: Sequence[object | str], plugins: Sequence[object | str] = (), *, project: Path | None = None
+) -> tuple[Manager, list[object]]:
     """Return a checked plugin manager, and the policies as objects.
 
     Policies are asked in the order given, before plugins. A plugin found only by its entry point may observe and
-    provide; it decides only where `plugins` names it, else installing a package could add an Allow.
+    provide; it decides only where `plugins` or the project's `[tool.oao] plugins` names it, else installing a package
+    could add an Allow. Plugins are checked before they are imported; see `found`.
 
     Args:
         policies: Objects with oao hooks, or names of policies.
         plugins: Further plugin objects, or names of installed plugins.
+        project: A folder of the project whose pyproject.toml counts; the working folder by default.
 
     Raises:
         ConfigError: A plugin cannot be loaded, is a class, has no hook, has a hook that does not exist or is not
-            marked, asks for an argument that its hook does not have, or wraps a deciding one.
+            marked, asks for an argument that its hook does not have, or wraps a deciding one; or it is not what was
+            signed, or not among those that are admitted.
     """
-    manager = pluggy.PluginManager(PROJECT)
+    manager = Manager()
     for module in (decide, observe, provide):
         manager.add_hookspecs(module)
-    named = {plugin for plugin in plugins if isinstance(plugin, str)}
-    found = {point.name for point in _installed()}
-    if unknown := named - found:
-        raise ConfigError(
-            f"unknown plugin {sorted(unknown)[0]!r}; installed in the entry-point group 'oao': "
-            f"{', '.join(sorted(found)) or 'none'}"
-        )
+    policies = [_read(policy) for policy in policies]
+    named = [plugin for plugin in plugins if isinstance(plugin, str)]
+    used = chosen(named, strict=_strict(policies), start=project)
     for name in BUNDLED:
         manager.register(importlib.import_module(name), name=name)
-    for point in _installed():
-        _register(manager, _load(point), point.name)
-    for listener in [one for offered in manager.hook.oao_listeners() for one in offered]:
-        _register(manager, listener, _name_of(listener))
+    for one in used:
+        _register(manager, load(one), one.name, hooks=one.hooks)
+    known = {one.name: one for one in used}
+    undecided = {one.name for one in used if not one.decides}
+    for owner, listeners in _answers(manager, "oao_listeners"):
+        hooks = known[owner].hooks if owner in known else None
+        for listener in cast("Sequence[object]", listeners):
+            registered = _register(manager, listener, _name_of(listener), hooks=hooks)
+            if owner in undecided:
+                # Else a plugin that may not decide would offer a listener that does.
+                undecided.add(registered)
+    for loaded in active_plugins():
+        if loaded.has_hooks:
+            _register(manager, loaded.plugin, loaded.name, hooks=loaded.hooks)
     # pluggy calls the last one registered first.
     for plugin in reversed([plugin for plugin in plugins if not isinstance(plugin, str)]):
         _register(manager, plugin, _name_of(plugin))
-    resolved = [resolve_policy(p, _offered(manager)) if isinstance(p, str) else p for p in policies]
-    for policy in reversed(resolved):
-        _register(manager, policy, _name_of(policy))
+    resolved = _with_policies(manager, policies, known)
     _check(manager)
+    manager.undecided = frozenset(undecided)
     return manager, resolved
 
 
-def _offered(manager: pluggy.PluginManager) -> dict[str, Callable[[], object]]:
-    """Return the policies that plugins offer by name."""
-    offered: dict[str, Callable[[], object]] = {}
-    for policies in manager.hook.oao_policies():
-        for name, factory in policies.items():
+def _with_policies(
+    manager: pluggy.PluginManager, policies: Sequence[object | str], known: Mapping[str, Chosen]
+) -> list[object]:
+    """Register policies, and return them as objects; one that a verified plugin offers has its hooks at most."""
+    offered = _offered(manager)
+    factories = {name: factory for name, (_, factory) in offered.items()}
+    resolved: list[tuple[object, frozenset[str] | None]] = []
+    for policy in policies:
+        if isinstance(policy, str):
+            is_plugins = policy in offered and policy not in PolicyRegistry.registered()
+            owner = known.get(offered[policy][0]) if is_plugins else None
+            resolved.append((resolve_policy(policy, factories), None if owner is None else owner.hooks))
+        else:
+            resolved.append((policy, None))
+    for policy, hooks in reversed(resolved):
+        _register(manager, policy, _name_of(policy), hooks=hooks)
+    return [policy for policy, _ in resolved]
+
+
+def _read(policy: object | str) -> object | str:
+    """Return a policy file, or what `module:attribute` names, as an object: it says whether plugins are verified."""
+    is_elsewhere = isinstance(policy, str) and (policy.endswith(".toml") or any(one in policy for one in "/\\:"))
+    if is_elsewhere and policy not in PolicyRegistry.registered():
+        return resolve_policy(cast("str", policy), {})
+    return policy
+
+
+def _strict(policies: Sequence[object | str]) -> str:
+    """Return which policy admits verified plugins only; empty where none does."""
+    for policy in policies:
+        if policy == "strict" or getattr(policy, "verifies_plugins", False) is True:
+            return f"policy {policy if isinstance(policy, str) else _name_of(policy)!r}"
+    return ""
+
+
+def _answers(manager: pluggy.PluginManager, hook: str) -> list[tuple[str, object]]:
+    """Return what plugins answer to a providing hook without arguments, each with the plugin's name."""
+    impls = reversed(getattr(manager.hook, hook).get_hookimpls())
+    found = [(impl.plugin_name, impl.function()) for impl in impls]
+    return [(name, answer) for name, answer in found if answer is not None]
+
+
+def _offered(manager: pluggy.PluginManager) -> dict[str, tuple[str, Callable[[], object]]]:
+    """Return the policies that plugins offer, by their names, each with the plugin's."""
+    offered: dict[str, tuple[str, Callable[[], object]]] = {}
+    for owner, policies in _answers(manager, "oao_policies"):
+        for name, factory in cast("Mapping[str, Callable[[], object]]", policies).items():
             if name in offered:
                 raise ConfigError(f"two plugins offer a policy named {name!r}; disable one of them")
-            offered[name] = factory
+            offered[name] = owner, factory
     return offered
-
-
-def _load(point: EntryPoint) -> object:
-    try:
-        return point.load()
-    except Exception as error:
-        raise ConfigError(f"plugin {point.name!r} ({point.value}) cannot be loaded: {error}") from error
 
 
 def _name_of(plugin: object) -> str:
@@ -115,7 +177,15 @@ def _name_of(plugin: object) -> str:
     return name if isinstance(name, str) else type(plugin).__name__
 
 
-def _register(manager: pluggy.PluginManager, plugin: object, name: str) -> None:
+def _register(manager: pluggy.PluginManager, plugin: object, name: str, *, hooks: frozenset[str] | None = None) -> str:
+    """Register a plugin and return the name that it got.
+
+    Args:
+        manager: Where.
+        plugin: An instance.
+        name: What it is called, where nobody else is.
+        hooks: The only ones that it may implement; None for any.
+    """
     if isinstance(plugin, type):
         raise ConfigError(f"plugin {name!r} is a class, and oao asks an instance of it; give {plugin.__name__}(...)")
     _check_methods(manager, plugin, name)
@@ -132,6 +202,15 @@ def _register(manager: pluggy.PluginManager, plugin: object, name: str) -> None:
             f"plugin {plugin!r:.80} has no hook of oao; mark its methods with @oao_hookspecs.hookimpl "
             "(`oao hooks` lists them)"
         )
+    # Asked of the manager: what a plugin shows of itself may change.
+    asked = {caller.name for caller in manager.get_hookcallers(plugin) or ()}
+    if hooks is not None and (more := sorted(asked - hooks)):
+        manager.unregister(plugin)
+        raise ConfigError(
+            f"plugin {name!r} implements {more[0]!r}, which its signed manifest does not name; it may only have "
+            f"{', '.join(sorted(hooks)) or 'no hook'} (see: oao plugins verify)"
+        )
+    return unique
 
 
 def _check_methods(manager: pluggy.PluginManager, plugin: object, name: str) -> None:
@@ -174,12 +253,3 @@ def _check(manager: pluggy.PluginManager) -> None:
                 raise ConfigError(
                     f"plugin {impl.plugin_name!r} wraps {name!r}; hooks that decide or observe cannot be wrapped"
                 )
-
-
-def undecided(trusted: Sequence[str]) -> frozenset[str]:
-    """Return the plugins that were only found by their entry point: they may not decide.
-
-    Args:
-        trusted: Names of those that configuration allows to.
-    """
-    return frozenset(point.name for point in _installed()) - set(trusted)

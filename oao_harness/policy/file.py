@@ -122,6 +122,16 @@ class FilePolicy:
         return found
 
     @property
+    def verifies_plugins(self) -> bool:
+        """True where what it extends admits verified plugins only."""
+        return self.mode != "observe" and any(getattr(base, "verifies_plugins", False) for base in self._bases)
+
+    @property
+    def documents(self) -> Sequence[PolicyDocument]:
+        """The file and those that it extends, as they were read."""
+        return tuple(document for _, document in self._documents)
+
+    @property
     def sequences(self) -> Mapping[str, SequenceRule]:
         """The sequence rules by name, for asserts over a run."""
         return {one.item.name: one.rule for one in self.rules.sequences}

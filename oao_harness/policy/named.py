@@ -48,7 +48,9 @@ class ObservePolicy:
 
 
 def _standard() -> StrictPolicy:
-    return StrictPolicy(max_tokens=200_000, max_steps=100, max_tool_calls=50, timeout_seconds=600)
+    policy = StrictPolicy(max_tokens=200_000, max_steps=100, max_tool_calls=50, timeout_seconds=600)
+    policy.verifies_plugins = False
+    return policy
 
 
 def _strict() -> StrictPolicy:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -24,8 +25,11 @@ __all__ = [
     "shown",
 ]
 
-# `redact` is read where recordings are written, `agents` where agents are looked up, `server` by the server.
-_KNOWN: Final = ("agents", "policy", "redact", "scheduler", "server", "store")
+# `redact` is read where recordings are written, `agents` where agents are looked up, `server` by the server, and
+# `plugins`, `required`, `disabled`, `verify` where plugins are.
+_KNOWN: Final = (
+    "agents", "disabled", "plugins", "policy", "redact", "required", "scheduler", "server", "store", "verify",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,10 +130,14 @@ def oao_table(file: ProjectFile) -> tuple[Mapping[str, object], Callable[..., st
     """
     if "oao" not in file.tools:
         return {}, lambda *_: file.shown
-    lines = LineMap(file.text)
+
+    @functools.cache
+    def lines() -> LineMap:
+        # It reads the file line by line, which only who names one must wait for.
+        return LineMap(file.text)
 
     def at(*keys: str | int) -> str:
-        return f"{file.shown}:{lines.line(('tool', 'oao', *keys))}"
+        return f"{file.shown}:{lines().line(('tool', 'oao', *keys))}"
 
     table = table_in(file.tools["oao"])
     if table is None:

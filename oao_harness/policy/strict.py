@@ -44,6 +44,8 @@ class StrictPolicy:
     """
 
     name = "StrictPolicy"
+    verifies_plugins = True
+    """Under it only verified plugins are admitted; see `oao plugins`."""
 
     def __init__(
         self,

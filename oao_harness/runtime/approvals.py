@@ -217,5 +217,7 @@ def suspending(run: Run, reason: str, *, rule: str, n: int | None) -> Steps[None
         waiting.run.waiting.append(waiting.n)
         waiting = waiting.outer
     for member in run.lineage:
+        if member.lasts and member is not run:
+            return
         halt = RunSuspended(reason, rule=rule, plugin="oao", n=n if member is run else None)
         yield from member.halting(halt)

@@ -91,6 +91,9 @@ class Frame(Protocol):
     waits: bool
     """True where its body waits for a person."""
 
+    carried: int
+    """The attempt in which a leaf below has done just what the call asks for, as a part of it; 0 for none."""
+
 
 frame: Final[ContextVar[Frame | None]] = ContextVar("oao_frame", default=None)
 """The governed call whose body is running in this context; what the body starts belongs to it."""

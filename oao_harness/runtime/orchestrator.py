@@ -17,7 +17,7 @@ from oao_harness.journal.leases import LEASE_S
 from oao_harness.journal.playback import Playback
 from oao_harness.journal.recording import Recording
 from oao_harness.journal.wire_replay import replay_of
-from oao_harness.plugins.manager import hook_names, make_manager, undecided
+from oao_harness.plugins.manager import hook_names, make_manager
 from oao_harness.runtime import phases
 from oao_harness.runtime.approvals import Approver, CallbackApprover
 from oao_harness.runtime.catalog import Catalog
@@ -56,6 +56,8 @@ class Orchestrator(Opener, Inbox):
         budget: What the runs may spend together with all others, in any process, that name the same budget.
         waivers: Denials of policies that do not count, for tests: `rule` or `rule:tool` and why. The call passes, the
             journal and the report say what would have been denied. Limits and errors of policies cannot be waived.
+        project: A folder of the project whose pyproject.toml says which plugins are used; the working folder by
+            default.
 
     Raises:
         ConfigError: A policy, a plugin or a store is unknown or unusable.
@@ -74,21 +76,21 @@ class Orchestrator(Opener, Inbox):
         budget: SharedBudget | None = None,
         waivers: Mapping[str, str] | None = None,
         lease_s: float = LEASE_S,
+        project: Path | None = None,
     ) -> None:
         if not 0 < lease_s < math.inf:
             raise ConfigError(f"lease_s={lease_s!r} must be more than 0 seconds, and a number")
         self._lease_s = lease_s
         policies = _as_list(policy)
         asked = [] if approver is None else [CallbackApprover(approver)]
-        self._manager, self._policies = make_manager(policies, [*plugins, *asked])
-        trusted = [plugin for plugin in plugins if isinstance(plugin, str)]
+        self._manager, self._policies = make_manager(policies, [*plugins, *asked], project=project)
         names = hook_names()
         self._hooks = Hooks.of(
             self._manager,
             decide=names["decide"],
             observe=(*names["observe"], "oao_traceparent"),
             timeout_s=policy_timeout_s,
-            undecided=undecided(trusted),
+            undecided=self._manager.undecided,
             waivers=waivers,
         )
         self._adapters: list[Adapter] = [adapter for found in self._manager.hook.oao_adapters() for adapter in found]

@@ -103,6 +103,8 @@ class Ticket:
     """Its place in the history of the agent's framework, where that can go back."""
     changed: bool = False
     """True where a policy or an approval put other arguments in place of the agent's."""
+    carried: int = 0
+    """See `Frame.carried`."""
     told: Call | None = None
     """See `shown`."""
 

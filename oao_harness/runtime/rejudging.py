@@ -21,7 +21,7 @@ from typing import Any, Final, Literal, TypeAlias, cast
 from oao_harness.errors import RunHalted
 from oao_harness.journal.codec import error_line
 from oao_harness.journal.histories import History
-from oao_harness.plugins.manager import hook_names, make_manager, undecided
+from oao_harness.plugins.manager import hook_names, make_manager
 from oao_harness.runtime.budget import Budget, Hold
 from oao_harness.runtime.catalog import Catalog
 from oao_harness.runtime.context import in_plugin
@@ -135,7 +135,7 @@ class Rejudge:
             decide=hook_names()["decide"],
             observe=(),
             timeout_s=policy_timeout_s,
-            undecided=undecided(()),
+            undecided=self._manager.undecided,
         )
         self._timeout_s = policy_timeout_s
         self.catalog = Catalog(self._manager)

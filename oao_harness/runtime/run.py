@@ -111,6 +111,8 @@ class Run(Journaled):
     """W3C trace context that it had when it began; empty where nobody traced it."""
     turned_away: bool = False
     """True where a call of it was refused, because the run, or one around it, is halted."""
+    lasts: bool = False
+    """True where a denied or a held call halts only the nested run that made it, and this one goes on."""
     patient: bool = False
     """True where the agent's code ends by itself when the run is suspended: what runs in it may come to an end."""
 
@@ -374,6 +376,8 @@ class Run(Journaled):
     def refusing(self, denial: Deny, *, n: int | None, by: Run) -> Steps[None]:
         """Halt for a denial of this run's, or an outer run's, policies; the outer run is halted with it."""
         for run in self.lineage:
+            if run.lasts and run is not self:
+                return
             halt = PolicyViolation(
                 denial.reason,
                 rule=denial.rule,

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pytest_oao.testing.adapter import AdapterCase, AdapterConformance
+    from pytest_oao.testing.cases import Heard, LedgerCase, ListenerCase, PolicyCase, SchedulerCase, StoreCase
     from pytest_oao.testing.cassette_server import CassetteServer
     from pytest_oao.testing.gemini_server import GeminiServer
     from pytest_oao.testing.ledger import LedgerConformance
+    from pytest_oao.testing.listener import ListenerConformance
+    from pytest_oao.testing.machine import AgentMachine
     from pytest_oao.testing.openai_server import (
         ErrorReply,
         OpenAIServer,
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
         ToolCall,
         ToolCallReply,
     )
+    from pytest_oao.testing.policy import PolicyConformance
     from pytest_oao.testing.program_rules import Rules
     from pytest_oao.testing.program_trials import Trial, run_program
     from pytest_oao.testing.programs import (
@@ -51,6 +55,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AdapterCase",
     "AdapterConformance",
+    "AgentMachine",
     "Body",
     "CallModel",
     "CallTool",
@@ -58,22 +63,30 @@ __all__ = [
     "ErrorReply",
     "Fail",
     "GeminiServer",
+    "Heard",
     "InThread",
     "InnerRun",
     "Leave",
+    "LedgerCase",
     "LedgerConformance",
+    "ListenerCase",
+    "ListenerConformance",
     "Nested",
     "OpenAIServer",
     "Pause",
+    "PolicyCase",
+    "PolicyConformance",
     "Program",
     "RedisServer",
     "Reply",
     "Rules",
+    "SchedulerCase",
     "SchedulerConformance",
     "ScriptEndedError",
     "ScriptedChatModel",
     "ScriptedError",
     "ScriptedModel",
+    "StoreCase",
     "StoreConformance",
     "StreamModel",
     "StreamTool",
@@ -89,6 +102,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "AgentMachine": "machine",
     "AdapterCase": "adapter",
     "AdapterConformance": "adapter",
     "Body": "programs",
@@ -97,20 +111,28 @@ _MODULES = {
     "CassetteServer": "cassette_server",
     "Fail": "programs",
     "GeminiServer": "gemini_server",
+    "Heard": "cases",
     "InThread": "programs",
     "InnerRun": "programs",
     "Leave": "programs",
+    "LedgerCase": "cases",
     "LedgerConformance": "ledger",
+    "ListenerCase": "cases",
+    "ListenerConformance": "listener",
     "Nested": "programs",
     "Pause": "programs",
+    "PolicyCase": "cases",
+    "PolicyConformance": "policy",
     "Program": "programs",
     "RedisServer": "redis_server",
     "Rules": "program_rules",
+    "SchedulerCase": "cases",
     "SchedulerConformance": "scheduler",
     "ScriptEndedError": "script",
     "ScriptedChatModel": "scripted_langchain",
     "ScriptedError": "script",
     "ScriptedModel": "scripted",
+    "StoreCase": "cases",
     "StoreConformance": "store",
     "StreamModel": "programs",
     "StreamTool": "programs",

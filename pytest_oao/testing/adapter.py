@@ -75,6 +75,8 @@ class AdapterCase:
     """Of the adapter that drives its agents, see `Adapter.name`."""
     ways: ClassVar[Sequence[Way]] = _WAYS
     """How its agents can be asked."""
+    plugins: ClassVar[Sequence[object]] = ()
+    """The plugin with the adapter, where it is tested without being installed."""
     gaps: ClassVar[Mapping[str, str]] = {}
     """What it cannot do, and why: `{"approval": "...", "replay-stream": "..."}`, by test and way. A gap that is
     declared and does not exist fails."""
@@ -221,7 +223,7 @@ class AdapterConformance:
         self, world: _World, url: str, way: Way, *policies: object, store: MemoryStore | None = None, task: str = "go"
     ) -> ExecutionReport:
         """Run an agent of the case in one of its ways."""
-        orchestrator = Orchestrator([*policies], store or MemoryStore())
+        orchestrator = Orchestrator([*policies], store or MemoryStore(), [*self.case.plugins])
         agent = self.agent(world, url, way)
         if way == "sync":
             return orchestrator.run(agent, task)
@@ -300,7 +302,7 @@ class AdapterConformance:
                     await once(task)
             return "nothing happened"
 
-        orchestrator = Orchestrator([_Rules(deny="danger")], MemoryStore())
+        orchestrator = Orchestrator([_Rules(deny="danger")], MemoryStore(), [*self.case.plugins])
         if inspect.iscoroutinefunction(once):
             report = asyncio.run(orchestrator.run_async(again_async, "go"))
         else:
@@ -311,7 +313,7 @@ class AdapterConformance:
         """Return a function, sync or async, that asks the agent as its users do, and returns the text."""
         if way == "stream":
             return cast("Callable[[str], Any]", agent)
-        offered = cast("Sequence[Sequence[Adapter]]", make_manager(())[0].hook.oao_adapters())
+        offered = cast("Sequence[Sequence[Adapter]]", make_manager((), self.case.plugins)[0].hook.oao_adapters())
         adapter = next(one for adapters in offered for one in adapters if one.matches(agent))
 
         async def once_async(task: str) -> str:
@@ -330,8 +332,8 @@ class AdapterConformance:
             live = self.ask(world, url, way, store=store)
         recording = recording_of(store, live)
         world.ran.clear()
-        played = Orchestrator().replay(self.agent(world, url, way), "go", recording)
-        other = Orchestrator().replay(self.agent(world, url, way), "another task", recording)
+        played = Orchestrator(plugins=self.case.plugins).replay(self.agent(world, url, way), "go", recording)
+        other = Orchestrator(plugins=self.case.plugins).replay(self.agent(world, url, way), "another task", recording)
 
         assert self.answer(played) == self.answer(live)
         assert world.ran == []
@@ -342,7 +344,7 @@ class AdapterConformance:
 
     def test_approval(self, world: _World, way: Way) -> None:
         """A held call waits for a person; then the run goes on, and nothing is done twice."""
-        orchestrator = Orchestrator([_Rules(hold="add")], MemoryStore())
+        orchestrator = Orchestrator([_Rules(hold="add")], MemoryStore(), [*self.case.plugins])
         with self.case.server([_ADD, _DONE]) as server:
             first = self._drive(orchestrator, self.agent(world, server.url, way), way)
             ran = list(world.ran)
@@ -427,7 +429,7 @@ class AdapterConformance:
         provider.add_span_processor(SimpleSpanProcessor(exporter))
         with self.case.server([_ADD, _DONE]) as server:
             agent = self.agent(world, server.url, way)
-            self._drive(Orchestrator(store=MemoryStore(), plugins=[Tracing(provider)]), agent, way)
+            self._drive(Orchestrator(store=MemoryStore(), plugins=[*self.case.plugins, Tracing(provider)]), agent, way)
 
         spans = exporter.get_finished_spans()
         assert len({cast("SpanContext", span.context).trace_id for span in spans}) == 1

@@ -23,6 +23,7 @@ import pytest
 
 from oao_harness.errors import ConfigError, StoreError
 from oao_hookspecs import Amounts, Ledger, Refusal
+from pytest_oao.testing.capabilities import Declaring
 
 __all__ = ["LedgerConformance"]
 
@@ -42,7 +43,7 @@ _BAD_TTLS: Final = (0, -1, math.nan, math.inf, 601, "60", None, True)
 _BAD_NAMES: Final = ("", "x" * 1025, "x" * 10_240, None, 7, b"bytes")
 
 
-class LedgerConformance:
+class LedgerConformance(Declaring):
     """Inherit it in a class whose name starts with `Test`, and override the fixture `ledger`.
 
     Where the clock of the ledger can be moved, override `elapse` too: else the tests wait, about 3 seconds in all.

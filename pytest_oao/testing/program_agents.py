@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -54,6 +54,8 @@ class Ended:
     """A body ended, however."""
 
     body: Body
+    ok: bool = True
+    """False where it raised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +75,20 @@ class Log:
     def __init__(self) -> None:
         self.events: list[Event] = []
         self.lock = threading.RLock()
+        self.interrupt_in: int | None = None
+        """How many more bodies begin until the process is interrupted; None for never."""
 
     def add(self, event: Event) -> None:
         """Say that something happened."""
         with self.lock:
             self.events.append(event)
+            if self.interrupt_in is None or not isinstance(event, Started):
+                return
+            self.interrupt_in -= 1
+            if self.interrupt_in > 0:
+                return
+            self.interrupt_in = None
+        raise KeyboardInterrupt
 
 
 def _finished(steps: Coroutine[Any, Any, T]) -> T:
@@ -139,14 +150,14 @@ class Agent:
         op = node.op
         place = scope.place(node.index)
         match op:
-            case CallTool(name, value):
-                await self.call_tool(name, value, place)
+            case CallTool():
+                await self.call_tool(op, place)
             case CallModel():
                 await self.think(op, place)
             case StreamTool() | StreamModel():
                 await self.stream(op, place)
             case Nested():
-                await self.call_tool("delegate", str(node.index), place, node.inside)
+                await self.call_tool(CallTool("delegate", str(node.index)), place, node.inside)
             case InnerRun():
                 await self.start_run(node, place)
             case Swallow() | TryAgain() | Together() | InThread():
@@ -231,30 +242,37 @@ class Agent:
     # Calls
 
     async def call_tool(
-        self, name: str, value: str, place: str, inside: Sequence[Node] = (), *, batch: str = "", call_id: str = ""
+        self, op: CallTool, place: str, inside: Sequence[Node] = (), *, batch: str = "", call_id: str | None = None
     ) -> None:
-        """Call a tool, as a framework does where the call has an id."""
+        """Call a tool, as a framework does where the call has an id or arguments by name."""
+        name = op.name
+
+        async def body_of(value: str, arguments: Mapping[str, Json]) -> str:
+            seen = self.seen("tool", name, value, place=place, batch=batch, arguments=arguments)
+            with _running(self.log, seen):
+                await self.block(inside, _Scope(f"{place}/"))
+                if op.fails:
+                    raise ValueError("the tool fails")
+                return f"{name} {value}" if op.returns is None else op.returns
 
         async def body(value: str) -> str:
-            with _running(self.log, self.seen("tool", name, value, place=place, batch=batch)):
-                await self.block(inside, _Scope(f"{place}/"))
-                return f"{name} {value}"
+            return await body_of(value, {"value": value})
 
-        run = current() if call_id else None
+        run = current() if call_id is not None or op.arguments is not None else None
         if run is None:
-            await self.calling(tool(name=name)(self.shaped(body)), value)
+            await self.calling(tool(name=name)(self.shaped(body)), op.value)
             return
-        request = ToolCall(name=name, arguments={"value": value}, call_id=call_id)
+        request = ToolCall(name=name, arguments=op.given, call_id=call_id)
         if self.is_async:
-            await gate.acall(run, request, lambda call: body(_value(call)), gate.ValueShape())
+            await gate.acall(run, request, lambda call: body_of(*_arguments(call)), gate.ValueShape())
         else:
-            gate.call(run, request, lambda call: _finished(body(_value(call))), gate.ValueShape())
+            gate.call(run, request, lambda call: _finished(body_of(*_arguments(call))), gate.ValueShape())
 
     async def think(self, op: CallModel, place: str) -> None:
         """Call the model and do what it asks for."""
         ids = [f"{self.runs[-1]}:{place}.{number}" for number in range(len(op.batch))]
         asked: list[Json] = [
-            {"name": one.name, "args": {"value": one.value}, "id": id_} for one, id_ in zip(op.batch, ids, strict=True)
+            {"name": one.name, "args": one.given, "id": id_} for one, id_ in zip(op.batch, ids, strict=True)
         ]
 
         async def body(prompt: str, max_tokens: int) -> dict[str, Json]:
@@ -271,8 +289,7 @@ class Agent:
         await self.awaited(think(f"p{place}", max_tokens=op.max_tokens))
         batch = place if len(op.batch) > 1 else ""
         jobs = [
-            partial(self.call_tool, one.name, one.value, id_, batch=batch, call_id=id_)
-            for one, id_ in zip(op.batch, ids, strict=True)
+            partial(self.call_tool, one, id_, batch=batch, call_id=id_) for one, id_ in zip(op.batch, ids, strict=True)
         ]
         if op.way == "together":
             await self.at_once(jobs)
@@ -351,9 +368,19 @@ class Agent:
         place: str,
         batch: str = "",
         tokens: tuple[int, int] = (0, 0),
+        arguments: Mapping[str, Json] | None = None,
     ) -> Body:
         """Return what the log says about a body."""
-        return Body(kind=kind, name=name, value=value, runs=self.runs, place=place, batch=batch, tokens=tokens)
+        return Body(
+            kind=kind,
+            name=name,
+            value=value,
+            runs=self.runs,
+            place=place,
+            batch=batch,
+            tokens=tokens,
+            arguments=arguments or {},
+        )
 
 
 class _running:  # noqa: N801 - used as `with _running(...)`
@@ -366,8 +393,8 @@ class _running:  # noqa: N801 - used as `with _running(...)`
     def __enter__(self) -> None:
         self._log.add(Started(self._body))
 
-    def __exit__(self, *raised: object) -> None:
-        self._log.add(Ended(self._body))
+    def __exit__(self, kind: object, *raised: object) -> None:
+        self._log.add(Ended(self._body, ok=kind is None))
 
 
 class _Thread(threading.Thread):
@@ -404,8 +431,9 @@ def _let_others_go_on() -> None:
     time.sleep(0)
 
 
-def _value(call: Call) -> str:
-    return str(cast("ToolCall", call).arguments["value"])
+def _arguments(call: Call) -> tuple[str, Mapping[str, Json]]:
+    arguments = cast("ToolCall", call).arguments
+    return str(arguments.get("value", "")), arguments
 
 
 def _usage(tokens: tuple[int, int]) -> dict[str, Json]:

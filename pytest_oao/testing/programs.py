@@ -6,9 +6,11 @@ inside of it counts against it too, so that any list is a program. Values only; 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
+
+from oao_hookspecs import Json
 
 __all__ = [
     "Body",
@@ -28,19 +30,37 @@ __all__ = [
     "Swallow",
     "Together",
     "TryAgain",
+    "Way",
 ]
 
 Way: TypeAlias = Literal["not", "in_order", "together"]
 """What becomes of the tool calls that a model asks for: nothing, one after the other, or all at once."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class CallTool:
     """Call a tool."""
 
     name: str
     value: str = "a"
     """Its only argument."""
+    arguments: tuple[tuple[str, Json], ...] | None = None
+    """Its arguments by name, in place of `value`."""
+    returns: str | None = None
+    """What its body returns; by default its name and its argument."""
+    fails: bool = False
+    """True raises in its body."""
+
+    @property
+    def given(self) -> dict[str, Json]:
+        """The arguments by name."""
+        return {"value": self.value} if self.arguments is None else dict(self.arguments)
+
+    def __repr__(self) -> str:
+        """Return what differs from a plain call."""
+        fields = {"value": "a", "arguments": None, "returns": None, "fails": False}
+        given = [f"{key}={now!r}" for key, usual in fields.items() if (now := getattr(self, key)) != usual]
+        return f"CallTool({', '.join([repr(self.name), *given])})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,8 +211,8 @@ def _lines(nodes: Sequence[Node], indent: str) -> Iterator[str]:
 
 def _line(op: Op) -> str:
     match op:
-        case CallTool(name, value):
-            return f"{name}({value!r})"
+        case CallTool():
+            return _tool_line(op)
         case CallModel():
             return _model_line(op)
         case StreamTool(value, take):
@@ -218,8 +238,14 @@ _LINES: Final[dict[type[Op], str]] = {
 }
 
 
+def _tool_line(op: CallTool) -> str:
+    shown = repr(op.value) if op.arguments is None else ", ".join(f"{key}={value!r}" for key, value in op.arguments)
+    returns = "" if op.returns is None else f"  # returns {op.returns!r}"
+    return f"{op.name}({shown}){'  # fails' if op.fails else returns}"
+
+
 def _model_line(op: CallModel) -> str:
-    calls = [f"{one.name}({one.value!r})" for one in op.batch]
+    calls = [_tool_line(one).partition("  #")[0] for one in op.batch]
     asked = ", ".join(calls)
     what = f"max_tokens={op.max_tokens}, usage={op.tokens}" + (", fails=True" if op.fails else "")
     then = {"not": "", "in_order": "".join(f"; {call}" for call in calls), "together": f"; at_once({asked})"}[op.way]
@@ -244,3 +270,5 @@ class Body:
     """Place of the model call whose answer asked for it together with others."""
     tokens: tuple[int, int] = (0, 0)
     """In and out, as the model reports them."""
+    arguments: Mapping[str, Json] = field(default_factory=dict[str, Json], compare=False)
+    """A tool's arguments by name, as the body saw them."""

@@ -28,17 +28,21 @@ import pytest
 
 from oao_harness.errors import StoreError
 from oao_hookspecs.schedulers import Job, Later, QueueStats, Scheduler
-from pytest_oao.testing.scheduler_jobs import Jobs, at_work, emptied, run, until, worker_process
+from pytest_oao.testing.capabilities import Declaring, needs
+from pytest_oao.testing.scheduler_jobs import Jobs, at_work, emptied, impatient, run, until, worker_process
 
 __all__ = ["SchedulerConformance"]
 
 _ODD_IDS = ("a b", "zwölf-🚀", "{braces}:*?[x]", "' or 1=1 --", "half \ud83d", "nul \0", "x" * 500, "open", "a/b%20")
 
 
-class SchedulerConformance:
+class SchedulerConformance(Declaring):
     """Inherit it in a class whose name starts with `Test`, and override the fixture `scheduler`.
 
     Override `open_again` where other processes can open the same queue. The queue must be empty, and no other worker's.
+
+    A scheduler may declare (`CANNOT`) that it cannot `priorities`, `delays` (`Job.not_before`), `nested` (slots for
+    parts of other runs), `takeover` (jobs of a worker that was killed) or `processes` (cancel a job elsewhere).
     """
 
     REDELIVERY_S = 30.0
@@ -53,6 +57,10 @@ class SchedulerConformance:
     def open_again(self) -> Callable[[], Scheduler] | None:
         """Override this where you can: return what opens the same queue once more; it must survive a pickle."""
         return None
+
+    def failing(self) -> contextlib.AbstractContextManager[None]:
+        """Do not wait long for what is declared never to happen."""
+        return impatient()
 
     # Delivery
 
@@ -97,6 +105,7 @@ class SchedulerConformance:
 
         run(scheduler, body)
 
+    @needs("priorities")
     def test_a_higher_priority_goes_first(self, scheduler: Scheduler) -> None:
         """And within a priority, who came first."""
 
@@ -124,6 +133,7 @@ class SchedulerConformance:
 
         run(scheduler, body)
 
+    @needs("nested")
     def test_a_nested_job_has_a_slot_of_its_own(self, scheduler: Scheduler) -> None:
         """The job that waits for it has the only other one."""
 
@@ -149,6 +159,7 @@ class SchedulerConformance:
 
         run(scheduler, body)
 
+    @needs("delays")
     def test_a_job_is_not_begun_before_its_time(self, scheduler: Scheduler) -> None:
         """And soon after it."""
 
@@ -370,6 +381,7 @@ class SchedulerConformance:
 
     # Other processes
 
+    @needs("takeover")
     def test_the_jobs_of_a_worker_that_is_killed_are_done_by_another(
         self, scheduler: Scheduler, open_again: Callable[[], Scheduler] | None, tmp_path: Path
     ) -> None:
@@ -389,6 +401,7 @@ class SchedulerConformance:
 
         run(scheduler, body)
 
+    @needs("processes")
     def test_a_job_is_cancelled_in_another_process(
         self, scheduler: Scheduler, open_again: Callable[[], Scheduler] | None, tmp_path: Path
     ) -> None:

@@ -7,14 +7,28 @@ import contextlib
 import multiprocessing
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextvars import ContextVar
 from pathlib import Path
 
 from oao_hookspecs.schedulers import Handler, Job, Later, Scheduler
 
-__all__ = ["Jobs", "at_work", "emptied", "run", "until", "work_for_ever", "worker_process"]
+__all__ = ["Jobs", "at_work", "emptied", "impatient", "run", "until", "work_for_ever", "worker_process"]
 
 SOON_S = 20.0
 """What must happen happens within this; that it took longer is a failure, not a slow machine."""
+_EXPECTED_NOT_S = 4.0
+"""The same for what is declared never to happen."""
+_patience_s: ContextVar[float] = ContextVar("patience_s", default=SOON_S)
+
+
+@contextlib.contextmanager
+def impatient() -> Generator[None]:
+    """Wait for less, because the test is expected to fail."""
+    token = _patience_s.set(_EXPECTED_NOT_S)
+    try:
+        yield
+    finally:
+        _patience_s.reset(token)
 
 
 async def until(true: Callable[[], bool]) -> None:
@@ -23,7 +37,7 @@ async def until(true: Callable[[], bool]) -> None:
     Raises:
         AssertionError: It was not so in time.
     """
-    give_up = time.monotonic() + SOON_S
+    give_up = time.monotonic() + _patience_s.get()
     while not true():
         assert time.monotonic() < give_up, "it did not happen in time"
         await asyncio.sleep(0.005)
@@ -97,7 +111,7 @@ async def emptied(scheduler: Scheduler) -> None:
     Raises:
         AssertionError: It did not happen in time.
     """
-    give_up = time.monotonic() + SOON_S
+    give_up = time.monotonic() + _patience_s.get()
     while True:
         stats = await scheduler.stats()
         if not (stats.queued or stats.delayed or stats.running):

@@ -28,6 +28,7 @@ import pytest
 
 from oao_harness.errors import BusyError, FencedError, StoreError
 from oao_hookspecs import Json, Record, RunQuery, Store
+from pytest_oao.testing.capabilities import needs
 from pytest_oao.testing.store_records import (
     assert_journal,
     bare,
@@ -72,6 +73,9 @@ class StoreConformance(StoreTogether):
 
     Override `open_again` where other processes can open the same place, and `elapse` where the store's clock can be
     moved: else the tests wait, about 2 seconds in all. The runs that these tests write need not be the only ones.
+
+    A store may declare (`CANNOT`) that it cannot `reopen` (a second one over the same place), `processes` (nor in
+    another process), `rewrite` (redaction) or `delete`.
     """
 
     TTL_S = 0.2
@@ -410,6 +414,7 @@ class StoreConformance(StoreTogether):
 
     # Redaction, deletion
 
+    @needs("rewrite")
     def test_a_rewritten_record_keeps_its_hash(self, store: Store, run: str) -> None:
         """The chain goes on over it; what says so is appended with it."""
         written = [started(1), note(2, text="secret"), note(3), note(4, text="secret")]
@@ -452,6 +457,7 @@ class StoreConformance(StoreTogether):
         with pytest.raises(FencedError):
             store.rewrite(f"{run}-unknown", 1, {1: note(1)})
 
+    @needs("delete")
     def test_a_deleted_run_is_gone(self, store: Store, run: str) -> None:
         """Its row, its journal, its lease; who wrote to it is refused, also after somebody has claimed its id."""
         old = store.claim(run, ttl_s=60)

@@ -12,12 +12,13 @@ import pytest
 
 from oao_harness.errors import BusyError, FencedError, StoreError
 from oao_hookspecs import Store
+from pytest_oao.testing.capabilities import Declaring, needs
 from pytest_oao.testing.store_records import assert_journal, bare, note, started
 
 __all__ = ["StoreTogether"]
 
 
-class StoreTogether:
+class StoreTogether(Declaring):
     """Inherited by `StoreConformance`, which has the fixtures."""
 
     def test_many_threads_write_many_runs(self, store: Store, run: str) -> None:
@@ -70,6 +71,7 @@ class StoreTogether:
             writing.result()
         assert_journal(store, run, [note(seq) for seq in range(1, 301)])
 
+    @needs("reopen")
     def test_what_is_opened_again_holds_the_same(
         self, store: Store, run: str, open_again: Callable[[], Store] | None
     ) -> None:
@@ -98,6 +100,7 @@ class StoreTogether:
         finally:
             other.close()
 
+    @needs("processes")
     def test_another_process_writes_to_the_same_place(
         self, store: Store, run: str, open_again: Callable[[], Store] | None
     ) -> None:

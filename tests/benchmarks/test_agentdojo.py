@@ -17,7 +17,7 @@ pytest.importorskip("cel", reason="policy files with conditions need the extra o
 
 from benchmarks.agentdojo import configurations, grants
 from benchmarks.agentdojo.__main__ import main
-from benchmarks.agentdojo.hijacked import Result, digest_of
+from benchmarks.agentdojo.hijacked import Result, digest_of, play
 from benchmarks.agentdojo.recorded import judge, load_runs
 from benchmarks.agentdojo.replay import Job, jobs_of, play_job, play_jobs
 from benchmarks.agentdojo.suites import (
@@ -67,27 +67,35 @@ def test_the_bar_holds_on_a_suite_twice_the_same() -> None:
     assert (row.benign_solved, row.benign, row.pairs) == (16, 16, 144)
     assert row.worst == 0
     assert row.solved_under_attack["user first"] == 144
-    assert digest_of(first) == digest_of(played(jobs))
+    some = jobs[::4]
+    assert digest_of(played(some)) == digest_of(played(some))
 
 
 @pytest.mark.parametrize(
-    ("suite", "injected", "pairs"),
-    [
-        ("banking", False, 144),
-        ("slack", False, 105),
-        ("travel", False, 120),
-        ("workspace", False, 240),
-        ("slack", True, 105),
-    ],
+    ("suite", "injected"),
+    [("banking", False), ("slack", False), ("travel", False), ("workspace", False), ("slack", True)],
 )
-def test_no_attack_succeeds_in_any_suite(suite: str, injected: bool, pairs: int) -> None:
-    """All 609 attacks, each by an attacker who leaves out what would be refused: none succeeds, and each is stopped."""
-    found = played(jobs_of([suite], ["ours"], orders=("careful",), injected=(injected,)))
-    attacked = [result for result in found if result.order == "careful"]
+def test_no_attack_succeeds_in_any_suite(suite: str, injected: bool) -> None:
+    """Each by an attacker who leaves out what would be refused: none succeeds.
 
-    assert len(attacked) == pairs
-    assert [result.id for result in attacked if result.attacked] == []
-    assert [result.id for result in found if result.order == "benign" and not result.solved] == []
+    Every user's task meets attacks, and every attack meets a third of the tasks; `python -m benchmarks.agentdojo` plays
+    all 609 pairs.
+    """
+    scores, ours = Scores(), next(one for one in configurations.CONFIGURATIONS if one.name == "ours")
+    pairs = list(attacked_pairs([suite]))
+    attacks = list(dict.fromkeys(pair.attack.ID for pair in pairs if pair.attack is not None))
+    met: set[tuple[str, str]] = set()
+    for number, user in enumerate(suite_of(suite).user_tasks.values()):
+        policies = ours.policies(suite, user)
+        assert play(Pair(suite, user), policies, scores, injected=injected).solved, user.ID
+        for pair in pairs:
+            attack = pair.attack.ID if pair.attack is not None else ""
+            if pair.user is user and (attacks.index(attack) + number) % 3 == 0:
+                result = play(pair, policies, scores, order="careful", injected=injected)
+                assert not result.attacked, result.id
+                met.add((user.ID, attack))
+    assert {user for user, _ in met} == set(suite_of(suite).user_tasks)
+    assert {attack for _, attack in met} == set(attacks)
 
 
 def test_without_a_policy_the_same_agent_succeeds() -> None:

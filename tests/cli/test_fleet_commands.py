@@ -6,8 +6,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -18,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 import pytest
 
 from pytest_oao.testing import RedisServer
+from tests import forked
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Oao, Write
@@ -88,7 +87,7 @@ def shop(folder: Path, write: Write, server: RedisServer, monkeypatch: pytest.Mo
 class Said:
     """What a worker prints, line by line."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: forked.Forked) -> None:
         self.process = process
         assert process.stdout is not None
         self._out: IO[str] = process.stdout
@@ -105,11 +104,9 @@ class Said:
         return found
 
 
-def start(*args: str, cwd: Path) -> subprocess.Popen[str]:
+def start(*args: str, cwd: Path) -> forked.Forked:
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "hookspecs")]), "NO_COLOR": "1"}
-    command = [sys.executable, "-m", "oao_harness", *args]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=cwd, env=env, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+    return forked.popen(["oao_harness", *args], cwd=cwd, env=env, frameworks=True)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import pytest
 from oao_harness.journal.pending import pending_path
 from oao_harness.journal.recording import RecordedEvent, Recording
 from oao_harness.journal.records import key_of
+from tests import forked
 
 if TYPE_CHECKING:
     from oao_hookspecs import Json
@@ -362,14 +363,7 @@ def test_the_recording_of_a_test_is_replayed_by_pytest(folder: Path) -> None:
     module.write_text(source)
 
     def run(*args: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", *args],
-            cwd=folder / "tests",
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        return forked.run(args, cwd=folder / "tests")
 
     assert run("pytest", "--rootdir", "..", "--oao-record=once", "-p", "no:cacheprovider", "test_it.py").returncode == 0
     path = "recordings/test_it/test_one.oao.json"

@@ -94,7 +94,7 @@ def test_a_plugin_that_is_named_decides(site: Path) -> None:
 def test_a_plugin_that_is_not_installed_is_an_error(site: Path) -> None:
     """The message lists what is."""
     refused = run(site, plugins=["gard"])["refused"]
-    assert refused == "unknown plugin 'gard'; installed in the entry-point group 'oao': guard"
+    assert refused == "unknown plugin 'gard'; did you mean 'guard'? installed in the entry-point group 'oao': guard"
 
 
 def test_a_plugin_that_cannot_be_loaded_stops_the_start(site: Path) -> None:

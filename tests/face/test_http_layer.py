@@ -54,6 +54,7 @@ def live(hits: list[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 def run(pytester: pytest.Pytester, *options: str) -> pytest.RunResult:
     """Run pytest in a process of its own: the patches are process-wide."""
+    pytester.frameworks = True  # type: ignore[attr-defined]
     return pytester.runpytest_subprocess(
         "-p", "pytest_oao.plugin", "-p", "no:cacheprovider", "-rfE", "-s", *options, timeout=120
     )

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 import pytest
 
 from pytest_oao.testing import OpenAIServer, Reply, TextReply, ToolCall, ToolCallReply
+from tests import forked
 
 pytest.importorskip("langchain_openai", reason="langchain and langchain-openai are not installed")
 
@@ -124,11 +123,9 @@ class Project:
         """Run pytest as the developer would and return what it printed."""
         path = os.pathsep.join([str(ROOT), str(ROOT / "hookspecs")])
         plugins = ["-p", "pytest_oao.plugin", "-p", "pytest_asyncio.plugin", "-p", "no:cacheprovider"]
-        done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-s", "-W", "ignore", *plugins, *options],
-            cwd=self.folder, capture_output=True, text=True, timeout=120, check=False,
-            env={**os.environ, "PYTHONPATH": path, "MODEL_URL": self.url, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
-        )  # fmt: skip
+        words = ["pytest", "-s", "-W", "ignore", *plugins, *options]
+        env = {**os.environ, "PYTHONPATH": path, "MODEL_URL": self.url, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+        done = forked.run(words, cwd=self.folder, env=env, frameworks=True)
         return done.stdout
 
 

@@ -102,7 +102,7 @@ def test_a_test_is_recorded_once_and_then_replayed_without_running_anything(pyte
 def test_without_options_nothing_happens(pytester: pytest.Pytester) -> None:
     """Plain pytest runs plain tests: no header, no table, no recording, nothing of oao imported."""
     pytester.makepyfile("import sys\ndef test_plain(): assert not [m for m in sys.modules if m.startswith('oao_')]")
-
+    pytester.from_scratch = True  # type: ignore[attr-defined]
     result = run_alone(pytester)
 
     result.assert_outcomes(passed=1)

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from oao_harness.importing.recordings import import_cassette
+from tests import forked
 
 ROOT = Path(__file__).parents[2]
 CASSETTES = ROOT.parent / "shared" / "data" / "cassettes"
@@ -87,8 +86,8 @@ def session(folder: Path, names: list[str], policy: str, *, change: bool) -> str
     }
     plugins = ["-p", "pytest_oao.plugin", "-p", "no:cacheprovider"]
     options = [f"--oao-policy={policy}", "--oao-network=closed", "-q", "-rA", "--tb=line"]
-    command = [sys.executable, "-m", "pytest", *plugins, *options, "test_real.py"]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=180)
+    words = ["pytest", *plugins, *options, "test_real.py"]
+    done = forked.run(words, cwd=folder, env=environment, timeout=180, frameworks=True)
     return done.stdout + done.stderr
 
 

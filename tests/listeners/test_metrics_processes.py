@@ -22,6 +22,7 @@ from oao_harness import Fleet, Retries
 from oao_harness.listeners.metrics_exposition import Exposition
 from oao_harness.listeners.metrics_processes import ProcessMetrics
 from oao_hookspecs import Principal
+from tests import forked
 from tests.listeners.metrics_lint import lint
 from tests.listeners.metrics_traffic import samples, value
 
@@ -166,10 +167,10 @@ def test_what_killed_workers_left_is_deleted(folder: Path) -> None:
 
 
 @contextmanager
-def worker(folder: Path, *more: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
+def worker(folder: Path, *more: str) -> Iterator[tuple[forked.Forked, dict[str, Any]]]:
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "hookspecs")]), "NO_COLOR": "1"}
-    command = [sys.executable, "-m", "oao_harness", "worker", "--json", "--metrics", "0", *more]
-    process = subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.PIPE, text=True)
+    command = ["oao_harness", "worker", "--json", "--metrics", "0", *more]
+    process = forked.popen(command, cwd=folder, env=env, frameworks=True)
     assert process.stdout is not None
     try:
         yield process, json.loads(process.stdout.readline())

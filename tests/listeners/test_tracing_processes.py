@@ -17,6 +17,7 @@ pytest.importorskip("opentelemetry.sdk")
 pytest.importorskip("docket")
 
 from pytest_oao.testing import RedisServer
+from tests import forked
 from tests.listeners.collector import Collector, Sent, collecting, orphans, tree
 
 ROOT = Path(__file__).parents[2]
@@ -87,10 +88,7 @@ def collector() -> Iterator[Collector]:
 @contextmanager
 def working(folder: Path, env: dict[str, str], *more: str) -> Iterator[None]:
     """A worker, stopped as an operator does it."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "oao_harness", "worker", "--json", *more],
-        cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
+    process = forked.popen(["oao_harness", "worker", "--json", *more], cwd=folder, env=env, frameworks=True)
     try:
         assert process.stdout is not None
         assert json.loads(process.stdout.readline())["event"] == "started"

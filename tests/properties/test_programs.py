@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from oao_harness import SharedBudget
 from oao_hookspecs import CallDecided, CallFinished, Deny, Limits, ToolCall, hookimpl
 from pytest_oao.testing import CallModel, CallTool, Program, Rules, Swallow, Trial, run_program
+from pytest_oao.testing import program_checks as checks
 from pytest_oao.testing.program_rules import breaches
 from pytest_oao.testing.program_strategies import limits, policies, programs
 from pytest_oao.testing.programs import Nested
-from tests.properties import checks
 
 _EXAMPLES = int(os.environ.get("OAO_EXAMPLES", "50"))
 _MOST_LEGS = 60

@@ -322,9 +322,9 @@ def test_tries_come_to_an_end() -> None:
     assert results["a"].error == "ValueError: never"
 
 
-@pytest.mark.parametrize(("shape", "count"), [("chain", 10_000), ("fan", 1000)])
+@pytest.mark.parametrize(("shape", "count"), [("chain", 3_000), ("fan", 1000)])
 def test_thousands_of_nodes(shape: str, count: int) -> None:
-    """A chain of 10,000 nodes that was inserted in reverse order, and a wide fan-out: no recursion."""
+    """A chain of 3,000 nodes (Python allows 1,000 calls) in reverse order, and a wide fan-out: no recursion."""
 
     async def agent(task: object) -> int:
         return 1

@@ -145,12 +145,17 @@ ready = create_agent(Scripted(script=[says("done")]), [look])
 
 def look_at(folder: Path, what: str, *, seed: str = "0", **sources: str) -> dict[str, Any]:
     """Return the fingerprints of an agent in a process of its own."""
+    return look_at_all(folder, what, seed=seed, **sources)[0]
+
+
+def look_at_all(folder: Path, what: str, *, seed: str = "0", **sources: str) -> list[dict[str, Any]]:
+    """Return the fingerprints of agents, in one process of their own."""
     folder.mkdir(exist_ok=True)
     for name, source in sources.items():
         (folder / f"{name}.py").write_text(source)
     code = (
-        "import json, my_agents; from oao_harness.runtime.fingerprint import fingerprints; "
-        f"print(json.dumps(fingerprints(my_agents.{what}, [], policy='p')))"
+        "import json; from my_agents import *; from oao_harness.runtime.fingerprint import fingerprints; "
+        f"found = [fingerprints(one, [], policy='p') for one in ({what},)]; print(json.dumps(found))"
     )
     path = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", ""), *sys.path[:3], str(Path.cwd())])
     done = subprocess.run(
@@ -162,7 +167,7 @@ def look_at(folder: Path, what: str, *, seed: str = "0", **sources: str) -> dict
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
+    found: list[dict[str, Any]] = json.loads(done.stdout)
     return found
 
 
@@ -178,21 +183,25 @@ def loaded(folder: Path, what: str, monkeypatch: pytest.MonkeyPatch, **sources: 
     return fingerprints(operator.attrgetter(what)(sys.modules["my_agents"]), [], policy="p")
 
 
-@pytest.mark.parametrize("what", ["agent", "made", "made.invoke"])
-def test_two_processes_see_the_same_agent(tmp_path: Path, what: str) -> None:
+def test_two_processes_see_the_same_agent(tmp_path: Path) -> None:
     """Nothing of a fingerprint comes from a hash seed, an address, or the folder that the code lies in."""
     sources = {"my_agents": SOURCE, "my_helpers": HELPERS}
-    found = [look_at(tmp_path / seed, what, seed=seed, **sources) for seed in ("1", "2", "77")]
-    assert found[0] == found[1] == found[2]
-    assert {"tool pay", "my_agents.plan", "my_helpers.shown", "constant my_agents.PROMPT"} <= set(found[0]["parts"])
+    agents = "agent, made, made.invoke"
+    first, *others = [look_at_all(tmp_path / seed, agents, seed=seed, **sources) for seed in ("1", "2", "77")]
+    assert len(first) == 3
+    assert others == [first, first]
+    for found in first:
+        assert {"tool pay", "my_agents.plan", "my_helpers.shown", "constant my_agents.PROMPT"} <= set(found["parts"])
 
 
-@pytest.mark.parametrize("what", ["graph", "bound", "outer", "ready"])
-def test_two_processes_see_the_same_graph(tmp_path: Path, what: str) -> None:
+def test_two_processes_see_the_same_graph(tmp_path: Path) -> None:
     """Edges and branches are kept in sets, whose order is another in every process."""
-    found = [look_at(tmp_path / seed, what, seed=seed, my_agents=GRAPH) for seed in ("1", "77")]
-    assert found[0] == found[1]
-    assert {"edges of the graph", "tool look", "my_agents.checked"} <= set(found[0]["parts"])
+    graphs = "graph, bound, outer, ready"
+    one, other = [look_at_all(tmp_path / seed, graphs, seed=seed, my_agents=GRAPH) for seed in ("1", "77")]
+    assert len(one) == 4
+    assert one == other
+    for found in one:
+        assert {"edges of the graph", "tool look", "my_agents.checked"} <= set(found["parts"])
 
 
 @pytest.mark.parametrize(

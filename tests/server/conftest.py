@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +12,8 @@ from typing import Any
 
 import httpx
 import pytest
+
+from tests import forked
 
 ROOT = Path(__file__).parents[2]
 
@@ -154,7 +154,7 @@ ask = ["pay"]
 class Server:
     """A server, and a client of it."""
 
-    def __init__(self, folder: Path, process: subprocess.Popen[str], url: str) -> None:
+    def __init__(self, folder: Path, process: forked.Forked, url: str) -> None:
         self.folder = folder
         self.process = process
         self.url = url
@@ -190,17 +190,11 @@ def serving(
     folder.mkdir(exist_ok=True)
     for name, text in (("serving.py", AGENTS), ("pyproject.toml", PROJECT), ("desk.toml", DESK)):
         (folder / name).write_text(text if broken else text.replace('broken = "no_such_module:agent"', ""))
-    command = [sys.executable, "-m", "oao_harness", "serve", "--json", "--port", "0", "--store", "runs.db", *options]
+    command = ["oao_harness", "serve", "--json", "--port", "0", "--store", "runs.db", *options]
     paths = os.pathsep.join([str(ROOT), str(ROOT / "hookspecs")])
     with (folder / "server.log").open("a") as log:
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": paths, **(environ or {})},
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-        )
+        env = {**os.environ, "PYTHONPATH": paths, **(environ or {})}
+        process = forked.popen(command, cwd=folder, env=env, stderr=log, frameworks=True)
     assert process.stdout is not None
     line = process.stdout.readline()
     try:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from oao_harness.server.keys import KeyFile
+from tests import forked
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -38,10 +39,7 @@ def listening(folder: Path, *options: str) -> list[str]:
 
 def refused(folder: Path, *options: str, **environ: str) -> str:
     """Return why a server does not begin: one line, no traceback."""
-    done = subprocess.run(
-        [sys.executable, "-m", "oao_harness", "serve", *options],
-        cwd=folder, env=here(**environ), capture_output=True, text=True, timeout=30, check=False,
-    )  # fmt: skip
+    done = forked.run(["oao_harness", "serve", *options], cwd=folder, env=here(**environ), frameworks=True)
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.startswith("error: ")

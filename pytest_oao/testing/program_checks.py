@@ -6,32 +6,55 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Final, TypeAlias, cast
 
 from oao_hookspecs import Record
-from pytest_oao.testing import Trial
 from pytest_oao.testing.program_agents import Ended, Started, Written
 from pytest_oao.testing.program_rules import Rules, breaches, forbidden
+from pytest_oao.testing.program_trials import Trial
 from pytest_oao.testing.programs import Body, CallModel
 
-Key = tuple[str, str, str, str]
+__all__ = [
+    "ALWAYS",
+    "beside_each_other",
+    "calls_of",
+    "every_body_was_written_first",
+    "journals_are_whole",
+    "key_of_body",
+    "key_of_call",
+    "leaves",
+    "no_limit_is_exceeded",
+    "no_member_of_a_refused_batch_ran",
+    "nothing_forbidden_ran",
+    "nothing_was_swallowed",
+    "rules_of",
+    "shown",
+    "totals_of",
+]
+
+Key: TypeAlias = tuple[str, str, str, str]
+"""Run, kind, name, and argument or prompt."""
 
 
 def rules_of(trial: Trial, runs: Sequence[str]) -> list[Rules]:
+    """Return the rules that hold for a body: its own run's, and those of the run that this is nested in."""
     return [trial.rules] if len(runs) == 1 else [trial.inner_rules, trial.rules]
 
 
 def key_of_body(body: Body) -> Key:
+    """Return what tells a body from others, as `key_of_call` does for its call."""
     return (body.runs[-1], body.kind, body.name, body.value)
 
 
 def key_of_call(run: str, record: Mapping[str, Any]) -> Key:
+    """Return what tells a journaled call from others."""
     req = record["req"]
     value = req["messages"][0]["content"] if record["kind"] == "model" else req["value"]
     return (run, record["kind"], record["name"], value)
 
 
 def no_limit_is_exceeded(trial: Trial) -> None:
+    """Fail where the bodies that ran are more than a limit of their run allows."""
     ran = trial.executed
     for run in {name for body in ran for name in body.runs}:
         limits = (trial.rules if run == "main" else trial.inner_rules).limits
@@ -40,11 +63,13 @@ def no_limit_is_exceeded(trial: Trial) -> None:
 
 
 def nothing_forbidden_ran(trial: Trial) -> None:
+    """Fail where a body ran that the rules deny or hold."""
     for body in trial.executed:
         assert not forbidden(rules_of(trial, body.runs), body.kind, body.name, body.value), f"{body} ran"
 
 
 def no_member_of_a_refused_batch_ran(trial: Trial) -> None:
+    """Fail where a sibling of a refused call ran."""
     for body in trial.executed:
         if not body.batch:
             continue
@@ -56,7 +81,7 @@ def no_member_of_a_refused_batch_ran(trial: Trial) -> None:
 
 
 def every_body_was_written_first(trial: Trial) -> None:
-    """Also after the first halt: what is written after it never runs."""
+    """Fail where a body ran before its call was written, or after the first halt."""
     names: dict[str, str] = {}
     open_calls: dict[tuple[str, int], Key] = {}
     allowed: Counter[Key] = Counter()
@@ -92,6 +117,7 @@ def every_body_was_written_first(trial: Trial) -> None:
 
 
 def journals_are_whole(trial: Trial) -> None:
+    """Fail where a number is missing, a call has not its one outcome, or a parent is not there."""
     ended = any(isinstance(event, Ended) for event in trial.events)
     for id_, records in trial.journals().items():
         assert [record["seq"] for record in records] == list(range(1, len(records) + 1)), id_
@@ -120,6 +146,7 @@ def journals_are_whole(trial: Trial) -> None:
 
 
 def nothing_was_swallowed(trial: Trial) -> None:
+    """Fail where a run with a denial did not fail, or does not name it."""
     report = trial.report
     for records in trial.journals().values():
         run = str(records[0]["agent"])
@@ -153,7 +180,8 @@ def shown(records: Iterable[Record]) -> list[Any]:
         fields: dict[str, Any] = {
             key: value
             for key, value in record.items()
-            if key not in {"at", "duration_s", "execution_id", "id", "requested_at", "expires_at", "parent_call"}
+            if key
+            not in {"at", "duration_s", "hash", "execution_id", "id", "requested_at", "expires_at", "parent_call"}
         }
         if record["type"] == "run.started":
             fields.pop("parent", None)
@@ -169,7 +197,7 @@ def calls_of(trial: Trial) -> Counter[tuple[Any, ...]]:
     found: Counter[tuple[Any, ...]] = Counter()
     for records in trial.journals().values():
         run = str(records[0]["agent"])
-        given_up = {one["n"] for one in records if one["type"] == "outcome" and one.get("abandoned")}
+        given_up = {cast("int", one["n"]) for one in records if one["type"] == "outcome" and one.get("abandoned")}
         for one in records:
             if one["type"] == "call" and one["n"] not in given_up:
                 decision: Any = one["decision"]
@@ -178,6 +206,7 @@ def calls_of(trial: Trial) -> Counter[tuple[Any, ...]]:
 
 
 def totals_of(trial: Trial) -> dict[str, Any]:
+    """Return what the report says that a run came to."""
     report = trial.report
     return {
         "status": report.status,
@@ -196,7 +225,7 @@ def leaves(bodies: Iterable[Body]) -> Counter[tuple[Any, ...]]:
     return Counter((key_of_body(body), body.place) for body in bodies if body.name != "delegate")
 
 
-ALWAYS = (
+ALWAYS: Final = (
     no_limit_is_exceeded,
     nothing_forbidden_ran,
     no_member_of_a_refused_batch_ran,
@@ -204,6 +233,7 @@ ALWAYS = (
     journals_are_whole,
     nothing_was_swallowed,
 )
+"""The checks that hold for every program under any rules."""
 
 
 def beside_each_other(jobs: Sequence[Callable[[], object]]) -> None:
