@@ -46,6 +46,9 @@ _LEAVES: Final = (
     ("google.adk.models.base_llm", "oao_harness.adapters.google_adk_models"),
     ("google.adk.tools.base_tool", "oao_harness.adapters.google_adk_tools"),
     ("google.adk.code_executors.base_code_executor", "oao_harness.adapters.google_adk_code"),
+    ("smolagents.agents", "oao_harness.adapters.smolagents_models"),
+    ("smolagents.agents", "oao_harness.adapters.smolagents_tools"),
+    ("smolagents.agents", "oao_harness.adapters.smolagents_code"),
 )
 # Below the leaves: what an agent does beside the gate.
 _CHOKE_POINTS: Final = (
@@ -69,6 +72,7 @@ _LAZY: Final = (
     ("autogen", "autogen_agentchat.base._chat_agent", "oao_harness.adapters.autogen"),
     ("crewai", "crewai.crew", "oao_harness.adapters.crewai"),
     ("strands", "strands.agent.agent", "oao_harness.adapters.strands_agents"),
+    ("smolagents", "smolagents.agents", "oao_harness.adapters.smolagents"),
     ("google-adk", "google.adk.agents.base_agent", "oao_harness.adapters.google_adk"),
     ("langchain", "langchain_core.runnables.base", "oao_harness.adapters.langchain"),
 )
