@@ -33,7 +33,7 @@ COMMANDS: Final = {
     "keys": "Make, list and revoke the API keys of a server.",
     "mcp-proxy": "Put policy and journal in front of an MCP server.",
     "pending": "List the recordings that wait for a person.",
-    "plugins": "Say which plugins are used; sign them, check them, trust; write one.",
+    "plugins": "Show the plugins; sign, check, trust and write them.",
     "policy": "Check a policy; see what another one would change.",
     "prune": "Delete recordings whose test is gone.",
     "redact": "Take a text or a content out of a stored run, for good.",

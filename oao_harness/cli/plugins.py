@@ -32,7 +32,7 @@ _COLUMNS: Final = (
 )
 
 
-@click.group("plugins", short_help="Say which plugins are used; sign them, check them, trust; write one.")
+@click.group("plugins", short_help="Show the plugins; sign, check, trust and write them.")
 def command() -> None:
     """Say which installed plugins are used; sign them, check them, say whom the project trusts.
 
