@@ -12,10 +12,11 @@ from agent_framework._agents import BaseAgent, RawAgent
 from agent_framework._clients import BaseChatClient
 from agent_framework._workflows._agent import WorkflowAgent
 from agent_framework._workflows._agent_executor import AgentExecutor
-from agent_framework._workflows._functional import FunctionalWorkflow
+from agent_framework._workflows._functional import FunctionalWorkflow, FunctionalWorkflowAgent
 from agent_framework._workflows._workflow import Workflow
 
 from oao_harness.adapters.agent_framework_models import content_of
+from oao_harness.adapters.visibility import reaches_governed
 
 __all__ = ["ADAPTER", "AgentFrameworkAdapter"]
 
@@ -42,7 +43,7 @@ class AgentFrameworkAdapter:
         if isinstance(agent, Workflow):
             members = [one._agent for one in found.executors.values() if isinstance(one, AgentExecutor)]
             return all(self.sees(one) for one in members)
-        return isinstance(agent, FunctionalWorkflow)
+        return isinstance(agent, FunctionalWorkflow | FunctionalWorkflowAgent) or reaches_governed(agent)
 
     def is_async(self, agent: object) -> bool:
         """Return True: the framework is async."""

@@ -12,9 +12,9 @@ from typing import Any, Final, cast
 from agent_framework._clients import BaseChatClient
 from agent_framework._types import ChatResponse, ChatResponseUpdate, Content, Message, ResponseStream
 
-from oao_harness.adapters.families import patch_family
+from oao_harness.adapters.families import Wrapped, patch_family
 from oao_harness.adapters.framework_models import AnswerShape, Said, arguments_of, model_request, plain
-from oao_harness.adapters.patching import Arguments, Leaf, Request, govern
+from oao_harness.adapters.patching import Arguments, Request, govern
 from oao_harness.adapters.requiring import require, require_version
 from oao_harness.journal.codec import decode, encode
 from oao_harness.runtime.usage import read_usage
@@ -38,7 +38,7 @@ def install() -> None:
     require(BaseChatClient, ("_inner_get_response", "_finalize_response_updates"), "agent-framework-core")
     patch_family(
         BaseChatClient,
-        (Leaf(name="_inner_get_response", kind="async", prepare=_prepare_model, wrap=_govern_client),),
+        (Wrapped(name="_inner_get_response", wrap=_govern_client),),
     )
 
 

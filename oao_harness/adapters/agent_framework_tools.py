@@ -12,7 +12,7 @@ from typing import Any, Final, cast
 from agent_framework._tools import FunctionTool
 from agent_framework._types import Content
 
-from oao_harness.adapters.families import patch_family
+from oao_harness.adapters.families import Wrapped, patch_family
 from oao_harness.adapters.framework_tools import tool_request
 from oao_harness.adapters.patching import Arguments, Leaf, Request, govern, mark
 from oao_harness.adapters.requiring import require, require_version
@@ -38,7 +38,7 @@ def install() -> None:
         FunctionTool,
         (
             Leaf(name="invoke", kind="async", prepare=_prepare_invoke),
-            Leaf(name="__call__", kind="sync", prepare=_prepare_call, wrap=_govern_call),
+            Wrapped(name="__call__", wrap=_govern_call),
         ),
         with_root=True,
     )
@@ -49,7 +49,7 @@ def install_mcp() -> None:
     from agent_framework._mcp import MCPTool  # noqa: PLC0415 - half imported when the tools are patched
 
     require(MCPTool, ("call_tool", "functions"), _DISTRIBUTION)
-    leaf = Leaf(name="call_tool", kind="async", prepare=_prepare_mcp, wrap=_govern_mcp)
+    leaf = Wrapped(name="call_tool", wrap=_govern_mcp)
     patch_family(MCPTool, (leaf,), with_root=True)
 
 

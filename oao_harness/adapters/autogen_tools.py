@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 
 from autogen_core.tools._base import BaseStreamTool, BaseTool
 
-from oao_harness.adapters.families import patch_family
+from oao_harness.adapters.families import Wrapped, patch_family
 from oao_harness.adapters.framework_tools import tool_request
 from oao_harness.adapters.patching import Arguments, Kind, Leaf, Request, govern, mark
 from oao_harness.adapters.requiring import require, require_version
@@ -76,14 +76,14 @@ def install_executors() -> None:
 
     require_version(_DISTRIBUTION, "0.7.5")
     require(CodeExecutor, ("execute_code_blocks",), _DISTRIBUTION)
-    leaf = Leaf(name="execute_code_blocks", kind="async", prepare=_prepare_code, wrap=_govern_executor)
+    leaf = Wrapped(name="execute_code_blocks", wrap=_govern_executor)
     patch_family(CodeExecutor, (leaf,))
 
 
 # Tools
 
 
-def _tool_leaf(name: str, kind: Kind, prepare: Callable[..., Request]) -> Leaf:
+def _tool_leaf(name: str, kind: Kind, prepare: Callable[..., Request]) -> Wrapped:
     def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
         governed = govern(function, kind, prepare)
 
@@ -99,7 +99,7 @@ def _tool_leaf(name: str, kind: Kind, prepare: Callable[..., Request]) -> Leaf:
 
         return stream if kind == "astream" else call
 
-    return Leaf(name=name, kind=kind, prepare=prepare, wrap=wrap)
+    return Wrapped(name=name, wrap=wrap)
 
 
 def _is_handed_on(tool: Any) -> bool:

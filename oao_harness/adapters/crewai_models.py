@@ -15,10 +15,10 @@ from crewai.llms.base_llm import BaseLLM
 from crewai.utilities.string_utils import sanitize_tool_name
 from pydantic import BaseModel
 
-from oao_harness.adapters.families import patch_family
+from oao_harness.adapters.families import Wrapped, patch_family
 from oao_harness.adapters.framework_models import AnswerShape, Said, arguments_of, model_request, plain
 from oao_harness.adapters.framework_tools import governed_function, tool_request
-from oao_harness.adapters.patching import Arguments, Kind, Leaf, Request, govern, is_wrapper, set_method
+from oao_harness.adapters.patching import Arguments, Kind, Request, govern, is_wrapper, set_method
 from oao_harness.adapters.requiring import require, require_version
 from oao_harness.journal.codec import decode, encode
 from oao_harness.runtime.context import is_possible
@@ -79,9 +79,9 @@ def install() -> None:
     patch_family(
         BaseLLM,
         (
-            Leaf(name="call", kind="sync", prepare=_prepare_model, wrap=_govern_call),
-            Leaf(name="acall", kind="async", prepare=_prepare_model, wrap=_govern_acall),
-            Leaf(name="_track_token_usage_internal", kind="sync", prepare=_prepare_model, wrap=_noting),
+            Wrapped(name="call", wrap=_govern_call),
+            Wrapped(name="acall", wrap=_govern_acall),
+            Wrapped(name="_track_token_usage_internal", wrap=_noting),
         ),
     )
     set_method(BaseLLM, "_track_token_usage_internal", _noting)

@@ -13,9 +13,9 @@ from typing import Any, Final
 from crewai.tools.base_tool import BaseTool, Tool
 from crewai.tools.structured_tool import CrewStructuredTool
 
-from oao_harness.adapters.families import patch_family
+from oao_harness.adapters.families import Wrapped, patch_family
 from oao_harness.adapters.framework_tools import governed_function, tool_request
-from oao_harness.adapters.patching import Arguments, Kind, Leaf, Request, govern, is_wrapper, set_method
+from oao_harness.adapters.patching import Arguments, Kind, Request, govern, is_wrapper, set_method
 from oao_harness.adapters.requiring import require, require_version
 from oao_harness.runtime.context import current, is_possible
 
@@ -40,8 +40,8 @@ def install() -> None:
     require(CrewStructuredTool, ("func", "invoke", "ainvoke", "args_schema"), _DISTRIBUTION)
     patch_family(
         BaseTool,
-        [Leaf(name=name, kind=kind, prepare=_prepare, wrap=_governing(kind)) for name, kind in _METHODS.items()],
-        [Leaf(name=name, kind=kind, prepare=_prepare, wrap=_governing(kind)) for name, kind in _ENTRIES.items()],
+        [Wrapped(name=name, wrap=_governing(kind)) for name, kind in _METHODS.items()],
+        [Wrapped(name=name, wrap=_governing(kind)) for name, kind in _ENTRIES.items()],
         # It calls the function that it was made of, and that one is governed.
         governs=lambda cls: cls.__module__ != Tool.__module__,
     )

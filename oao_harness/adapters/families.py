@@ -23,7 +23,7 @@ class Wrapped:
 def patch_family(
     root: type,
     leaves: Iterable[Leaf | Wrapped],
-    entries: Iterable[Leaf] = (),
+    entries: Iterable[Leaf | Wrapped] = (),
     *,
     governs: Callable[[type], bool] | None = None,
     with_root: bool = False,
@@ -79,12 +79,11 @@ def _patch(cls: type, root: type, leaf: Leaf | Wrapped, *, is_entry: bool) -> No
     function = vars(owner)[leaf.name]
     if not callable(function) or is_wrapper(function) or getattr(function, "__isabstractmethod__", False):
         return
-    wrap = leaf.wrap
-    if isinstance(leaf, Leaf) and wrap is None:
-        wrapper = govern(function, leaf.kind, leaf.prepare, is_entry=is_entry)
-    else:
-        wrapper = cast("Callable[[Callable[..., Any]], Callable[..., Any]]", wrap)(function)
+    if isinstance(leaf, Wrapped):
+        wrapper = leaf.wrap(function)
         made_here(wrapper)
+    else:
+        wrapper = govern(function, leaf.kind, leaf.prepare, is_entry=is_entry)
     type.__setattr__(cls, leaf.name, wrapper)
 
 

@@ -142,7 +142,7 @@ def _fields(response: Any) -> dict[str, Any]:
 
 def _text(response: Any) -> str:
     if isinstance(response, CompletionResponse):
-        return response.text
+        return str(response.text)
     return "".join(block.text for block in response.message.blocks if isinstance(block, TextBlock))
 
 

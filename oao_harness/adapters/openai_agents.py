@@ -1,12 +1,10 @@
-"""Governs the OpenAI Agents SDK: its models where they are asked, its function tools in which their work is done."""
+"""Governs the OpenAI Agents SDK: its models where they are asked, its tools where their work is done."""
 
 # The framework is not installed where types are checked: it has an environment of its own in CI.
 # pyright: basic, reportMissingImports=false
 from __future__ import annotations
 
 import dataclasses
-import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, cast
 
@@ -14,16 +12,14 @@ from agents.agent import Agent
 from agents.items import ModelResponse, TResponseOutputItem, TResponseStreamEvent
 from agents.models.interface import Model
 from agents.run import Runner
-from agents.tool import FunctionTool
 from openai._models import construct_type  # as its client reads a response: nothing is refused
 from pydantic import TypeAdapter
 
 from oao_harness.adapters.families import patch_family
 from oao_harness.adapters.framework_models import AnswerShape, Said, arguments_of, model_request, plain
-from oao_harness.adapters.framework_tools import governed_function, tool_request
-from oao_harness.adapters.patching import Arguments, Leaf, Request, is_wrapper
+from oao_harness.adapters.openai_agents_tools import LOCAL_CALLS, install_tools
+from oao_harness.adapters.patching import Arguments, Leaf, Request
 from oao_harness.adapters.requiring import require, require_version
-from oao_harness.runtime.context import is_possible
 from oao_harness.runtime.usage import read_usage
 from oao_hookspecs import Json, ModelCall, ProposedCall
 
@@ -38,16 +34,13 @@ _LAST: Final = frozenset({"response.completed", "response.failed", "response.inc
 
 
 def install() -> None:
-    """Patch the leaves of all models and function tools, present and to come; once.
+    """Patch the leaves of all models and tools, present and to come; once.
 
     Raises:
         FrameworkError: The installed version is older than 0.24, or has no such leaves.
     """
     require_version("openai-agents", "0.24")
     require(Model, ("get_response", "stream_response"), "openai-agents")
-    require(FunctionTool, ("on_invoke_tool",), "openai-agents")
-    invoker = vars(sys.modules[FunctionTool.__module__])["_FailureHandlingFunctionToolInvoker"]
-    require(invoker, ("__call__", "__agents_bind_function_tool__"), "openai-agents")
     patch_family(
         Model,
         (
@@ -55,9 +48,7 @@ def install() -> None:
             Leaf(name="stream_response", kind="astream", prepare=_prepare_model),
         ),
     )
-    if not isinstance(vars(FunctionTool).get("on_invoke_tool"), _Guard):
-        type.__setattr__(FunctionTool, "on_invoke_tool", _ToolGuard("on_invoke_tool", invoker))
-        type.__setattr__(invoker, "_invoke_tool_impl", _BodyGuard("_invoke_tool_impl"))
+    install_tools()
 
 
 # Models
@@ -136,90 +127,31 @@ def _read(values: Sequence[Any]) -> Said:
     last = values[-1] if values else None
     found = getattr(last, "response", last)
     items = cast("Sequence[Any]", getattr(found, "output", None) or ())
-    calls = [item for item in items if getattr(item, "type", "") == "function_call"]
     return Said(
         usage=read_usage(found),
         texts=[plain(item) for item in items] or [str(getattr(value, "delta", "")) for value in values],
-        proposed=[
-            ProposedCall(name=item.name, arguments=arguments_of(item.arguments), call_id=item.call_id) for item in calls
-        ],
+        proposed=[call for item in items for call in _proposed(item)],
     )
+
+
+def _proposed(item: Any) -> Sequence[ProposedCall]:
+    """Return what an item asks the program to do; what the provider's own tools did is done, and part of the answer."""
+    kind, call_id = getattr(item, "type", ""), getattr(item, "call_id", None)
+    if kind == "function_call":
+        return [ProposedCall(name=item.name, arguments=arguments_of(item.arguments), call_id=call_id)]
+    if kind == "custom_tool_call":
+        return [ProposedCall(name=item.name, arguments={"input": item.input}, call_id=call_id)]
+    name = LOCAL_CALLS.get(kind)
+    if name is None:
+        return []
+    found = plain(getattr(item, "action", None) or getattr(item, "operation", None) or {})
+    actions = getattr(item, "actions", None)
+    arguments = {"actions": plain(actions)} if actions else found
+    return [ProposedCall(name=name, arguments=cast("Mapping[str, Json]", arguments), call_id=call_id)]
 
 
 def _is_last(event: Any) -> bool:
     return getattr(event, "type", "") in _LAST
-
-
-# Tools
-
-
-class _Guard:
-    """A field of an instance that is read through here, also where the instance was made before."""
-
-    __slots__ = ("_name",)
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        if instance is None:
-            raise AttributeError(self._name)
-        try:
-            value = vars(instance)[self._name]
-        except KeyError:
-            raise AttributeError(self._name) from None
-        return self.guarded(instance, value) if is_possible() else value
-
-    def __set__(self, instance: Any, value: Any) -> None:
-        # Who hands on what he read shall not have it wrapped once more.
-        vars(instance)[self._name] = getattr(value, "__wrapped__", value) if is_wrapper(value) else value
-
-    def guarded(self, instance: Any, value: Any) -> Any:
-        """Return what a reader gets inside of a run."""
-        raise NotImplementedError
-
-
-class _BodyGuard(_Guard):
-    """The body of a tool that the SDK made of a function: inside of its handling of errors, so that those are kept."""
-
-    __slots__ = ()
-
-    def guarded(self, instance: Any, value: Any) -> Any:
-        tool = instance._function_tool
-        return value if tool is None else governed_function(value, "async", _prepare_tool, tool)
-
-
-class _ToolGuard(_Guard):
-    """A body that is the user's own. The SDK asks whether what it reads is still what it read before."""
-
-    __slots__ = ("_invoker",)
-
-    def __init__(self, name: str, invoker: type) -> None:
-        super().__init__(name)
-        self._invoker = invoker
-
-    def guarded(self, instance: Any, value: Any) -> Any:
-        if isinstance(value, self._invoker):
-            return value
-        kept = vars(instance).get("_oao_guarded")
-        if kept is None or kept[0] is not instance or kept[1] is not value:
-            kept = vars(instance)["_oao_guarded"] = (
-                instance,
-                value,
-                governed_function(value, "async", _prepare_tool, instance),
-            )
-        return kept[2]
-
-
-def _prepare_tool(tool: Any, _function: Callable[..., Any], arguments: Arguments, _call_id: str | None) -> Request:
-    (context, text, *rest), named = arguments
-
-    def again(changed: dict[str, Any]) -> Arguments:
-        # What the SDK made of the arguments before is no longer what is asked.
-        context._function_tool_arguments = None
-        return (context, json.dumps(changed), *rest), named
-
-    return tool_request(tool.name, arguments_of(text), again, call_id=getattr(context, "tool_call_id", None))
 
 
 class OpenAIAgentsAdapter:

@@ -108,8 +108,6 @@ class Leaf:
     name: str
     kind: Kind
     prepare: Prepare
-    wrap: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None
-    """Governs it in a way of its own, for a method that returns in more than one kind."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -58,6 +58,8 @@ _CHOKE_POINTS: Final = (
     ("aiohttp", "oao_harness.adapters.http_clients", "install_aiohttp"),
     ("socket", "oao_harness.adapters.sockets", "install"),
     ("os", "oao_harness.adapters.processes", "install"),
+    ("agents.realtime.model", "oao_harness.adapters.realtime", "install", "agents.realtime.model"),
+    ("pydantic_ai.realtime.model", "oao_harness.adapters.realtime", "install", "pydantic_ai.realtime.model"),
     ("multiprocessing.util", "oao_harness.adapters.processes", "install_multiprocessing"),
 )
 _LAZY: Final = (

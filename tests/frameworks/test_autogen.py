@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -443,3 +444,35 @@ def test_older_is_refused(install: str, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(requiring, "_installed", lambda _: "0.7.4")
     with pytest.raises(FrameworkError, match=r"0\.7\.4 is installed, and oao governs 0\.7\.5"):
         getattr(importlib.import_module(f"oao_harness.adapters.{module}"), name)()
+
+
+_MCP_SERVER = """
+from mcp.server.fastmcp import FastMCP
+server = FastMCP("numbers")
+@server.tool()
+def add(a: int, b: int) -> int:
+    "Add two numbers."
+    return a + b
+server.run()
+"""
+
+
+def test_mcp(tmp_path: Path) -> None:
+    """A tool of an MCP server's workbench is one tool call."""
+    pytest.importorskip("mcp.server.fastmcp", reason="AutoGen speaks MCP by version 1 of its SDK")
+    from autogen_ext.tools.mcp import McpWorkbench, StdioServerParams
+
+    script = tmp_path / "mcp_of_numbers.py"
+    script.write_text(_MCP_SERVER)
+    with OpenAIServer(replies=[_asks("add")]) as server:
+        url = server.url
+
+        async def program(task: str) -> str:
+            async with McpWorkbench(StdioServerParams(command=sys.executable, args=[str(script)])) as bench:
+                result = await AssistantAgent("assistant", _client(url), workbench=bench).run(task=task)
+            return str(result.messages[-1].to_text())
+
+        report = asyncio.run(Orchestrator(store=MemoryStore()).run_async(program, "go", tools=[McpWorkbench]))
+
+    assert report.result == "3", report.error
+    assert (report.model_calls, report.tool_usage) == (1, {"add": 1})

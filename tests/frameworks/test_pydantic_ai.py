@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -459,3 +459,25 @@ def test_versions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(_output, "execute_output_function")
     with pytest.raises(FrameworkError, match="execute_output_function"):
         pydantic_ai.install()
+
+
+def test_realtime() -> None:
+    """What is said over a realtime connection is not governed, and that is said."""
+    from pydantic_ai.realtime.model import RealtimeModel
+
+    class Connected(RealtimeModel):
+        model_name = system = "connected"
+        profile: Any = None
+
+        @asynccontextmanager
+        async def connect(self, **_: Any) -> AsyncIterator[Any]:
+            yield "connected"
+
+    Connected.__abstractmethods__ = frozenset()
+
+    async def ask(_task: str) -> str:
+        async with Connected().connect() as connection:
+            return str(connection)
+
+    report, _, _ = run(ask)
+    assert (said(report), "realtime" in report.ungoverned[0]) == ("connected", True)
