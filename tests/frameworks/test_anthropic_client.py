@@ -17,7 +17,12 @@ from pytest_oao.testing.replies import Reply
 from tests.adapters.anthropic_server import AnthropicServer
 from tests.frameworks.hand_written import Tools
 
-_ARGUMENTS: dict[str, Any] = {"api_key": "k", "max_retries": 0}
+_SENT = {"type", "text", "id", "name", "input"}
+
+
+def _arguments(http: type[Any]) -> dict[str, Any]:
+    """Without certificates, which take longer to read than the tests take."""
+    return {"api_key": "k", "max_retries": 0, "http_client": http(verify=False)}
 
 
 def _asked(messages: list[Any], tools: Tools) -> dict[str, Any]:
@@ -36,9 +41,6 @@ def _told(messages: list[Any], message: Any, tools: Tools) -> str | None:
     return None
 
 
-_SENT = {"type", "text", "id", "name", "input"}
-
-
 class Messages(AdapterCase):
     """Sync."""
 
@@ -53,7 +55,7 @@ class Messages(AdapterCase):
 
         def agent(task: str) -> str:
             messages: list[Any] = [{"role": "user", "content": task}]
-            with anthropic.Anthropic(base_url=url, **_ARGUMENTS) as client:
+            with anthropic.Anthropic(base_url=url, **_arguments(anthropic.DefaultHttpxClient)) as client:
                 while True:
                     if agent.streams:  # type: ignore[attr-defined]
                         with client.messages.stream(**_asked(messages, own)) as stream:
@@ -82,7 +84,9 @@ class AsyncMessages(Messages):
 
         async def agent(task: str) -> str:
             messages: list[Any] = [{"role": "user", "content": task}]
-            async with anthropic.AsyncAnthropic(base_url=url, **_ARGUMENTS) as client:
+            async with anthropic.AsyncAnthropic(
+                base_url=url, **_arguments(anthropic.DefaultAsyncHttpxClient)
+            ) as client:
                 while True:
                     if agent.streams:  # type: ignore[attr-defined]
                         async with client.messages.stream(**_asked(messages, own)) as stream:

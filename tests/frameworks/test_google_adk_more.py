@@ -28,6 +28,7 @@ from google.genai import types
 from pydantic import BaseModel
 
 from oao_harness import ExecutionReport, MemoryStore, Orchestrator
+from oao_harness.runtime.execute import Ending
 from oao_hookspecs import Decision, Deny, hookimpl
 from oao_hookspecs import ToolCall as Call
 from pytest_oao.testing import GeminiServer, ToolCall, ToolCallReply
@@ -300,3 +301,16 @@ def test_the_plain_client_below_is_seen() -> None:
         for one in (program, program_async):
             report = run(one)
             assert any("generateContent" in what for what in report.ungoverned), (report.error, report.ungoverned)
+
+
+def test_another_model_is_asked_where_a_run_says_so() -> None:
+    """On the wire, and the user's own object stays as it is."""
+    orchestrator = Orchestrator()
+    with GeminiServer(replies=["fine"]) as server:
+        inner = agent(server.url)
+        run = orchestrator.open_run("session")
+        run.model_override = "other"
+        events = asyncio.run(InMemoryRunner(agent=inner).run_debug("go", quiet=True))
+        assert orchestrator.close_run(run, Ending(result=None, done=True)).status == "SUCCESS"
+        assert [event.model_version for event in events] == ["other"]
+    assert inner.model.model == "scripted"

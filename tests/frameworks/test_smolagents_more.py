@@ -14,6 +14,7 @@ from smolagents import CodeAgent, OpenAIModel, Tool, ToolCallingAgent
 from smolagents import tool as as_tool
 
 from oao_harness import ExecutionReport, MemoryStore, Orchestrator
+from oao_harness.runtime.execute import Ending
 from oao_hookspecs import Ask, Decision, Deny, Principal, hookimpl
 from oao_hookspecs import ToolCall as Call
 from pytest_oao.testing import OpenAIServer, ToolCall, ToolCallReply
@@ -259,3 +260,16 @@ def test_tools_can_still_be_saved() -> None:
     report = run(program)
     assert report.status == "SUCCESS", report.error
     assert str(report.final_output).count("did {x}") == 2
+
+
+def test_another_model_is_asked_where_a_run_says_so() -> None:
+    """On the wire, and the user's own object stays as it is."""
+    orchestrator = Orchestrator()
+    with OpenAIServer(replies=["fine"]) as server:
+        inner = caller(server.url)
+        run = orchestrator.open_run("session")
+        run.model_override = "other"
+        inner.model.generate([{"role": "user", "content": [{"type": "text", "text": "go"}]}])
+        assert orchestrator.close_run(run, Ending(result=None, done=True)).status == "SUCCESS"
+        assert [request["model"] for request in server.requests] == ["other"]
+    assert inner.model.model_id == "scripted"

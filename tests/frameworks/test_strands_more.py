@@ -25,6 +25,7 @@ from strands.types.tools import AgentTool
 
 from oao_harness import ExecutionReport, MemoryStore, Orchestrator
 from oao_harness import tool as governed
+from oao_harness.runtime.execute import Ending
 from oao_hookspecs import Decision, Deny, ModelCall, hookimpl
 from oao_hookspecs import ToolCall as Call
 from pytest_oao.testing import OpenAIServer, ToolCall, ToolCallReply
@@ -387,3 +388,16 @@ def test_a_live_connection_is_refused() -> None:
     assert "live connection" in str(report.error)
     asyncio.run(program("outside"))
     assert began == ["start"]
+
+
+def test_another_model_is_asked_where_a_run_says_so() -> None:
+    """On the wire, and the user's own object stays as it is."""
+    orchestrator = Orchestrator()
+    with OpenAIServer(replies=["fine"]) as server:
+        inner = agent(server.url)
+        run = orchestrator.open_run("session")
+        run.model_override = "other"
+        inner("go")
+        assert orchestrator.close_run(run, Ending(result=None, done=True)).status == "SUCCESS"
+        assert [request["model"] for request in server.requests] == ["other"]
+    assert inner.model.get_config()["model_id"] == "scripted"
