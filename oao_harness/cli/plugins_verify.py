@@ -108,7 +108,8 @@ def _cells(target: str, verdict: Verdict) -> list[Text]:
         files, hooks = plural(len(one.files), "file"), ", ".join(one.hooks) or "no hook"
         said = f"{one.name} {one.version}, {files}; may only have {hooks}"
     return [
-        Text(one_line(target), style="bold"),
+        # Of a path the last part: the rest of it would take the room of what is said.
+        Text(one_line(Path(target).name or target), style="bold"),
         Text(verdict.state, style=STYLES[verdict.state]),
         Text(one_line(verdict.owner)),
         Text(one_line(said), style="dim"),

@@ -33,14 +33,11 @@ assert report.status == "FAILED" and len(ran) == 1, report
 """
 FIRST = "import oao_harness; oao_harness.Orchestrator()"
 ORDERS = {
-    "oao first": [FIRST],
     "tools first": ["import langchain_core.tools", FIRST],
     "models first": ["import langchain_core.language_models.chat_models", FIRST],
-    "oao, then tools": [FIRST, "import langchain_core.tools"],
     "oao, then structured": [FIRST, "import langchain_core.tools.structured"],
     "oao, then models": [FIRST, "import langchain_core.language_models.chat_models"],
     "oao, then llms": [FIRST, "import langchain_core.language_models.llms"],
-    "oao, then agents": [FIRST, "from langchain.agents import create_agent"],
     "agents, then oao": ["from langchain.agents import create_agent", FIRST],
     "oao, then prebuilt": [FIRST, "from langgraph.prebuilt import ToolNode"],
 }
