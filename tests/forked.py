@@ -177,7 +177,7 @@ class Pytester(pytest.Pytester):
 
 @functools.cache
 def _server(frameworks: bool) -> str:
-    folder = tempfile.TemporaryDirectory(prefix="oao-forked-")
+    folder = tempfile.TemporaryDirectory(prefix="oao-forked-", dir="/tmp")  # a socket's path must be short
     path = f"{folder.name}/socket"
     command = [sys.executable, __file__, path, "frameworks" if frameworks else "light"]
     # What it imports before it forks is the project's own, whose byte code may be kept.

@@ -10,6 +10,8 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -101,6 +103,21 @@ class Talk:
     @property
     def stderr(self) -> str:
         return b"".join(self._stderr).decode()
+
+    def got_settled(self) -> list[Any]:
+        """What the server was sent until now."""
+        id_ = f"settle-{uuid.uuid4()}"
+        self.send("ping", id_)
+        assert self.read()["id"] == id_
+        return self.got_until(id_)
+
+    def got_until(self, id: Any) -> list[Any]:
+        """What the server was sent, once it has said so of the message with an id: it says it on another stream."""
+        give_up = time.monotonic() + 10
+        while not any(one.get("id") == id for one in self.got()):
+            assert time.monotonic() < give_up
+            time.sleep(0.01)
+        return self.got()
 
     def got(self) -> list[Any]:
         """What the server was sent."""
@@ -205,14 +222,15 @@ def test_an_error_of_the_server_passes(talk: Talk) -> None:
 )
 def test_what_two_readers_would_read_differently_is_refused(talk: Talk, raw: bytes) -> None:
     """Nothing of it reaches the server, and the client is told."""
-    before = len(talk.got())
+    id_ = f"ping-{uuid.uuid4()}"
+    before = len(talk.got_settled())
     talk.write(raw)
     answer = talk.read()
-    talk.send("ping", 9)
+    talk.send("ping", id_)
 
     assert answer["error"]["code"] in {-32700, -32600}
-    assert talk.read()["id"] == 9
-    assert [one["method"] for one in talk.got()[before:]] == ["ping"]
+    assert talk.read()["id"] == id_
+    assert [one["method"] for one in talk.got_until(id_)[before:]] == ["ping"]
 
 
 def test_a_call_that_wants_no_answer_is_dropped(talk: Talk) -> None:
@@ -221,7 +239,7 @@ def test_a_call_that_wants_no_answer_is_dropped(talk: Talk) -> None:
     talk.send("ping", 10)
 
     assert talk.read()["id"] == 10
-    assert talk.got()[-1]["method"] == "ping"
+    assert [one["method"] for one in talk.got_until(10)[-1:]] == ["ping"]
 
 
 def test_calls_run_side_by_side(talk: Talk) -> None:
@@ -236,7 +254,7 @@ def test_calls_run_side_by_side(talk: Talk) -> None:
     assert json.loads(text(answers[12]))["arguments"] == {"n": 2}
     talk.send("ping", 13)
     talk.read()
-    cancelled = [one for one in talk.got() if one.get("method") == "notifications/cancelled"]
+    cancelled = [one for one in talk.got_until(13) if one.get("method") == "notifications/cancelled"]
     assert cancelled[-1]["params"]["requestId"] == 11
 
 
@@ -253,13 +271,12 @@ def test_a_late_answer_is_not_a_second_one(talk: Talk) -> None:
 def test_a_cancelled_call_ends(talk: Talk) -> None:
     """The server is told what the client said, byte for byte, and the journal that it was cancelled."""
     talk.call(16, "hang")
-    while not [one for one in talk.got() if one.get("id") == 16]:
-        pass
+    talk.got_until(16)
     talk.send("notifications/cancelled", requestId=16, reason="changed my mind")
     talk.send("ping", 17)
 
     assert talk.read()["id"] == 17
-    assert talk.got()[-2]["params"] == {"requestId": 16, "reason": "changed my mind"}
+    assert talk.got_until(17)[-2]["params"] == {"requestId": 16, "reason": "changed my mind"}
 
 
 def test_a_held_call_is_made_once_it_is_approved(talk: Talk) -> None:
