@@ -272,15 +272,21 @@ class TestRecording:
             return None
         return f"{left}\n{self.advice()}"
 
-    def advice(self) -> str:
-        """Return where the recording is, and what to do where the change was meant."""
+    def advice(self, kind: str = "") -> str:
+        """Return where the recording is, and what to do where the change was meant.
+
+        Args:
+            kind: What kind of divergence it was, where it was one; see `ReplayDiverged`.
+        """
         if not self.exists:
             return f"expected at {self.shown_path}"
         if isinstance(self.replay, _Unplayable):
             # Why it cannot be played, and what to do, is in the reason; nobody intended it.
             return f'to record again: pytest --oao-record=rewrite "{self._nodeid}"'
         lines = [f"recording {self.shown_path}{self._made_with()}"]
-        lines.append(f'intended?  pytest --oao-record=new "{self._nodeid}" && oao review')
+        # What `new` replays it judges too: another verdict is kept only of a run that is live from its start.
+        mode = "all" if kind == "verdict" else "new"
+        lines.append(f'intended?  pytest --oao-record={mode} "{self._nodeid}" && oao review')
         return "\n".join(lines)
 
     def _made_with(self) -> str:

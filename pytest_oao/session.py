@@ -339,7 +339,7 @@ class TestSession:
         if isinstance(halt, ReplayDiverged):
             lines += [line for line in [self.world and self.world.difference()] if line]
             if self.recording.refused is None:
-                lines.append(self.recording.advice())
+                lines.append(self.recording.advice(halt.kind))
             self.recording.state = "diverged" if self.recording.exists else "no recording"
         elif isinstance(halt, RunSuspended):
             uncounted = [what for what in run.ungoverned if what.startswith("an approval of ")]

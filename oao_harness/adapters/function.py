@@ -77,14 +77,14 @@ class InvokeAdapter(_Driver):
 
     def matches(self, agent: object) -> bool:
         """Return True for an object with a callable `invoke` or `ainvoke`."""
-        return not isinstance(agent, type) and any(
-            callable(getattr(agent, name, None)) for name in ("invoke", "ainvoke")
+        return not isinstance(agent, type) and (
+            callable(getattr(agent, "invoke", None)) or callable(getattr(agent, "ainvoke", None))
         )
 
     def _entry(self, agent: object, *, prefer_async: bool) -> Callable[..., object]:
-        order = ("ainvoke", "invoke") if prefer_async else ("invoke", "ainvoke")
-        found = [method for name in order if callable(method := getattr(agent, name, None))]
-        return cast("Callable[..., object]", found[0])  # pyright: ignore[reportUnnecessaryCast]
+        first, second = ("ainvoke", "invoke") if prefer_async else ("invoke", "ainvoke")
+        entry = getattr(agent, first, None)
+        return cast("Callable[..., object]", entry if callable(entry) else getattr(agent, second))
 
 
 async def _await(awaitable: Any) -> object:
@@ -92,8 +92,11 @@ async def _await(awaitable: Any) -> object:
 
 
 def _is_async(entry: Callable[..., object]) -> bool:
-    if isinstance(entry, types.FunctionType | types.MethodType):
-        return inspect.iscoroutinefunction(entry) or inspect.isasyncgenfunction(entry)
+    function = getattr(entry, "__func__", entry)
+    if type(function) is types.FunctionType:
+        # On the path of every run. What `inspect.markcoroutinefunction` leaves on a function is known to `inspect`.
+        flags = function.__code__.co_flags & (inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR)
+        return flags != 0 or (bool(function.__dict__) and inspect.iscoroutinefunction(entry))
     call = getattr(entry, "__call__", None)  # noqa: B004 - the method of a callable object, not a test
     return any(
         inspect.iscoroutinefunction(candidate) or inspect.isasyncgenfunction(candidate) for candidate in (entry, call)

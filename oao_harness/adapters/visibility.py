@@ -73,6 +73,9 @@ def _references(agent: object) -> Iterator[object]:
 
 
 def _named_in(routine: object) -> Iterator[object]:
+    if type(routine) is types.FunctionType and not routine.__closure__ and not names_of(routine.__code__):
+        # On the path of every run: it refers to nothing.
+        return
     bound_to = getattr(routine, "__self__", None)
     if bound_to is not None and not isinstance(bound_to, types.ModuleType):
         yield from (value for _, value in attributes_of(bound_to))

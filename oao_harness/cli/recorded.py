@@ -53,7 +53,7 @@ def print_changes(on: Console, found: Changes, *, most: int = _MOST_SHOWN) -> No
         on.print(Text(f" and {plural(len(found.behaviour) - most, 'step')} more", style="dim"))
     notes = [*found.quiet, *(["header"] if found.header else [])]
     if notes:
-        on.print(Text(f" no change of behaviour: {', '.join(notes)}", style="dim"))
+        on.print(Text(f" different too, but no change of behaviour: {', '.join(notes)}", style="dim"))
     for line in found.header:
         print_paragraph(on, Text(clean(line), style="dim"), indent=3)
 

@@ -15,6 +15,7 @@ from oao_harness.fleet.isolation import ProcessMetricsOf, run_in_process
 from oao_harness.fleet.jobs import Jobs
 from oao_harness.fleet.remote import limits_from
 from oao_harness.fleet.status import JobStatus, advanced, fruitless, job_of, status_of
+from oao_harness.journal.grouping import Group
 from oao_harness.journal.writer import Writer
 from oao_harness.runtime import context
 from oao_harness.runtime.orchestrator import Orchestrator
@@ -37,6 +38,7 @@ _STOPPING_S: Final = 5.0
 """Seconds that runs may take to unwind when their worker stops."""
 _SWEEP_S: Final = 30.0
 _SWEEP_LOCAL_S: Final = 0.5
+_OVER: Final = {"SUCCESS", "FAILED"}
 _PRIORITIES: Final = ("high", "normal", "low")
 _WAITING: Final = ("QUEUED", "RUNNING", "SUSPENDED")
 
@@ -60,6 +62,9 @@ class Fleet(Jobs):
         told: Called with each job that this worker has ended with, or put down.
         process_metrics: Where the processes of `isolation` count their runs, see `ProcessMetrics.lend`.
     """
+
+    _drives_here = True
+    """False for a fleet whose agents may have to wait before they are run: nobody keeps a claim for them then."""
 
     def __init__(
         self,
@@ -89,6 +94,10 @@ class Fleet(Jobs):
         self._said: dict[str, str] = {}
         """Why jobs wait, as it was logged."""
         self._stopping = False
+        self._group: Group | None = None
+        """The runs that are driven by the loop of `work`, where they write together."""
+        self._claimed: dict[str, int] = {}
+        """Epochs of the runs that were claimed, and not gone on with yet."""
         self._putting_down = asyncio.Event()
 
     async def work(self, slots: int = 10, stop: asyncio.Event | None = None, drain_s: float = 30.0) -> None:
@@ -112,6 +121,7 @@ class Fleet(Jobs):
         stop = asyncio.Event() if stop is None else stop
         self._stopping = False
         self._putting_down.clear()
+        self._group = Group.of(self.store, self._lease_s) if self._drives_here else None
         taking = asyncio.create_task(self.scheduler.work(self._handle, slots=slots, stop=stop))
         sweeping = asyncio.create_task(self._sweep(slots))
         stopped = asyncio.create_task(stop.wait())
@@ -203,7 +213,28 @@ class Fleet(Jobs):
 
     async def _do(self, execution_id: str) -> Later | None:
         """Do a job as far as it goes; None where nothing is left to do for a worker."""
-        records = list(self.store.read(execution_id))
+        if self._group is None or self._isolation == "process":
+            return await self._do_with(execution_id, list(self.store.read(execution_id)))
+        try:
+            epoch, records = await self._group.claim(execution_id)
+        except BusyError:
+            # Its holder may be dead: that is looked at where a run is claimed alone.
+            return await self._do_with(execution_id, list(self.store.read(execution_id)))
+        if epoch:
+            self._claimed[execution_id] = epoch
+        try:
+            return await self._do_with(execution_id, records)
+        finally:
+            self._give_back(execution_id)
+
+    def _give_back(self, execution_id: str) -> None:
+        """End the claim of a run that nobody went on with."""
+        epoch = self._claimed.pop(execution_id, 0)
+        if epoch:
+            with suppress(StoreError):
+                self.store.release(execution_id, epoch)
+
+    async def _do_with(self, execution_id: str, records: Sequence[Record]) -> Later | None:
         job = job_of(records)
         if job is None:
             # Whoever can write to the queue may name anything; only what was submitted is done.
@@ -213,12 +244,13 @@ class Fleet(Jobs):
         if status.is_over or status.status == "DEAD":
             return None
         if fruitless(records) >= _MOST_FRUITLESS and not self._parts_advance(records):
+            self._give_back(execution_id)
             return self._bury(execution_id)
         try:
             registered = self.agents.get(str(job["agent"]))
         except AgentError as error:
             return self._waits(execution_id, f"waits for a worker that has the agent: {error}")
-        return await self._go_on(execution_id, registered, job)
+        return await self._go_on(registered, job, records)
 
     def _parts_advance(self, records: Sequence[Record]) -> bool:
         """Return True where a run that is nested in a job came further in its last attempts, which its own did not."""
@@ -227,7 +259,8 @@ class Fleet(Jobs):
         parts = [str(one["execution_id"]) for one in records if one["type"] == "child"]
         return any(advanced(list(self.store.read(part)), since) for part in parts)
 
-    async def _go_on(self, execution_id: str, registered: Registered, job: Mapping[str, Json]) -> Later | None:
+    async def _go_on(self, registered: Registered, job: Mapping[str, Json], records: Sequence[Record]) -> Later | None:
+        execution_id = str(records[0]["execution_id"])
         try:
             if self._isolation == "process":
                 return await self._go_on_elsewhere(execution_id)
@@ -235,7 +268,19 @@ class Fleet(Jobs):
             shared = shared_of(job, self._store_url)
 
             async def work(agent: object) -> ExecutionReport:
-                return await orchestrator.work(execution_id, agent, retries=retries_of(job), shared=shared)
+                report = await orchestrator.work(
+                    execution_id,
+                    agent,
+                    retries=retries_of(job),
+                    shared=shared,
+                    records=records,
+                    epoch=self._claimed.get(execution_id, 0),
+                    group=self._group,
+                )
+                if report.status in _OVER:
+                    # Its last record ended the claim.
+                    self._claimed.pop(execution_id, None)
+                return report
 
             report = await self._drive(registered, execution_id, work)
         except BusyError as busy:

@@ -14,15 +14,15 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from oao_harness.errors import BusyError, FencedError
-from oao_hookspecs import Store
+from oao_hookspecs import Record, Store
 
-__all__ = ["LEASE_S", "Lease", "claim", "take"]
+__all__ = ["LEASE_S", "Lease", "claim", "keep", "me", "take"]
 
 _log: Final = logging.getLogger(__name__)
 
@@ -46,16 +46,37 @@ def claim(store: Store, execution_id: str, *, ttl_s: float = 0.0) -> int:
     Raises:
         BusyError: Somebody is at work on it.
     """
+    return _claim(store, execution_id, ttl_s, read=False, by_force=False)[0]
+
+
+def _claim(
+    store: Store, execution_id: str, ttl_s: float, *, read: bool, by_force: bool
+) -> tuple[int, Sequence[Record] | None]:
+    """Return the epoch, and the records where they were asked for and the store returns them in the same step."""
+    # A store that is far away has one step for both.
+    both = getattr(store, "claim_and_read", None) if read else None
+
+    def ask(over: int | None) -> tuple[int, Sequence[Record] | None]:
+        if both is not None:
+            return cast("tuple[int, Sequence[Record] | None]", both(execution_id, owner=me(), ttl_s=ttl_s, over=over))
+        return store.claim(execution_id, owner=me(), ttl_s=ttl_s, over=over), None
+
     try:
-        return store.claim(execution_id, owner=_me(), ttl_s=ttl_s)
+        return ask(None)
     except BusyError as busy:
-        if not _is_dead(busy.owner):
+        if not by_force and not _is_dead(busy.owner):
             raise
-        return store.claim(execution_id, owner=_me(), ttl_s=ttl_s, over=busy.epoch)
+        return ask(busy.epoch)
 
 
 def take(
-    store: Store, execution_id: str, on_lost: Callable[[str], None], *, ttl_s: float = LEASE_S, by_force: bool = False
+    store: Store,
+    execution_id: str,
+    on_lost: Callable[[str], None],
+    *,
+    ttl_s: float = LEASE_S,
+    by_force: bool = False,
+    read: bool = False,
 ) -> Lease:
     """Claim a run and keep it until the lease is let go.
 
@@ -65,16 +86,29 @@ def take(
         on_lost: Told why, from another thread, when the run has another writer or cannot be kept any longer.
         ttl_s: Seconds that the lease lives where nobody renews it.
         by_force: True where whoever else holds it may hold it no more.
+        read: True where the caller wants the records too, see `Lease.records`.
 
     Raises:
         BusyError: Somebody is at work on it.
     """
-    try:
-        epoch = claim(store, execution_id, ttl_s=ttl_s)
-    except BusyError as busy:
-        if not by_force:
-            raise
-        epoch = store.claim(execution_id, owner=_me(), ttl_s=ttl_s, over=busy.epoch)
+    epoch, records = _claim(store, execution_id, ttl_s, read=read, by_force=by_force)
+    lease = keep(store, execution_id, epoch, on_lost, ttl_s=ttl_s)
+    lease.records = records
+    return lease
+
+
+def keep(
+    store: Store, execution_id: str, epoch: int, on_lost: Callable[[str], None], *, ttl_s: float = LEASE_S
+) -> Lease:
+    """Keep a run that was claimed just now; see `take`.
+
+    Args:
+        store: Where the run is.
+        execution_id: The run.
+        epoch: Of the claim.
+        on_lost: See `take`.
+        ttl_s: See `take`.
+    """
     lease = Lease(store, execution_id, epoch, on_lost, ttl_s)
     _keeper.put(lease)
     return lease
@@ -91,7 +125,18 @@ class Lease:
         ttl_s: See `take`.
     """
 
-    __slots__ = ("_gone", "_lock", "_on_lost", "_store", "epoch", "execution_id", "late_at", "renewed", "ttl_s")
+    __slots__ = (
+        "_gone",
+        "_lock",
+        "_on_lost",
+        "_store",
+        "epoch",
+        "execution_id",
+        "late_at",
+        "records",
+        "renewed",
+        "ttl_s",
+    )
 
     def __init__(
         self, store: Store, execution_id: str, epoch: int, on_lost: Callable[[str], None], ttl_s: float
@@ -100,6 +145,8 @@ class Lease:
         self.ttl_s = ttl_s
         self.execution_id = execution_id
         self.epoch = epoch
+        self.records: Sequence[Record] | None = None
+        """What the run had when it was claimed; None where the store did not say."""
         self.renewed = time.perf_counter()
         """When it was renewed last; by a clock that no test moves."""
         self.late_at = self.renewed + ttl_s
@@ -205,14 +252,11 @@ def _boot() -> str:
     return "0"
 
 
-def _me() -> str:
-    return _name(os.getpid(), socket.gethostname())
-
-
-@functools.lru_cache(maxsize=4)
-def _name(pid: int, host: str) -> str:
-    """Return a process in words; a number that is used again, or after a restart, is another process."""
-    return f"pid {pid} on {host} [{_boot()}-{_started(pid)}]"
+@functools.cache
+def me() -> str:
+    """Return this process in words, the owner of what it claims; after a fork, or a restart, it is another one."""
+    pid = os.getpid()
+    return f"pid {pid} on {socket.gethostname()} [{_boot()}-{_started(pid)}]"
 
 
 def _started(pid: int) -> str:
@@ -240,3 +284,4 @@ def _is_zombie(pid: int) -> bool:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_keeper.forked)
+    os.register_at_fork(after_in_child=me.cache_clear)

@@ -1,4 +1,27 @@
-"""A recording as a JSON document, and back: messages and tool schemas once each, by reference. Format 1."""
+"""A recording as a JSON document, and back: messages and tool schemas once each, by reference. Format 1.
+
+```text
+oao        1, the format
+test       node id of the test; empty for a run that was exported
+recorded   at, oao, policy, python, sdk (versions by package), clock [, run, task]
+messages   by name, m1 to the last, in the order in which they were met
+tools      schemas of tools by name, t1 to the last
+events     [{n, kind, name, span, req, decision, key
+             [, run, call_id, scope, parent, batch, res | error, usage, attempts, at, took_s, finished]}]
+totals     steps, model_calls, tool_calls, tokens
+```
+
+An event is one call: `kind` is `model`, `tool` or `http`. `span` are the ticks of a logical clock at which it began and
+ended: two events whose spans overlap ran side by side. `req` is the request; the messages and tools of a model call are
+names, or ranges such as `"m1..m7"`. `res` is the result, or `error` its `type`, `message` and `data`; `$message` in it
+is the name of a message. `decision` is the verdict and its rule. `key` is 16 hex digits over kind, name and request
+without volatile tokens: an index, checked when the file is played. `parent` is the event inside of whose body the call
+was made, `batch` the model event whose answer asked for it together with others. `at` is when it ended, in seconds
+after `clock` (Unix seconds), `took_s` how long it took where that was a millisecond or more. `usage` are tokens:
+`in`, `out`, `estimated`. `finished` is there, and false, where no outcome was written. A text of several lines
+is `{"$lines": [...]}`; a large content is a file of its own in `blobs/` beside the recording, `{"$blob": NAME}`. Fields
+that this version does not know are kept when it writes the file again.
+"""
 
 from __future__ import annotations
 

@@ -20,8 +20,9 @@ from oao_harness.journal.shape import Shape
 
 __all__ = ["WaitingRun"]
 
-_Entry: TypeAlias = tuple[int, int, RecordedEvent]
-"""By end, because among equal requests the one that ended first unlocks most of what follows."""
+_Entry: TypeAlias = tuple[bool, int, int, RecordedEvent]
+"""By end, because among equal requests the one that ended first unlocks most of what follows; what was denied comes
+last: it was asked for while the others were open, and it was a limit that they had used up."""
 _Pattern: TypeAlias = tuple[object, ...]
 """What recorded tokens must be, for one request."""
 
@@ -158,7 +159,7 @@ class WaitingRun:
             heap = groups.get((lane, *pattern))
             while heap:
                 self.looked_at += 1
-                event = heap[0][2]
+                event = heap[0][3]
                 if self.waits(event) and not self._is_given_away(event, known, renaming):
                     return event
                 # Neither becomes untrue again.
@@ -199,7 +200,7 @@ class WaitingRun:
             for event, one in bucket.free
             if self.waits(event) and one.digest == shape.digest and not renaming.conflicts(shape.tokens, one.tokens)
         )
-        return min(fitting, key=attrgetter("end"), default=None)
+        return min(fitting, key=attrgetter("denied", "end"), default=None)
 
 
 def _put(groups: dict[_Pattern, list[_Entry]], known: Sequence[bool], event: RecordedEvent, shape: Shape) -> None:
@@ -210,4 +211,4 @@ def _put(groups: dict[_Pattern, list[_Entry]], known: Sequence[bool], event: Rec
     lanes = (("id", event.call_id), ("in", event.scope), None)
     for lane in lanes:
         if lane is None or lane[1]:
-            heapq.heappush(groups[(lane, *pattern)], (event.end, event.n, event))
+            heapq.heappush(groups[(lane, *pattern)], (event.denied, event.end, event.n, event))

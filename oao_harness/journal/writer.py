@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from oao_harness.journal.records import VERSION
@@ -12,10 +14,25 @@ from oao_hookspecs import Clock, Json, Record, Store
 if TYPE_CHECKING:
     from oao_harness.journal.playback import Playback
 
-__all__ = ["Tap", "Writer"]
+__all__ = ["Commit", "Tap", "Writer"]
 
 Tap = Callable[[Record], None]
 """Hears every record after the store has kept it."""
+
+
+@dataclass(slots=True)
+class Commit:
+    """What a writer has to write."""
+
+    execution_id: str
+    epoch: int
+    records: list[Record]
+    _kept: Callable[[list[Record]], None]
+    error: Exception | None = None
+
+    def kept(self) -> None:
+        """Say that the store has kept it."""
+        self._kept(self.records)
 
 
 class Writer:
@@ -92,8 +109,14 @@ class Writer:
             record: dict[str, Json] = {"v": VERSION, "seq": seq, "type": type, "at": at, **fields}
             if later:
                 self._pending.append(record)
-            else:
+            elif self._pending:
                 self._write([*self._pending, record])
+            else:
+                # On the path of every call, twice.
+                self._store.append(self.execution_id, self.epoch, record)
+                self._seq = seq
+                if self._tap is not None:
+                    self._tap(record)
 
     def flush(self) -> None:
         """Write what waits for the next record.
@@ -105,8 +128,17 @@ class Writer:
             if self._pending:
                 self._write(self._pending)
 
+    @contextmanager
+    def committing(self) -> Generator[Commit]:
+        """Hold back whoever writes, while what waits for the next record is written; see `Group.commit`."""
+        with self._lock:
+            yield Commit(self.execution_id, self.epoch, self._pending, self._kept)
+
     def _write(self, records: list[Record]) -> None:
         self._store.append(self.execution_id, self.epoch, *records)
+        self._kept(records)
+
+    def _kept(self, records: list[Record]) -> None:
         self._seq += len(records)
         self._pending = []
         if self._tap is not None:

@@ -48,7 +48,7 @@ _TRACEPARENT: Final = "traceparent"
 
 
 class Tracing:
-    """A listener that traces every run it hears of; see docs/tracing.md.
+    """A listener that traces every run it hears of; see docs/reference/tracing.md.
 
     One is switched on by `OTEL_EXPORTER_OTLP_ENDPOINT` alone. Pass one to an orchestrator where there is no such
     variable: `Orchestrator(plugins=[Tracing(provider)])`.

@@ -46,6 +46,7 @@ class Manifest:
     name: str
     """Name of the distribution, normalized; for a single file the name of its plugin."""
     version: str
+    """Version of the distribution."""
     api: str
     """Versions of oao that it works with, as a set of PEP 440 specifiers."""
     hooks: tuple[str, ...]
@@ -59,6 +60,7 @@ class Manifest:
     key: str = ""
     """Public key of who signed, `ed25519:...`."""
     signature: str = field(default="", repr=False)
+    """Ed25519, base64; over the canonical JSON (RFC 8785) of all other fields."""
 
     def signed_part(self) -> bytes:
         """Return the bytes that the signature is over: canonical JSON (RFC 8785) of all but the signature."""

@@ -56,7 +56,7 @@ def load_policy(path: str | Path) -> FilePolicy:
 class FilePolicy:
     """Judges by a policy file. Holds no state of a run: one object serves any number of them.
 
-    Made by `load_policy` and `FilePolicy.from_text`; `docs/policy.md` describes the file.
+    Made by `load_policy` and `FilePolicy.from_text`; `docs/how-to/policy.md` describes the file.
 
     Args:
         files: The file as it was read, first; then what it extends: files, or names of policies.

@@ -46,11 +46,15 @@ class LimitsTable(_Table):
     max_steps: Count | None = None
     """Governed calls, or the framework's own steps, whichever are more."""
     max_model_calls: Count | None = None
+    """Calls of models."""
     max_tool_calls: Count | None = None
+    """Calls of tools."""
     max_tokens: Count | None = None
     """Input and output tokens together."""
     max_input_tokens: Count | None = None
+    """Tokens sent to models."""
     max_output_tokens: Count | None = None
+    """Tokens received from models."""
     max_cost_usd: Money | None = None
     """Money for model calls in US dollars."""
     unknown_price: PriceTable | None = None
@@ -73,6 +77,7 @@ class ToolsTable(_Table):
     allow: list[Name] | None = None
     """As soon as it is there, a tool that neither it nor `ask` lists is denied."""
     deny: list[Name] = []
+    """They are denied."""
     ask: list[Name] = []
     """Each call is held until a person approves it."""
 
@@ -100,6 +105,7 @@ class ToolTable(_Table):
     max_calls: Count | None = None
     """Calls in one run; all tools that a glob selects count together."""
     redact: list[RedactTable] | None = None
+    """What is taken out of its results."""
 
 
 class RuleTable(_Table):
@@ -135,6 +141,7 @@ class SequenceTable(_Table):
     """`[[sequence]]`: what may follow what in one run. Exactly one of three forms."""
 
     name: Name
+    """Unique in the file; shown with every decision."""
     after: Annotated[list[Name], Field(min_length=1)] | None = None
     """With `never`: once one of these tools was called, ..."""
     never: Annotated[list[Name], Field(min_length=1)] | None = None
@@ -148,13 +155,16 @@ class SequenceTable(_Table):
     of: Annotated[list[Name], Field(min_length=1)] | None = None
     """... of these tools together."""
     then: Stop = "deny"
+    """What happens to a call that breaks it."""
     reason: str = ""
+    """One sentence for the person who reads the decision."""
 
 
 class LabelTable(_Table):
     """`[[label]]`: a mark that a run gets and never loses; conditions read it in `run.labels`."""
 
     name: Name
+    """What conditions call it."""
     tools: Annotated[list[Name], Field(min_length=1)]
     """Calls of these tools set it."""
     when: str | None = None
@@ -165,6 +175,7 @@ class RoleTable(_Table):
     """`[[role]]`: what the principals of a role may do. What no role lists is open to everybody."""
 
     name: Name
+    """As principals have it."""
     agents: list[Name] = []
     """Agents that only principals with such a role may run."""
     tools: list[Name] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Collection, Mapping
 from typing import Final, cast
@@ -82,21 +83,47 @@ class StrictPolicy:
     @hookimpl
     def oao_limits(self, run: RunView) -> Limits:
         """Name the limits; the gate keeps them."""
-        config = self.retry_config
-        return Limits(
+        # By value: whoever changes a field between two runs has changed the policy.
+        return _limits(
             max_steps=self.max_steps,
             max_model_calls=self.max_model_calls,
             max_tool_calls=self.max_tool_calls,
             max_tokens=self.max_tokens,
             timeout_s=self.timeout_seconds,
-            retry=Retry(
-                max_retries=cast("int", config["max_retries"]),
-                initial_delay_s=cast("float", config["initial_delay"]),
-                backoff_factor=1.0 if config["strategy"] == "fixed" else cast("float", config["backoff_factor"]),
-            ),
-            require_governed=self.require_governed,
+            retry=tuple(self.retry_config.items()),
             process_tools=self.process_tools,
+            require_governed=self.require_governed,
         )
+
+
+@functools.lru_cache(maxsize=64, typed=True)
+def _limits(
+    *,
+    max_steps: int | None,
+    max_model_calls: int | None,
+    max_tool_calls: int | None,
+    max_tokens: int | None,
+    timeout_s: float | None,
+    retry: tuple[tuple[str, object], ...],
+    process_tools: tuple[str, ...] | None,
+    require_governed: bool,
+) -> Limits:
+    """Return the limits of a policy; made once for each set of values, because every run asks."""
+    config = dict(retry)
+    return Limits(
+        max_steps=max_steps,
+        max_model_calls=max_model_calls,
+        max_tool_calls=max_tool_calls,
+        max_tokens=max_tokens,
+        timeout_s=timeout_s,
+        retry=Retry(
+            max_retries=cast("int", config["max_retries"]),
+            initial_delay_s=cast("float", config["initial_delay"]),
+            backoff_factor=1.0 if config["strategy"] == "fixed" else cast("float", config["backoff_factor"]),
+        ),
+        require_governed=require_governed,
+        process_tools=process_tools,
+    )
 
 
 def _count(name: str, value: object) -> int | None:

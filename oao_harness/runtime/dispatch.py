@@ -72,6 +72,16 @@ Steps: TypeAlias = Generator[Awaitable[object], object, T]
 ALLOWED: Final = combine(())
 _JSON: Final = (str, int, float, bool, list, tuple, dict, type(None))
 _DECISIONS: Final = (Allow, Deny, Ask, Modify)
+# Asked and told around the agent's own code, not at its calls.
+_AROUND: Final = (
+    "oao_decide_run",
+    "oao_decide_output",
+    "oao_run_started",
+    "oao_run_paused",
+    "oao_run_finished",
+    "oao_state_entered",
+    "oao_violation",
+)
 # What reaches a hook from outside of it: the user interrupts, the caller is cancelled, the computation is dropped.
 _NOT_ITS_OWN: Final = (KeyboardInterrupt, SystemExit, asyncio.CancelledError, GeneratorExit)
 
@@ -112,7 +122,7 @@ class Hooks:
         waivers: Why denials of a rule do not count, by `rule` or `rule:tool`; both may be globs.
     """
 
-    __slots__ = ("_impls", "_muted", "_waivers", "timeout_s")
+    __slots__ = ("_impls", "_muted", "_waivers", "awaits", "timeout_s")
 
     def __init__(
         self,
@@ -123,6 +133,8 @@ class Hooks:
         self._waivers = dict(waivers or {})
         self._impls = {name: found for name, found in impls.items() if found}
         self._muted: set[str] = set()
+        self.awaits = any(inspect.iscoroutinefunction(one.function) for name in _AROUND for one in self.get(name))
+        """True where somebody who is asked or told around a run is async: it belongs on the caller's loop."""
         self.timeout_s = timeout_s
 
     @classmethod
@@ -404,6 +416,22 @@ def drive(steps: Steps[T], timeout_s: float) -> T:
         return cast("T", stop.value)
 
 
+class Unhurried:
+    """What takes its time in a computation that is driven in an event loop; no answer of a plugin.
+
+    Args:
+        awaited: What is awaited.
+    """
+
+    __slots__ = ("_awaited",)
+
+    def __init__(self, awaited: Awaitable[object]) -> None:
+        self._awaited = awaited
+
+    def __await__(self) -> Generator[Any, Any, object]:
+        return self._awaited.__await__()
+
+
 async def drive_async(steps: Steps[T], timeout_s: float) -> T:
     """Run a computation from async code.
 
@@ -415,7 +443,10 @@ async def drive_async(steps: Steps[T], timeout_s: float) -> T:
         pending = next(steps)
         while True:
             try:
-                answer, failure = await asyncio.wait_for(settled(pending), timeout_s)
+                if isinstance(pending, Unhurried):
+                    answer, failure = await pending, None
+                else:
+                    answer, failure = await asyncio.wait_for(settled(pending), timeout_s)
             except BaseException as error:  # noqa: BLE001 - handed to the computation, which judges it
                 answer, failure = None, error
             pending = steps.send(answer) if failure is None else steps.throw(failure)

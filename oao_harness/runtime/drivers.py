@@ -22,12 +22,12 @@ def adapter_for(adapters: Sequence[Adapter], agent: object, framework: str | Non
         ConfigError: There is none of that name.
         AgentError: None of them can.
     """
+    for adapter in adapters:
+        if (framework is None or framework == adapter.name) and adapter.matches(agent):
+            return adapter
     names = [adapter.name for adapter in adapters]
     if framework is not None and framework not in names:
         raise ConfigError(f"unknown framework {framework!r}; known: {', '.join(names)}")
-    for adapter in adapters:
-        if framework in {None, adapter.name} and adapter.matches(agent):
-            return adapter
     hint = "; this is a class, make an instance of it" if isinstance(agent, type) else ""
     raise AgentError(
         f"there is no way to run {agent!r:.100}: give a function, an object with invoke() or ainvoke(), "

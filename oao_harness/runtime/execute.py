@@ -19,14 +19,14 @@ from oao_harness.runtime.context import here
 from oao_harness.runtime.run import Run
 from oao_harness.runtime.workers import submit
 
-__all__ = ["Ending", "execute", "execute_async", "interruption"]
+__all__ = ["CANCEL_S", "GRACE_S", "Ending", "execute", "execute_async", "interruption", "run_body"]
 
-# How long an agent may take to unwind by itself after a halt, before its task is cancelled.
-_GRACE_S: Final = 0.05
+GRACE_S: Final = 0.05
+"""How long an agent may take to unwind by itself after a halt, before its task is cancelled."""
 # How long a halted agent may take to unwind before the run is reported without it.
 _UNWIND_S: Final = 0.5
-# The same after a cancellation at the deadline: the report must not come much later than the limit.
-_CANCEL_S: Final = 0.03
+CANCEL_S: Final = 0.03
+"""How long after a cancellation at the deadline: the report must not come much later than the limit."""
 # A stream inside of streams takes some turns for each of them, and the time of the callbacks that are told of it.
 _CLOSING_TURNS: Final = 40
 _CLOSING_S: Final = 0.2
@@ -82,14 +82,19 @@ def _run_body(run: Run, body: Callable[[], object], ending: Ending) -> None:
     ending.done = True
 
 
+def run_body(run: Run, body: Callable[[], object], ending: Ending) -> None:
+    """Run sync code of an agent in this thread, which is none that a user could interrupt."""
+    try:
+        _run_body(run, body, ending)
+    except BaseException as error:  # noqa: BLE001 - a SystemExit in a thread would vanish
+        ending.error, ending.done = error, True
+
+
 def _start(run: Run, body: Callable[[], object], ending: Ending, notify: Callable[[], None] | None) -> threading.Event:
     wake = run.wake_event()
 
     def target() -> None:
-        try:
-            _run_body(run, body, ending)
-        except BaseException as error:  # noqa: BLE001 - a SystemExit in a thread would vanish
-            ending.error, ending.done = error, True
+        run_body(run, body, ending)
         wake.set()
         if notify is not None:
             notify()
@@ -109,7 +114,7 @@ def _wait(run: Run, wake: threading.Event, ending: Ending) -> None:
                 return
             wake.clear()
             if run.halted is not None:
-                wake.wait(_CANCEL_S if run.halted.rule in {"timeout", "call_timeout"} else _UNWIND_S)
+                wake.wait(CANCEL_S if run.halted.rule in {"timeout", "call_timeout"} else _UNWIND_S)
                 return
     except KeyboardInterrupt:
         run.latch(interruption())
@@ -128,40 +133,55 @@ async def execute_async(run: Run, body: Callable[[], Awaitable[object]], *, is_s
         CancelledError: The caller was cancelled; the run is halted and the agent cancelled.
     """
     ending = Ending()
-    task: asyncio.Task[None] = asyncio.create_task(
-        _in_thread(run, body, ending) if is_sync else _in_task(run, body, ending)
-    )
-    gave_up = _cancel_when_halted(run, task)
+    loop = asyncio.get_running_loop()
+    # Done when the task is, or when nobody waits for it any longer. `asyncio.wait` would make more of it, for every run.
+    over: asyncio.Future[None] = loop.create_future()
+    is_late = False
+
+    def end() -> None:
+        if not over.done():
+            over.set_result(None)
+
+    def ended(task: asyncio.Task[None]) -> None:
+        _retrieve(task)
+        end()
+
+    def expire() -> None:
+        nonlocal is_late
+        is_late = True
+        end()
+
+    task = loop.create_task(_in_thread(run, body, ending) if is_sync else _in_task(run, body, ending))
+    task.add_done_callback(ended)
+    _cancel_when_halted(run, task, end)
     left_s = None if run.deadline is None else max(0.0, run.deadline - run.clock.monotonic())
+    timer = None if left_s is None else loop.call_later(left_s, expire)
     try:
-        await asyncio.wait({task, gave_up}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done() and not gave_up.done():
+        await over
+        if is_late and not task.done():
             run.time_out()
             task.cancel("oao: the run is past its deadline")
-            await asyncio.wait({task}, timeout=_CANCEL_S)
+            await asyncio.wait({task}, timeout=CANCEL_S)
     except asyncio.CancelledError:
         run.latch(_why_cancelled(run))
         task.cancel()
         await asyncio.wait({task}, timeout=_UNWIND_S)
         raise
     finally:
-        gave_up.cancel()
-        task.add_done_callback(_retrieve)
+        if timer is not None:
+            timer.cancel()
     return ending
 
 
-def _cancel_when_halted(run: Run, task: asyncio.Task[None]) -> asyncio.Future[None]:
+def _cancel_when_halted(run: Run, task: asyncio.Task[None], give_up: Callable[[], None]) -> None:
     """Cancel the agent's task when the run is halted: it frees what swallowed the halt or waits for ever.
 
-    Returns:
-        A future that is done when the run was halted and the task did not end in time after that.
+    Args:
+        run: The run.
+        task: Of its agent.
+        give_up: Called when the run was halted and the task did not end in time after that.
     """
     loop = task.get_loop()
-    gave_up: asyncio.Future[None] = loop.create_future()
-
-    def give_up() -> None:
-        if not gave_up.done():
-            gave_up.set_result(None)
 
     def cancel() -> None:
         if not task.done():
@@ -172,10 +192,9 @@ def _cancel_when_halted(run: Run, task: asyncio.Task[None]) -> asyncio.Future[No
         if run.patient and isinstance(run.halted, RunSuspended):
             return
         if not loop.is_closed():
-            loop.call_soon_threadsafe(loop.call_later, _GRACE_S, cancel)
+            loop.call_soon_threadsafe(loop.call_later, GRACE_S, cancel)
 
     run.on_halt(halted)
-    return gave_up
 
 
 def _why_cancelled(run: Run) -> RunHalted:

@@ -48,7 +48,7 @@ def _again(ticket: Ticket, error: BaseException, begun: Answer | None = None) ->
     try:
         delay_s = drive(retrying(ticket, error, began=begun is not None), timeout_s)
         if delay_s is not None:
-            run.halt_event.wait(delay_s)
+            run.halt_event().wait(delay_s)
             run.refuse_if_over()
     except BaseException:
         _ended(ticket, error, begun)

@@ -15,11 +15,8 @@ __all__ = ["digest", "stable", "text_of_annotation", "texts_of_code"]
 
 def digest(parts: Iterable[str]) -> str:
     """Return 16 hex digits over some texts."""
-    hashed = hashlib.blake2b(digest_size=8)
-    for part in parts:
-        hashed.update(part.encode("utf-8", "surrogatepass"))
-        hashed.update(b"\0")
-    return hashed.hexdigest()
+    text = "\0".join([*parts, ""])  # each part with its end
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
 @functools.lru_cache(maxsize=4096)

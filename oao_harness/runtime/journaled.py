@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 
 from oao_harness.errors import FencedError, OaoError, RunHalted
 from oao_harness.journal.codec import error_line
+from oao_harness.runtime.dispatch import Steps, Unhurried
 from oao_hookspecs import Json
 
 if TYPE_CHECKING:
+    from oao_harness.journal.grouping import Group
+    from oao_harness.journal.playback import Playback
     from oao_harness.journal.resumption import Resumption
     from oao_harness.journal.writer import Writer
     from oao_harness.runtime.run import Run
@@ -23,7 +26,10 @@ class Journaled:
     execution_id: str
     lineage: tuple[Run, ...]
     resumption: Resumption | None
+    playback: Playback | None
     writer: Writer | None = None
+    group: Group | None = None
+    """The runs of the same loop, where they write together."""
     halted: RunHalted | None = None
     unwritten: RunHalted | None = None
     """Why the journal lacks a record."""
@@ -52,6 +58,18 @@ class Journaled:
         except Exception as error:
             raise self._not_written(error) from error
 
+    def writing(self, type: str, fields: dict[str, Json]) -> Steps[None]:
+        """Append a record as `write` does, in one round trip with those of other runs where there is a group."""
+        group = self.group
+        if group is None or self.playback is not None or self.writer is None or self.muted or not group.is_here:
+            self.write(type, fields)
+            return
+        self.write(type, fields, later=True)
+        try:
+            yield Unhurried(group.commit(self.writer))
+        except Exception as error:
+            raise self._not_written(error) from error
+
     def flush(self) -> None:
         """Write what waits for the next record: observers are told of nothing that the store has not."""
         if self.writer is not None and not self.muted:
@@ -76,6 +94,12 @@ class Journaled:
         if not self.is_lost:
             with suppress(RunHalted):
                 self.write(type, fields, later=later)
+
+    def writing_if_possible(self, type: str, fields: dict[str, Json]) -> Steps[None]:
+        """Append a record that nothing depends on; see `write_if_possible` and `writing`."""
+        if not self.is_lost:
+            with suppress(RunHalted):
+                yield from self.writing(type, fields)
 
     @property
     def is_served(self) -> bool:

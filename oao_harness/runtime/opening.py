@@ -11,7 +11,7 @@ import pluggy
 from oao_harness.errors import ConfigError, FencedError
 from oao_harness.journal.branching import new_id
 from oao_harness.journal.doubts import doubts_of, is_said, is_suspended
-from oao_harness.journal.leases import take
+from oao_harness.journal.leases import keep, take
 from oao_harness.journal.questions import Questions, principal_from_json
 from oao_harness.journal.writer import Tap, Writer
 from oao_harness.runtime import context
@@ -26,7 +26,7 @@ from oao_harness.runtime.requeuing import Retries
 from oao_harness.runtime.resuming import decode_task, reopen, reopen_nested, require_same_code, resumable
 from oao_harness.runtime.run import Run
 from oao_harness.runtime.shared_budget import SharedBudget
-from oao_hookspecs import Clock, Json, Principal, Store, tenant_of
+from oao_hookspecs import Clock, Json, Principal, Record, Store, tenant_of
 
 __all__ = ["Opener", "Place"]
 
@@ -111,12 +111,24 @@ class Opener:
         if begun:
             reopen_nested(run)
 
-    def _claim(self, run: Run, tap: Tap | None = None) -> None:
-        """Become the one who writes a run's journal, until the run is closed."""
+    def _claim(
+        self, run: Run, tap: Tap | None = None, *, read: bool = False, epoch: int = 0
+    ) -> Sequence[Record] | None:
+        """Become the one who writes a run's journal, until the run is closed; with an epoch it was claimed just now.
+
+        Returns:
+            Its records, where they are asked for and the store returns them with the claim.
+        """
         # Whoever has the outer run has those nested in it: another lease on one of them is what a dead process left.
         is_ours = run.parent is not None and run.parent.resumption is not None
-        run.lease = take(run.store, run.execution_id, run.lose, ttl_s=self._lease_s, by_force=is_ours)
+        if epoch:
+            run.lease = keep(run.store, run.execution_id, epoch, run.lose, ttl_s=self._lease_s)
+            run.writer = Writer(run.store, run.execution_id, self._clock, tap, epoch=epoch)
+            return None
+        run.lease = take(run.store, run.execution_id, run.lose, ttl_s=self._lease_s, by_force=is_ours, read=read)
         run.writer = Writer(run.store, run.execution_id, self._clock, tap, epoch=run.lease.epoch)
+        records, run.lease.records = run.lease.records, None
+        return records
 
     def _bare_run(
         self, execution_id: str, agent_name: str, task: object, parent: Run | None, principal: Principal | None
@@ -147,9 +159,14 @@ class Opener:
         *,
         allow_changes: bool,
         part: bool = False,
+        known: Sequence[Record] | None = None,
+        epoch: int = 0,
     ) -> Run:
-        """Return a run as its journal has it; reopened, unless a question of it is open."""
-        records = resumable(self.store, execution_id, part=part)
+        """Return a run as its journal has it; reopened, unless a question of it is open.
+
+        With an epoch the run was claimed before its records were read, which are the known ones then.
+        """
+        records = resumable(self.store, execution_id, part=part, records=known)
         started = records[0]
         principal = principal_from_json(started.get("principal"))
         run = self._bare_run(execution_id, str(started["agent"]), decode_task(started, task), None, principal)
@@ -162,10 +179,10 @@ class Opener:
             return run
         if not allow_changes:
             require_same_code(records, agent, tools, policy=version_of_policies(self._policies))
-        self._claim(run)
+        claimed = self._claim(run, read=True, epoch=epoch)
         try:
             # Read again: who answered or wrote until now has been heard, and who comes later is refused.
-            reopen(run, resumable(self.store, execution_id, part=part))
+            reopen(run, records if epoch else resumable(self.store, execution_id, part=part, records=claimed))
         except BaseException:
             # Nobody closes a run that was never opened, and its lease would be renewed for ever.
             _let_go(run)

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from oao_harness.errors import ConfigError, RunHalted
 from oao_harness.journal.branching import Edit, branch
+from oao_harness.journal.grouping import Group
 from oao_harness.journal.leases import LEASE_S
 from oao_harness.journal.playback import Playback
 from oao_harness.journal.recording import Recording
@@ -34,7 +35,8 @@ from oao_harness.runtime.report import ExecutionReport
 from oao_harness.runtime.requeuing import Retries
 from oao_harness.runtime.run import Run
 from oao_harness.runtime.shared_budget import SharedBudget
-from oao_hookspecs import Adapter, Clock, Json, Principal, Store
+from oao_harness.runtime.sync_parts import SyncPart
+from oao_hookspecs import Adapter, Clock, Json, Principal, Record, Store
 
 __all__ = ["Orchestrator", "name_of"]
 
@@ -196,6 +198,25 @@ class Orchestrator(Opener, Inbox):
         adapter = adapter_for(self._adapters, agent, None)
         return await self._run_async(adapter, self._make_part(place, name_of(agent), task), agent, ())
 
+    def adapter_in_thread(self, agent: object) -> Adapter | None:
+        """Return who drives an agent of which a whole run can go on in any thread; None where it belongs on a loop."""
+        if self._hooks.awaits:
+            return None
+        adapter = adapter_for(self._adapters, agent, None)
+        return None if adapter.is_async(agent) or hasattr(agent, "ainvoke") else adapter
+
+    def begin_part(self, place: Place, agent: object, task: object, adapter: Adapter) -> SyncPart:
+        """Plan a part of the run that this code belongs to, to be gone on with in this thread; see `run_part`.
+
+        Args:
+            place: See `run_part`.
+            agent: The agent.
+            task: See `run`.
+            adapter: As `adapter_in_thread` returns it.
+        """
+        run = self._make_part(place, name_of(agent), task)
+        return SyncPart(run, adapter, agent, self._planning(run, adapter, agent, ()))
+
     async def _run_async(self, adapter: Adapter, run: Run, agent: object, tools: Sequence[object]) -> ExecutionReport:
         timeout_s, task = run.hooks.timeout_s, run.task
         try:
@@ -301,6 +322,9 @@ class Orchestrator(Opener, Inbox):
         *,
         retries: Retries | None = None,
         shared: SharedBudget | None = None,
+        records: Sequence[Record] | None = None,
+        epoch: int = 0,
+        group: Group | None = None,
     ) -> ExecutionReport:
         """Begin with a run that was queued, or go on with it: what a worker does with a job.
 
@@ -309,6 +333,10 @@ class Orchestrator(Opener, Inbox):
             agent: See `resume`.
             retries: How often it is tried again where its agent fails: its report says QUEUED then.
             shared: What it may spend together with the run that it is a part of.
+            records: Its journal as the caller has just read it; None reads it. It is read again with the claim.
+            epoch: Of the caller's claim, before it read the records; 0 claims the run. Whatever comes of this call but
+                a report of a run that began or went on, the caller gives the claim back.
+            group: The runs of this event loop, where they write together.
 
         Raises:
             UsageError: See `resume`.
@@ -316,10 +344,12 @@ class Orchestrator(Opener, Inbox):
             BusyError: Another worker has it.
         """
         adapter = adapter_for(self._adapters, agent, None)
-        run = self._resumed_run(execution_id, agent, (), None, allow_changes=False, part=True)
+        run = self._resumed_run(
+            execution_id, agent, (), None, allow_changes=False, part=True, known=records, epoch=epoch
+        )
         if run.resumption is None and run.queued_at is None:
             return phases.suspended_report(run)
-        run.retries, run.tree = retries, shared
+        run.retries, run.tree, run.group = retries, shared, group
         return await self._run_async(adapter, run, agent, ())
 
     def fork(

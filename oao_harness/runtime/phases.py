@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
+import operator
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Final, Literal, cast
@@ -28,6 +29,8 @@ __all__ = ["abort", "execute_phase", "give_up", "halt_text", "plan", "refuse_uns
 
 
 _ONLY: Final = "can only be allowed or denied here"
+
+_LIMITS: Final = operator.attrgetter(*Limits.__slots__)
 
 
 @functools.cache
@@ -75,8 +78,10 @@ def plan(
         yield from run.entering("PLAN")
         if run.hooks.heard("oao_traceparent") and (trace := traceparent(run.hooks, run)) is not None:
             made_of["traceparent"] = trace
-        # Whoever dies of a job must have left a trace of its attempt, see `fruitless`.
-        run.write("plan", made_of, later=run.queued_at is None)
+        # Whoever dies of a job must have left a trace of its attempt, see `fruitless`: before the first code that is
+        # not oao's. Entering EXECUTE writes what waits.
+        decides = any(member.hooks.heard("oao_decide_run") for member in run.lineage)
+        run.write("plan", made_of, later=run.queued_at is None or not decides)
     for member in run.lineage:
         decision = yield from decide(member.hooks, "oao_decide_run", {"run": run})
         if not isinstance(decision, Allow):
@@ -246,7 +251,7 @@ def _as_written(run: Run, report: ExecutionReport) -> ExecutionReport:
         # A success that the journal does not hold is none.
         late = {"status": "FAILED", "error": halt_text(run.unwritten), "final_output": None}
         report.keep_result(None)
-    if report.ungoverned != run.ungoverned:
+    if len(report.ungoverned) != len(run.ungoverned):
         late["ungoverned"] = list(run.ungoverned)
     return report.model_copy(update=late) if late else report
 
@@ -310,7 +315,8 @@ def _judge_output(run: Run, output: Json) -> Steps[None]:
 def _finished(run: Run, status: str, error: str | None, output: Json) -> Steps[None]:
     context.closed(run)
     totals = cast("dict[str, Json]", dict(run.budget.snapshot()))
-    run.write_if_possible("run.finished", {"status": status, "error": error, "output": output, "totals": totals})
+    finished: dict[str, Json] = {"status": status, "error": error, "output": output, "totals": totals}
+    yield from run.writing_if_possible("run.finished", finished)
     if run.is_lost:
         yield from _told_paused(run, "LOST", run.require_halt().reason)
     elif run.hooks.heard("oao_run_finished") and not run.is_served:
@@ -334,6 +340,8 @@ def give_up(run: Run, halt: RunHalted) -> Steps[ExecutionReport | None]:
         return None
     yield from run.halting(halt)
     run.close()
+    # Whoever awaited it is not waited for.
+    run.group = None
     yield from _finished(run, "FAILED", halt_text(run.require_halt()), None)
     run.muted = True
     return _report(run, None, halt_text(run.require_halt()))
@@ -353,6 +361,8 @@ def abort(run: Run, error: BaseException) -> Steps[None]:
         yield from _suspended(run)
         return
     run.latch(RunHalted(f"aborted: {error_line(error)}", rule="aborted", plugin="oao"))
+    # Nothing is awaited any more.
+    run.group = None
     run.close()
     if run.writer is not None:
         yield from _finished(run, "FAILED", halt_text(run.require_halt()), None)
@@ -413,16 +423,15 @@ def _report(
 
 
 def _describe(policy: object) -> str:
-    name = getattr(policy, "name", None)
     if type(policy).__repr__ is not object.__repr__:
         return repr(policy)
+    name = getattr(policy, "name", None)
     return name if isinstance(name, str) else type(policy).__qualname__
 
 
 def _limits_to_json(limits: Limits) -> Mapping[str, Json]:
-    fields: dict[str, object] = {key: getattr(limits, key) for key in Limits.__slots__}
     return {
         key: value if type(value) is int and value < 2**63 else as_json(value)
-        for key, value in fields.items()
+        for key, value in zip(Limits.__slots__, _LIMITS(limits), strict=True)
         if value is not None and value is not False and value != {}
     }

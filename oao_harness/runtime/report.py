@@ -18,6 +18,7 @@ class ExecutionReport(BaseModel):
     execution_id: str
     """Id of the run, unique."""
     agent_name: str
+    """Name of the agent."""
     status: Literal["SUCCESS", "FAILED", "SUSPENDED", "QUEUED", "SKIPPED"]
     """SUSPENDED: a person must approve a call, or say whether one happened; `Orchestrator.resume` goes on then.
     QUEUED: it waits for a worker, to be tried again, or, as a node of a graph that is suspended, for others.
@@ -30,7 +31,9 @@ class ExecutionReport(BaseModel):
     total_tokens: int = 0
     """Input and output tokens of all model calls."""
     input_tokens: int = 0
+    """Tokens sent to models."""
     output_tokens: int = 0
+    """Tokens received from models."""
     cost_usd: float | None = None
     """US dollars of all model calls whose price was asked for; None where no policy limits money."""
     tokens_estimated: bool = False
@@ -38,11 +41,15 @@ class ExecutionReport(BaseModel):
     total_steps: int = 0
     """Governed calls or the framework's own steps, whichever are more."""
     model_calls: int = 0
+    """Calls of models."""
     tool_calls: int = 0
+    """Calls of tools."""
     tool_usage: dict[str, int] = Field(default_factory=dict[str, int])
     """Calls by tool name."""
     execution_time_seconds: float = 0.0
+    """Wall time of the run in seconds."""
     state_history: list[str] = Field(default_factory=list[str])
+    """The states of its lifecycle, in order: `INIT`, `PLAN`, `EXECUTE`, `REVIEW`, `TERMINATE`."""
     final_output: Any = None
     """The agent's answer, as JSON; None where the run failed."""
     approvals: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])

@@ -21,19 +21,23 @@ __all__ = ["decode_task", "reopen", "reopen_nested", "require_same_code", "resum
 _MOST_NAMED: Final = 8
 
 
-def resumable(store: Store, execution_id: str, *, part: bool = False) -> list[Record]:
+def resumable(
+    store: Store, execution_id: str, *, part: bool = False, records: Sequence[Record] | None = None
+) -> list[Record]:
     """Return the journal of a run that can be resumed.
 
     Args:
         store: Where it is.
         execution_id: The run.
         part: True where it may be nested in another run, which another worker has.
+        records: What it has, where that was read just now; None reads it.
 
     Raises:
         UsageError: There is no such run, it is over, or it is nested in another one.
         DamagedError: The journal is not what was written.
     """
-    records = list(intact(list(store.read(execution_id)), execution_id))
+    found = list(store.read(execution_id)) if records is None else records
+    records = list(intact(found, execution_id))
     if not records:
         raise UsageError(f"there is no run {execution_id!r} in this store; `oao runs` lists them")
     over = next((record for record in records if record["type"] == "run.finished"), None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import itertools
 import threading
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from time import perf_counter
@@ -130,7 +129,7 @@ class Run(Journaled):
     ) -> None:
         self.execution_id = execution_id
         self.agent_name = agent_name
-        self._labels: Counter[str] = Counter()
+        self._labels: dict[str, int] = {}
         self.label = agent_name
         """The run's name in a recording: whoever runs several of one agent gives each another one."""
         self.task = task
@@ -155,8 +154,8 @@ class Run(Journaled):
         self.reading: set[int] = set()
         """Numbers of the calls whose streams nobody has read to the end or closed."""
         self.lifecycle = Lifecycle()
-        self.halt_event = threading.Event()
-        self.ungoverned: list[str] = []
+        self.ungoverned: dict[str, None] = {}
+        """What could not be governed, one line each, in order; a graph of many nodes has many."""
         self.observed: list[str] = []
         self.calls: list[tuple[str, str]] = []
         """Kind and name of the calls made so far, for the execution hash."""
@@ -166,14 +165,14 @@ class Run(Journaled):
         self._memories: dict[int, tuple[object, Any]] = {}
         self._lock = threading.Lock()
         self._wake: threading.Event | None = None
+        self._halting: threading.Event | None = None
         self._ends_by = ""
         self._on_halt: Callable[[], None] | None = None
 
     def label_for(self, agent_name: str) -> str:
         """Return a name for a run of this tree that none of the others has: `agent`, `agent#2` ..."""
         with self._lock:
-            self._labels[agent_name] += 1
-            count = self._labels[agent_name]
+            count = self._labels[agent_name] = self._labels.get(agent_name, 0) + 1
         return agent_name if count == 1 else f"{agent_name}#{count}"
 
     # What a policy may know
@@ -310,7 +309,7 @@ class Run(Journaled):
         with self._lock:
             if what in self.ungoverned:
                 return
-            self.ungoverned.append(what)
+            self.ungoverned[what] = None
         self.write("ungoverned", {"what": what}, later=self.lifecycle.state == "PLAN")
 
     def note_observed(self, call: Call, decision: Allow) -> None:
@@ -326,6 +325,9 @@ class Run(Journaled):
         is_heard = self.hooks.heard("oao_state_entered")
         # Only before the agent's code begins must the store have all that was written until then.
         later = state != "EXECUTE" and not is_heard
+        if state == "EXECUTE" and not is_heard:
+            yield from self.writing("state", {"state": state})
+            return
         write = self.write if state in {"PLAN", "EXECUTE"} else self.write_if_possible
         write("state", {"state": state}, later=later)
         if is_heard:
@@ -433,9 +435,8 @@ class Run(Journaled):
             if self.halted is not None or self.closed:
                 return False
             self.halted = halt
-            wake, on_halt = self._wake, self._on_halt
-        self.halt_event.set()
-        if wake is not None:
+            wakes, on_halt = [one for one in (self._wake, self._halting) if one is not None], self._on_halt
+        for wake in wakes:
             wake.set()
         if on_halt is not None:
             on_halt()
@@ -457,6 +458,15 @@ class Run(Journaled):
     def require_halt(self) -> RunHalted:
         """Return why the run was halted; a run that ended meanwhile refuses for that reason."""
         return self.halted or RunHalted(f"run {self.execution_id} is over", rule="closed", plugin="oao")
+
+    def halt_event(self) -> threading.Event:
+        """Return an event that is set when the run is halted, and from then on."""
+        with self._lock:
+            if self._halting is None:
+                self._halting = threading.Event()
+                if self.halted is not None:
+                    self._halting.set()
+        return self._halting
 
     def wake_event(self) -> threading.Event:
         """Return an event that is also set when the run is halted, for who waits for the agent."""

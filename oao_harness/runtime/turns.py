@@ -110,7 +110,7 @@ class Arrivals:
         """Wait in a thread until one has come."""
         until = time.monotonic() + _ARRIVES_S
         while self._is_quiet(until):
-            self._run.halt_event.wait(_REST_S)
+            self._run.halt_event().wait(_REST_S)
 
     async def wait_async(self) -> None:
         """Wait in a task until one has come."""

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final, cast
 
@@ -18,16 +20,19 @@ from oao_harness.journal.codec import error_line
 from oao_harness.runtime import context
 from oao_harness.runtime.dispatch import drive_async
 from oao_harness.runtime.graph import TaskGraph, TaskNode
+from oao_harness.runtime.lanes import Attempt, Lanes, Slots
 from oao_harness.runtime.node_states import Ended, Past, ended_by, outputs_of
 from oao_harness.runtime.node_tasks import Exactly, items_of, task_of
+from oao_harness.runtime.nodes import Nodes
 from oao_harness.runtime.opening import Place
-from oao_harness.runtime.orchestrator import Orchestrator, name_of
+from oao_harness.runtime.orchestrator import name_of
 from oao_harness.runtime.passage import count_again
 from oao_harness.runtime.phases import halt_text
 from oao_harness.runtime.report import ExecutionReport
 from oao_harness.runtime.resuming import decode_task
 from oao_harness.runtime.stored_reports import bare_report
-from oao_hookspecs import Json
+from oao_harness.runtime.sync_parts import SyncPart
+from oao_hookspecs import Adapter, Json
 
 __all__ = ["MAX_CONCURRENCY", "Nodes", "Walk", "prepared", "require_concurrency"]
 
@@ -50,41 +55,8 @@ def require_concurrency(given: object) -> int:
     return given
 
 
-class Nodes:
-    """Runs single nodes. Replace `run` to run them elsewhere.
-
-    Args:
-        plugins: Listeners that hear of the runs of the nodes.
-    """
-
-    def __init__(self, plugins: Sequence[object | str] = ()) -> None:
-        self._plugins = plugins
-        self._plain: Orchestrator | None = None
-        self._by_policy: dict[int, tuple[object, Orchestrator]] = {}
-
-    async def run(self, place: Place, node: TaskNode, task: object) -> ExecutionReport:
-        """Run a node as a part of the run around it.
-
-        Args:
-            place: Its name and id in that run, whether it goes on, and how often it is tried again.
-            node: Its agent and its policy.
-            task: What it is asked.
-        """
-        return await self._orchestrator(node.policy).run_part(place, node.agent, task)
-
-    def _orchestrator(self, policy: object) -> Orchestrator:
-        if policy is None:
-            self._plain = self._plain or Orchestrator(plugins=self._plugins)
-            return self._plain
-        found = self._by_policy.get(id(policy))
-        if found is None:
-            # Kept with the policy: an id is good only as long as its object lives.
-            found = self._by_policy[id(policy)] = policy, Orchestrator(policy, plugins=self._plugins)
-        return found[1]
-
-
 class Walk:
-    """One walk through a graph, on one event loop.
+    """One walk through a graph, on one event loop; sync nodes in threads, see `lanes`.
 
     Args:
         graph: The graph; what is added to it later does not count.
@@ -100,7 +72,7 @@ class Walk:
         *,
         max_concurrency: int = MAX_CONCURRENCY,
         nodes: Nodes | None = None,
-        slots: asyncio.Semaphore | None = None,
+        slots: Slots | None = None,
         as_list: bool = False,
     ) -> None:
         self.graph = graph
@@ -110,7 +82,7 @@ class Walk:
         self._dependents = graph.dependents()
         self._ends = graph.ends()
         self._runner = nodes or Nodes()
-        self._slots = slots or asyncio.Semaphore(require_concurrency(max_concurrency))
+        self._slots = slots or Slots(require_concurrency(max_concurrency))
         self._as_list = as_list
         self._ended: dict[str, Ended] = {}
         self._waiting_for: dict[str, int] = {}
@@ -124,6 +96,12 @@ class Walk:
         self._idle: dict[str, asyncio.Task[None]] = {}
         """Those of them that wait for a slot, or to be tried again."""
         self._broken: BaseException | None = None
+        self._lock = threading.RLock()
+        """Held around every change of how far the nodes have come."""
+        self._going = 0
+        """Nodes that were started, and have not ended or stopped."""
+        self._adapters: dict[tuple[int, int], Adapter | None] = {}
+        """By agent and policy: who drives it in a lane; None where it takes a task of its own."""
 
     async def go(self, asked: object) -> Json:
         """Run the nodes as parts of the run that this code belongs to.
@@ -144,7 +122,12 @@ class Walk:
         self.began, run.patient = True, True
         self._run, self._asked = run, asked
         self._context = contextvars.copy_context()
+        self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
         self._stop, self._done = asyncio.Event(), asyncio.Event()
+        self._lanes = Lanes(
+            self._slots, self._context, self._lock, begin=self._begin, drop=self._leave, stops=lambda: self._is_halted
+        )
+        self._has_lanes = self._runner.are_here and not self._is_in_order()
         await self._remember()
         self._waiting_for = {
             name: sum(one not in self._ended for one in self._nodes[name].dependencies)
@@ -152,6 +135,7 @@ class Walk:
             if name not in self._ended
         }
         self._advance([name for name, count in self._waiting_for.items() if not count])
+        self._lanes.staff()
         try:
             await self._done.wait()
         except asyncio.CancelledError:
@@ -167,6 +151,7 @@ class Walk:
     async def settled(self) -> None:
         """Wait shortly until the nodes of a run that is over have reported."""
         open_ = [task for name, task in self._tasks.items() if name not in self._idle and not task.done()]
+        open_ += self._lanes.busy
         if open_:
             await asyncio.wait(open_, timeout=_WIND_UP_S)
 
@@ -194,35 +179,66 @@ class Walk:
     def _is_halted(self) -> bool:
         return self._broken is not None or any(one.halted is not None or one.closed for one in self._run.lineage)
 
+    def _is_in_order(self) -> bool:
+        """Return True where runs begin and end in an order that was recorded, or is being: all of it on the loop."""
+        is_resumed = any(one.resumption is not None or one.playback is not None for one in self._run.lineage)
+        return is_resumed or context.session() is not None or any(one.hooks.awaits for one in self._run.lineage)
+
     def _advance(self, ready: Sequence[str]) -> None:
-        """Start the nodes that wait for nothing any more; of those that end without a run, what comes after them."""
-        queue = deque(ready)
-        while queue:
-            name = queue.popleft()
-            ended = None if self._is_halted else self._without_run(self._nodes[name])
-            if ended is not None:
-                queue += self._end(name, ended)
-            elif not self._is_halted:
-                self._start(name)
-        if not self._tasks:
-            self._done.set()
+        """Start the nodes that wait for nothing any more; of those that end without a run, what comes after them.
+
+        Whoever calls this has `Lanes.staff` called after it, or goes on with one of these nodes.
+        """
+        with self._lock:
+            queue = deque(ready)
+            while queue:
+                name = queue.popleft()
+                ended = None if self._is_halted else self._without_run(self._nodes[name])
+                if ended is not None:
+                    queue += self._end(name, ended)
+                elif not self._is_halted:
+                    self._start(name)
+            self._leave(0)
 
     def _start(self, name: str) -> None:
-        task = asyncio.get_running_loop().create_task(self._attend(self._nodes[name]), context=self._context.copy())
+        self._going += 1
+        if self._adapter_in_lane(name) is not None:
+            self._lanes.put(name)
+        else:
+            self._tell(lambda: self._start_task(name))
+
+    def _start_task(self, name: str) -> None:
+        task = self._loop.create_task(self._attend(self._nodes[name]), context=self._context.copy())
         self._tasks[name] = self._idle[name] = task
+
+    def _leave(self, count: int) -> None:
+        """Count nodes that have ended, or do not begin any more."""
+        with self._lock:
+            self._going -= count
+            if not self._going:
+                self._tell(self._done.set)
+
+    def _tell(self, function: Callable[[], None]) -> None:
+        """Have something done on the loop, from whatever thread; one that is closed has nobody left who waits."""
+        if threading.get_ident() == self._thread:
+            function()
+            return
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(function)
 
     def _end(self, name: str, ended: Ended) -> list[str]:
         """Keep what became of a node; return those that wait for nothing any more."""
-        self._ended[name] = ended
-        if not self._run.closed:
-            self._run.write_if_possible("node", ended.fields(name))
-        ready: list[str] = []
-        for other in self._dependents[name]:
-            if other in self._waiting_for:
-                self._waiting_for[other] -= 1
-                if not self._waiting_for[other]:
-                    ready.append(other)
-        return ready
+        with self._lock:
+            self._ended[name] = ended
+            if not self._run.closed:
+                self._run.write_if_possible("node", ended.fields(name))
+            ready: list[str] = []
+            for other in self._dependents[name]:
+                if other in self._waiting_for:
+                    self._waiting_for[other] -= 1
+                    if not self._waiting_for[other]:
+                        ready.append(other)
+            return ready
 
     def _without_run(self, node: TaskNode) -> Ended | None:
         """Return what becomes of a node that does not run; None where it does."""
@@ -248,22 +264,91 @@ class Walk:
         """Run a node and go on with those after it; whatever happens, the walk hears of it."""
         name, ready = node.name, list[str]()
         try:
-            ended = await self._run_node(node)
-            ready = [] if ended is None else self._end(name, ended)
-        except (RunHalted, asyncio.CancelledError):
-            # The run around it is halted, and says why; or this node had not begun.
-            pass
-        except Exception as error:  # noqa: BLE001 - an agent that cannot be run, a policy that cannot be made
-            ready = self._end(name, Ended(status="FAILED", reason=error_line(error), because=name))
-        except BaseException as error:  # noqa: BLE001 - raised again where the walk is awaited
-            self._broken = error
+            report = await self._run_node(node)
+            ready = [] if report is None else self._reported(name, report)
+        except BaseException as error:  # noqa: BLE001 - judged there
+            ready = self._broken_off(name, error)
         finally:
             self._tasks.pop(name, None)
             self._idle.pop(name, None)
-            self._advance(ready)
+            self._go_on(ready)
+            self._lanes.staff()
 
-    async def _run_node(self, node: TaskNode) -> Ended | None:
-        """Run a node until it has ended; None where it waits, or has not begun."""
+    def _broken_off(self, name: str, error: BaseException) -> list[str]:
+        """Note what a node raised that has no report; return those that wait for nothing any more."""
+        if isinstance(error, RunHalted | asyncio.CancelledError):
+            # The run around it is halted, and says why; or this node had not begun.
+            return []
+        if isinstance(error, Exception):
+            # An agent that cannot be run, a policy that cannot be made.
+            return self._end(name, Ended(status="FAILED", reason=error_line(error), because=name))
+        # Raised again where the walk is awaited.
+        self._broken = error
+        return []
+
+    def _reported(self, name: str, report: ExecutionReport) -> list[str]:
+        """Keep the report of a node; return those that wait for nothing any more."""
+        if report.status == "SUSPENDED":
+            self._held[name] = report
+            self._tell(self._stop.set)
+            return []
+        return self._end(name, ended_by(name, report))
+
+    def _go_on(self, ready: Sequence[str]) -> None:
+        """A node has ended, or stopped: go on with those after it."""
+        with self._lock:
+            self._advance(ready)
+            self._leave(1)
+
+    # In lanes
+
+    def _adapter_in_lane(self, name: str) -> Adapter | None:
+        """Return who drives a node in a lane; None where it takes a task: it is async, it waits, or it goes on."""
+        node = self._nodes[name]
+        if not self._has_lanes or node.over is not None or node.tries is not None or name in self._again:
+            return None
+        key = id(node.agent), id(node.policy)
+        if key not in self._adapters:
+            try:
+                self._adapters[key] = self._runner.orchestrator(node.policy).adapter_in_thread(node.agent)
+            except Exception:  # noqa: BLE001 - no agent, or no policy: its task says so
+                self._adapters[key] = None
+        return self._adapters[key]
+
+    def _begin(self, name: str) -> Attempt | None:
+        """Begin with a node in a lane; None where it ended with that."""
+        own = self._context.copy()
+        try:
+            part = own.run(self._planned, name)
+        except BaseException as error:  # noqa: BLE001 - judged there
+            self._go_on(self._broken_off(name, error))
+            return None
+        return Attempt(name, part, own, self._loop, self._run_in_lane)
+
+    def _planned(self, name: str) -> SyncPart:
+        node, adapter = self._nodes[name], self._adapter_in_lane(name)
+        if adapter is None:
+            raise OaoError(f"node {name!r} runs in no lane")
+        task = task_of(node, self._asked, outputs_of(self._ended, self._names(node)))
+        place = Place(node=name, execution_id=new_id())
+        self._ids[name] = place.execution_id
+        self._again.add(name)
+        return self._runner.orchestrator(node.policy).begin_part(place, node.agent, task, adapter)
+
+    def _run_in_lane(self, name: str, run: Callable[[], ExecutionReport | None]) -> bool:
+        """Have a node run in a lane; False where it has no report, because somebody else has it."""
+        try:
+            report = run()
+            if report is None:
+                return False
+            ready = self._reported(name, report)
+        except BaseException as error:  # noqa: BLE001 - judged there
+            ready = self._broken_off(name, error)
+        self._go_on(ready)
+        return True
+
+    async def _run_node(self, node: TaskNode) -> ExecutionReport | None:
+        """Run a node until it has ended or a person must decide; None where it has not begun, or is to go on later."""
         name = node.name
         execution_id = self._ids.setdefault(name, new_id())
         place = Place(node=name, execution_id=execution_id, begun=name in self._again, retries=node.tries)
@@ -290,11 +375,7 @@ class Walk:
                     self._held[name] = report
                     return None
                 continue
-            if report.status == "SUSPENDED":
-                self._held[name] = report
-                self._stop.set()
-                return None
-            return ended_by(name, report)
+            return report
 
     def _forget(self, place: Place) -> None:
         if not place.begun:
@@ -353,7 +434,7 @@ class Walk:
             for inner in tuple(self._run.nested):
                 inner.halt_now(type(halt)(halt.reason, rule=halt.rule, plugin=halt.plugin, source=halt.source))
         self._stop.set()
-        for task in tuple(self._idle.values()):
+        for task in (*self._idle.values(), *self._lanes.idle):
             task.cancel()
         await self.settled()
 

@@ -78,6 +78,7 @@ class RedisScheduler:
                 raise ConfigError(f"the limit {what!r} is {most}; give 1 or more")
         self._front: _Front | None = None
         self._opening = asyncio.Lock()
+        self._workers: list[FleetWorker] = []
         self._closed = False
 
     @property
@@ -121,7 +122,12 @@ class RedisScheduler:
             raise ConfigError(f"a worker has {slots} slots; give 1 or more")
         async with self._asking():
             pass
-        await FleetWorker(self._place, handler, slots, self._limits, self._redelivery_s).run(stop)
+        worker = FleetWorker(self._place, handler, slots, self._limits, self._redelivery_s)
+        self._workers.append(worker)
+        try:
+            await worker.run(stop)
+        finally:
+            self._workers.remove(worker)
 
     async def cancel(self, execution_id: str) -> None:
         """Forget a queued job, or cancel the handler that is at work on it; see `Scheduler.cancel`."""
@@ -133,8 +139,15 @@ class RedisScheduler:
                 await front.lanes[lane_of(job)].cancel(key)
 
     async def ended(self, execution_id: str) -> None:
-        """Tell everybody who waits for a run that it has ended, or waits for a person."""
+        """Tell everybody who waits for a run that it has ended, or waits for a person.
+
+        Of a job that a worker here has at work they are told when its delivery ends, in the same step.
+        """
         async with self._asking() as front:
+            key = key_of(execution_id)
+            channel = front.endings.channel(key)
+            if any(worker.end_tells(key, channel) for worker in self._workers):
+                return
             await front.endings.tell(execution_id)
 
     async def wait(self, execution_id: str, timeout_s: float) -> bool:

@@ -11,10 +11,10 @@ from redis.exceptions import RedisError
 from oao_harness.schedulers.cancelling import cancelled
 from oao_harness.schedulers.redis_entries import key_of
 
-__all__ = ["Endings"]
+__all__ = ["LIVES_S", "Endings"]
 
 _log: Final = logging.getLogger(__name__)
-_LIVES_S: Final = 3600
+LIVES_S: Final = 3600
 """How long it is remembered that a run ended: for who had lost the connection at that moment."""
 _PING_S: Final = 10.0
 
@@ -41,18 +41,22 @@ class Endings:
         self._changed = asyncio.Lock()
         self._closed = False
 
+    def channel(self, key: str) -> str:
+        """Return where the end of a job is told."""
+        return self._prefix + key
+
     async def tell(self, execution_id: str) -> None:
         """Tell everybody that a run has ended."""
-        name = self._prefix + key_of(execution_id)
+        name = self.channel(key_of(execution_id))
         async with self._client.pipeline(transaction=True) as pipe:
             pipe.incr(name)
-            pipe.expire(name, _LIVES_S)
+            pipe.expire(name, LIVES_S)
             pipe.publish(name, "1")
             await pipe.execute()
 
     async def wait(self, execution_id: str, timeout_s: float) -> bool:
         """Return True as soon as it is told, False after the time."""
-        name = self._prefix + key_of(execution_id)
+        name = self.channel(key_of(execution_id))
         try:
             async with asyncio.timeout(timeout_s):
                 return await self._told(name)

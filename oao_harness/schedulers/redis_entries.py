@@ -12,12 +12,12 @@ import pickle
 import pickletools
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 from urllib.parse import quote, unquote
 
 from oao_hookspecs.schedulers import Job
 
-__all__ = ["SAFEGUARD", "TASK", "arguments_of", "checked", "id_of", "key_of"]
+__all__ = ["SAFEGUARD", "TASK", "Checked", "arguments_of", "checked", "id_of", "key_of"]
 
 TASK: Final = "oao_job"
 """The one name that a job has: a worker drops names it does not know, so it must never change."""
@@ -77,10 +77,24 @@ def arguments_of(job: Job) -> dict[str, str | bool]:
     }
 
 
-def checked(fields: Mapping[bytes, bytes], prefix: str) -> dict[bytes, bytes]:
-    """Return an entry as Docket may read it: the known fields and no more.
+class Checked(NamedTuple):
+    """An entry that Docket may read."""
+
+    id: bytes
+    """Its place in the stream."""
+    fields: dict[bytes, bytes]
+    """Those that are known, and no more."""
+    task: str
+    """Its name."""
+    arguments: dict[str, Any]
+    """What the task is called with."""
+
+
+def checked(id_: bytes, fields: Mapping[bytes, bytes], prefix: str) -> Checked:
+    """Return an entry as Docket may read it.
 
     Args:
+        id_: Its place in the stream.
         fields: As they stand in the queue.
         prefix: What the fleet's keys begin with.
 
@@ -110,4 +124,4 @@ def checked(fields: Mapping[bytes, bytes], prefix: str) -> dict[bytes, bytes]:
             raise ValueError("it wakes what is no limit's")
     except Exception as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
-    return entry
+    return Checked(id_, entry, name, cast("dict[str, Any]", named))

@@ -7,12 +7,14 @@ cancelled. An entry of the queue whose job is not here is not delivered.
 from __future__ import annotations
 
 import json
+import secrets
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal, cast
 
 from oao_hookspecs.schedulers import Job
 
-__all__ = ["Begun", "OpenJobs"]
+__all__ = ["Begun", "OpenJobs", "job_from", "owner_of"]
 
 _BEGIN: Final = """
 local job = redis.call('HGET', KEYS[1], ARGV[1])
@@ -82,17 +84,21 @@ class OpenJobs:
             pipe.hdel(self._open, key)
             pipe.hdel(self._asked, key)
             found, *_ = await pipe.execute()
-        return _job(found)
+        return job_from(found)
 
     async def get(self, key: str) -> Job | None:
         """Return an open job."""
-        return _job(await self._client.hget(self._open, key))
+        return job_from(await self._client.hget(self._open, key))
 
-    async def begin(self, key: str, worker: str, token: str) -> Begun | None:
+    @property
+    def keys(self) -> Sequence[str]:
+        """Where the open jobs are, how often each was asked for, and who has which."""
+        return self._keys
+
+    async def begin(self, key: str, owner: str) -> Begun | None:
         """Write down who has a job from now on; None where it is over, or was never submitted."""
-        owner = json.dumps([worker, token])
         found = await self._begin(keys=self._keys, args=[key, owner])
-        job = _job(found[0]) if found else None
+        job = job_from(found[0]) if found else None
         return Begun(job=job, asked=found[1], owner=owner) if job is not None else None
 
     async def end(self, key: str, begun: Begun, what: Literal["done", "later"]) -> str:
@@ -113,7 +119,7 @@ class OpenJobs:
         """Return every open job by its key."""
         found: dict[str, Job] = {}
         async for key, value in self._client.hscan_iter(self._open, count=500):
-            if (job := _job(value)) is not None:
+            if (job := job_from(value)) is not None:
                 found[key.decode()] = job
         return found
 
@@ -136,7 +142,12 @@ class OpenJobs:
         await self._client.hincrby(self._counts, what, n)
 
 
-def _job(value: bytes | None) -> Job | None:
+def owner_of(worker: str) -> str:
+    """Return what is written of a delivery: the worker, and a token of its own."""
+    return json.dumps([worker, secrets.token_hex(8)])
+
+
+def job_from(value: bytes | None) -> Job | None:
     """Read a job as it was written; None for what is none: no worker may end of it."""
     if value is None:
         return None

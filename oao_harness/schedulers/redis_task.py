@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol, cast
 
@@ -11,8 +12,20 @@ from docket.dependencies import current_execution as _current_execution
 from docket.dependencies import current_worker as _current_worker
 from docket.execution import Execution
 
-__all__ = ["Admission", "Delivering", "HandBack", "NotDoneError", "oao_job"]
+from oao_hookspecs.schedulers import Job, Later
 
+__all__ = [
+    "Admission",
+    "Delivering",
+    "HandBack",
+    "NotDoneError",
+    "failed",
+    "hand_back",
+    "handed_back_after",
+    "oao_job",
+]
+
+_log: Final = logging.getLogger(__name__)
 _AFTER_ERROR_S: Final = 1.0
 
 
@@ -50,15 +63,46 @@ class HandBack(FailureHandler["HandBack"]):
         return self
 
     async def handle_failure(self, execution: Execution, outcome: TaskOutcome) -> bool:
-        """Schedule the job again; one whose record is newer than this attempt is left alone."""
+        """Schedule the job again; see `hand_back`."""
         error = outcome.exception
-        after_s = error.after_s if isinstance(error, NotDoneError) else _AFTER_ERROR_S
-        execution.when = datetime.now(UTC) + timedelta(seconds=after_s)
-        execution.attempt += 1
-        await execution.schedule(
-            replace=True, reschedule_message=execution.message_id, expected_generation=execution.generation
-        )
+        await hand_back(execution, error.after_s if isinstance(error, NotDoneError) else _AFTER_ERROR_S)
         return True
+
+
+async def hand_back(execution: Execution, after_s: float) -> None:
+    """Queue a job again and acknowledge its entry, in one step; one whose record is newer is left alone."""
+    execution.when = datetime.now(UTC) + timedelta(seconds=after_s)
+    execution.attempt += 1
+    await execution.schedule(
+        replace=True, reschedule_message=execution.message_id, expected_generation=execution.generation
+    )
+
+
+def failed(job: Job, error: BaseException, attempt: int, redelivery_s: float) -> Later:
+    """Say that a handler raised, and return when its job is delivered again: what is left open must be."""
+    after_s = min(2.0**attempt, redelivery_s)
+    _log.error("run %s: the handler failed; again in %g s", job.execution_id, after_s, exc_info=error)
+    return Later(after_s=after_s, reason=f"{type(error).__name__}: {error}")
+
+
+def handed_back_after(job: Job, word: str, answer: Later | None, redelivery_s: float) -> float | None:
+    """Return the seconds after which an ended delivery is delivered again; None where its entry is acknowledged.
+
+    Args:
+        job: What was delivered.
+        word: What the set of open jobs said, see `OpenJobs.end`.
+        answer: What its handler said.
+        redelivery_s: Seconds after which a worker that is not heard of loses its jobs.
+    """
+    if word == "TAKEN":
+        # Its acknowledgement would be the new owner's, whose death would lose the job.
+        return redelivery_s
+    if word == "AGAIN":
+        return 0.0
+    if word == "LATER" and answer is not None:
+        _log.info("run %s: again in %g s: %s", job.execution_id, answer.after_s, answer.reason)
+        return max(0.0, answer.after_s)
+    return None
 
 
 class Admission(Dependency["Admission"]):

@@ -11,7 +11,7 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -24,12 +24,13 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from oao_harness.schedulers.cancelling import cancelled
-from oao_harness.schedulers.redis_entries import key_of
+from oao_harness.schedulers.redis_direct import Direct
+from oao_harness.schedulers.redis_entries import TASK, Checked, key_of
 from oao_harness.schedulers.redis_intake import CheckedClient, Intake
 from oao_harness.schedulers.redis_lanes import LANES, NESTED, Lane, open_lanes
-from oao_harness.schedulers.redis_open import OpenJobs
+from oao_harness.schedulers.redis_open import OpenJobs, owner_of
 from oao_harness.schedulers.redis_reconciler import Reconciler
-from oao_harness.schedulers.redis_task import NotDoneError
+from oao_harness.schedulers.redis_task import NotDoneError, failed, handed_back_after
 from oao_harness.schedulers.redis_urls import Place, make_client
 from oao_hookspecs.schedulers import Handler, Later
 
@@ -63,6 +64,10 @@ class _LaneWorker(Worker):
 
     async def deliver(self, execution: Execution) -> None:
         await self.fleet.deliver(execution)
+
+    async def _handle_cancellation(self, message: Any) -> None:
+        await super()._handle_cancellation(message)
+        self.fleet.cancelled(message["data"])
 
     async def _execute(self, execution: Execution, session: Any) -> None:
         try:
@@ -124,6 +129,7 @@ class FleetWorker:
             self._plain: Any = self._client(stack, Redis, 50)
             self._lanes = await open_lanes(stack, self._place, clients)
             self._jobs = OpenJobs(self._plain, self._place.prefix)
+            self._direct = Direct(self._plain, self._jobs.keys, self.name, self._handler, self._redelivery_s)
             self._intakes = [
                 self._intake({self._lanes[name]: weight for name, weight in LANES.items()}),
                 self._intake({self._lanes[NESTED]: 1}),
@@ -137,10 +143,17 @@ class FleetWorker:
         return client
 
     def _intake(self, lanes: Mapping[Lane, int]) -> Intake:
-        intake = Intake(self._plain, lanes, self.name, self._slots, self._jobs)
+        intake = Intake(self._plain, lanes, self.name, self._slots, self._jobs, deliver=self._deliver_direct)
         for lane in lanes:
             lane.client.intake, lane.client.lane = intake, lane
         return intake
+
+    def _deliver_direct(self, lane: Lane, entries: Sequence[Checked], release: Callable[[bytes], None]) -> set[bytes]:
+        """Have those done that no limit holds; return their ids."""
+        mine = [one for one in entries if one.task == TASK and not self.limits_of(one.arguments)]
+        if mine:
+            self._direct.deliver(lane, [(one.id, one.fields) for one in mine], release)
+        return {one.id for one in mine}
 
     async def _work(self, stop: asyncio.Event) -> None:
         reconciler = Reconciler(self._plain, self._lanes, self._jobs, self.name, self._redelivery_s)
@@ -161,6 +174,7 @@ class FleetWorker:
             await self._give_up(pulls, lanes)
             raise
         finally:
+            await self._direct.close()
             await cancelled((stopped, *pulls, *lanes, *keeping))
 
     async def _drain(self, pulls: Sequence[asyncio.Task[None]], lanes: Sequence[asyncio.Task[None]]) -> None:
@@ -171,6 +185,7 @@ class FleetWorker:
         for intake in self._intakes:
             await intake.emptied(0.2)
         self._stopping.set()
+        await self._direct.ended()
         await asyncio.wait(lanes)
 
     async def _give_up(self, pulls: Sequence[asyncio.Task[None]], lanes: Sequence[asyncio.Task[None]]) -> None:
@@ -184,8 +199,9 @@ class FleetWorker:
         for key, task in self._running.items():
             self._ended_by.setdefault(key, "given up")
             task.cancel()
+        self._direct.give_up()
         self._stopping.set()
-        await asyncio.wait(lanes, timeout=_GIVE_UP_S)
+        await asyncio.gather(asyncio.wait(lanes, timeout=_GIVE_UP_S), self._direct.ended(_GIVE_UP_S))
 
     async def _lane(self, lane: Lane, intake: Intake) -> None:
         async with _LaneWorker(
@@ -224,7 +240,7 @@ class FleetWorker:
         key = execution.key
         if self._giving_up:
             raise NotDoneError(0)
-        begun = await self._jobs.begin(key, self.name, secrets.token_hex(8))
+        begun = await self._jobs.begin(key, owner_of(self.name))
         if begun is None:
             _log.info("a delivery of %s is dropped: it was cancelled, or is done", key)
             return
@@ -243,22 +259,23 @@ class FleetWorker:
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # noqa: BLE001 - what a handler leaves open must be delivered again
-            after_s = min(2.0**execution.attempt, self._redelivery_s)
-            _log.exception("run %s: the handler failed; again in %g s", begun.job.execution_id, after_s)
-            answer = Later(after_s=after_s, reason=f"{type(error).__name__}: {error}")
+            answer = failed(begun.job, error, execution.attempt, self._redelivery_s)
         finally:
             if self._running.get(key) is task:
                 del self._running[key]
                 self._ended_by.pop(key, None)
-        what = await self._jobs.end(key, begun, "done" if answer is None else "later")
-        if what == "TAKEN":
-            # Its acknowledgement would be the new owner's, whose death would lose the job.
-            raise NotDoneError(self._redelivery_s)
-        if what == "AGAIN":
-            raise NotDoneError(0)
-        if what == "LATER" and answer is not None:
-            _log.info("run %s: again in %g s: %s", begun.job.execution_id, answer.after_s, answer.reason)
-            raise NotDoneError(max(0.0, answer.after_s))
+        word = await self._jobs.end(key, begun, "done" if answer is None else "later")
+        after_s = handed_back_after(begun.job, word, answer, self._redelivery_s)
+        if after_s is not None:
+            raise NotDoneError(after_s)
+
+    def cancelled(self, key: bytes | str) -> None:
+        """End the delivery of a job that was cancelled."""
+        self._direct.cancel(key.decode() if isinstance(key, bytes) else key)
+
+    def end_tells(self, key: str, channel: str) -> bool:
+        """Let the end of a delivery tell who waits for the run; False where this worker does not have the job."""
+        return self._direct.end_tells(key, channel)
 
     # While jobs run
 
@@ -282,10 +299,11 @@ class FleetWorker:
         while True:
             await asyncio.sleep(min(1.0, self._redelivery_s / 4))
             try:
-                cancelled = await self._jobs.cancelled(list(self._running))
+                cancelled = await self._jobs.cancelled([*self._running, *self._direct.at_work])
             except (RedisError, OSError):
                 continue
             for key in cancelled:
+                self._direct.cancel(key)
                 if (task := self._running.get(key)) is not None and key not in self._ended_by:
                     self._ended_by[key] = "cancelled"
                     task.cancel()

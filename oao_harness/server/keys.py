@@ -43,15 +43,21 @@ class ApiKey(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     id: str = Field(pattern=_ID)
+    """Twelve hex digits: the second part of the key."""
     name: str = Field(min_length=1)
     """Who has it: the id of the caller."""
     roles: tuple[str, ...] = Field(strict=False)
+    """What the caller may do."""
     tenant: str
+    """Whose runs the caller sees; empty for all."""
     created_at: float = Field(allow_inf_nan=False)
     """Unix seconds, as all of these."""
     expires_at: float | None = Field(allow_inf_nan=False)
+    """From when on it is good for nothing; null for never."""
     revoked_at: float | None = Field(allow_inf_nan=False)
+    """When it was revoked; null where it was not."""
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", repr=False)
+    """Hash of the whole key."""
 
     def state(self, now: float) -> Literal["active", "expired", "revoked"]:
         """Return what it is good for at a moment, in Unix seconds."""

@@ -56,6 +56,8 @@ class HostedFleet(Fleet):
         plugins: See `Fleet`.
     """
 
+    _drives_here = False
+
     def __init__(
         self,
         hosts: Hosts,

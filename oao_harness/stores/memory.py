@@ -76,14 +76,16 @@ class MemoryStore:
         """Append records; see `Store.append`."""
         with self._lock:
             run = self._runs.get(execution_id)
-            if len(records) == 1 and run is not None and run.epoch == epoch and not tells(records[0]):
+            if run is None or run.epoch != epoch:
+                raise fenced(execution_id, epoch)
+            if len(records) == 1 and not tells(records[0]):
                 # On the path of every call.
-                kept = run.records
-                if records[0]["seq"] != len(kept) + 1:
-                    raise gap(execution_id, records[0]["seq"], len(kept))
-                kept.append(records[0])
+                (record,), kept = records, run.records
+                if record["seq"] != len(kept) + 1:
+                    raise gap(execution_id, record["seq"], len(kept))
+                kept.append(record)
                 return
-            self._append(execution_id, self._held(execution_id, epoch), records, {})
+            self._append(execution_id, run, records, {})
 
     def _held(self, execution_id: str, epoch: int) -> _Run:
         run = self._runs.get(execution_id)
@@ -93,19 +95,18 @@ class MemoryStore:
 
     def _append(self, execution_id: str, run: _Run, records: Sequence[Record], replaced: Mapping[int, Record]) -> None:
         """Keep records; whatever can fail comes first, so that all of them are kept or none."""
-        summary, types = run.summary, set[object]()
+        summary, telling = run.summary, False
         for seq, record in enumerate(records, start=len(run.records) + 1):
             if record["seq"] != seq:
                 raise gap(execution_id, record["seq"], seq - 1)
             if tells(record):
-                summary = after(summary, execution_id, record)
-                types.add(record["type"])
+                summary, telling = after(summary, execution_id, record), True
         for seq, record in replaced.items():
             run.records[seq - 1] = record
         run.records += records
-        if not types:
+        if not telling:
             return
-        if types & ENDS_LEASE:
+        if any(record["type"] in ENDS_LEASE for record in records):
             run.leased_until = 0.0
         if summary is None:
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from time import perf_counter
-from typing import TypeAlias
+from typing import Any, TypeAlias, cast
 
 from oao_hookspecs import Record, RunQuery, RunSummary, Store
 
@@ -35,9 +35,43 @@ class ObservedStore:
         for told in self._appended:
             told(execution_id, records, took_s)
 
+    @property
+    def groups(self) -> bool:
+        """True where the store has `claim_many` and `append_many`."""
+        return bool(getattr(self.inner, "groups", False))
+
+    def claim_many(
+        self, execution_ids: Sequence[str], *, owner: str, ttl_s: float
+    ) -> list[tuple[int, Sequence[Record]] | Exception]:
+        """Claim several runs at once; see `RedisStore.claim_many`."""
+        found: list[tuple[int, Sequence[Record]] | Exception] = cast("Any", self.inner).claim_many(
+            execution_ids, owner=owner, ttl_s=ttl_s
+        )
+        return found
+
+    def append_many(self, appends: Sequence[tuple[str, int, Sequence[Record]]]) -> list[Exception | None]:
+        """Append to several runs at once; see `RedisStore.append_many`. Each is told to have taken the time of all."""
+        began = perf_counter()
+        errors: list[Exception | None] = cast("Any", self.inner).append_many(appends)
+        took_s = perf_counter() - began
+        for (execution_id, _, records), error in zip(appends, errors, strict=True):
+            if error is None:
+                for told in self._appended:
+                    told(execution_id, records, took_s)
+        return errors
+
     def claim(self, execution_id: str, *, owner: str = "", ttl_s: float = 0.0, over: int | None = None) -> int:
         """Become the only writer of a run; see `Store.claim`."""
         return self.inner.claim(execution_id, owner=owner, ttl_s=ttl_s, over=over)
+
+    def claim_and_read(
+        self, execution_id: str, *, owner: str = "", ttl_s: float = 0.0, over: int | None = None
+    ) -> tuple[int, Sequence[Record] | None]:
+        """Claim a run and return its epoch and its records; None for them where the store has no such step."""
+        both = getattr(self.inner, "claim_and_read", None)
+        if both is None:
+            return self.inner.claim(execution_id, owner=owner, ttl_s=ttl_s, over=over), None
+        return cast("tuple[int, Sequence[Record] | None]", both(execution_id, owner=owner, ttl_s=ttl_s, over=over))
 
     def renew(self, execution_id: str, epoch: int, ttl_s: float) -> None:
         """Let a lease live on; see `Store.renew`."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Final, NamedTuple, cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple, TypeVar, cast
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from oao_harness.errors import ConfigError, StoreError
-from oao_harness.stores.redis_client import RedisClient, Value
+from oao_harness.stores.redis_client import Asked, RedisClient, Value
 from oao_harness.stores.refusals import (
     busy,
     damaged,
@@ -26,13 +27,16 @@ from oao_hookspecs import Record, RunQuery, RunSummary, chained, line_of, withou
 
 __all__ = ["RedisStore"]
 
-_SCRIPTS: Final = ("claim", "lease", "append", "write", "delete", "runs")
+_SCRIPTS: Final = ("claim", "read", "lease", "append", "write", "delete", "runs")
 _CONNECTIONS: Final = 250  # twice a worker's 100 runs, and 50
 _PAGE: Final = 1000
 _SCANNED: Final = 5000
 _REMEMBERED: Final = 10_000
 _SPAN: Final = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+_T = TypeVar("_T")
 
 
 class _Options(NamedTuple):
@@ -50,6 +54,20 @@ class _Doubt(NamedTuple):
     epoch: int
     first: int
     previous: str
+
+
+class _Write(NamedTuple):
+    """A write that can be sent."""
+
+    asked: Asked
+    execution_id: str
+    doubt: _Doubt
+    """What is known of it where no answer comes."""
+    added: int
+    """How many records it appends."""
+    hashed: str
+    """Hash of the last one."""
+    ends_lease: bool
 
 
 class RedisStore:
@@ -75,6 +93,9 @@ class RedisStore:
         StoreError: The server cannot be reached.
     """
 
+    groups = True
+    """It has `claim_many` and `append_many`."""
+
     def __init__(self, url: str, *, timeout_s: float = 5.0) -> None:
         options = _options(url)
         self._client = RedisClient(
@@ -96,15 +117,55 @@ class RedisStore:
 
     def claim(self, execution_id: str, *, owner: str = "", ttl_s: float = 0.0, over: int | None = None) -> int:
         """Become the only writer of a run; see `Store.claim`. The lease is on the clock of the server."""
+        asked = self._claiming(execution_id, owner, ttl_s, over, most=-1)
+        return self._epoch_of(execution_id, self._client.run(asked.script, asked.keys, asked.args))[0]
+
+    def claim_and_read(
+        self, execution_id: str, *, owner: str = "", ttl_s: float = 0.0, over: int | None = None
+    ) -> tuple[int, Sequence[Record]]:
+        """Become the only writer of a run, and return its epoch and its records, in one round trip.
+
+        Of a run that does not exist nobody becomes the writer: its epoch is 0.
+        """
+        asked = self._claiming(execution_id, owner, ttl_s, over, most=_PAGE)
+        return self._claimed(execution_id, self._client.run(asked.script, asked.keys, asked.args))
+
+    def claim_many(
+        self, execution_ids: Sequence[str], *, owner: str, ttl_s: float
+    ) -> list[tuple[int, Sequence[Record]] | Exception]:
+        """Do `claim_and_read` for several runs in one round trip; return for each its answer, or its error."""
+        asked = [self._claiming(one, owner, ttl_s, None, most=_PAGE) for one in execution_ids]
+        answers = zip(execution_ids, self._client.run_many(asked), strict=True)
+        return [_or_error(functools.partial(self._claimed, one, answer)) for one, answer in answers]
+
+    def _claimed(self, execution_id: str, answer: Sequence[Any]) -> tuple[int, Sequence[Record]]:
+        epoch, count, found = self._epoch_of(execution_id, answer)
+        try:
+            if len(found) != count:
+                return epoch, list(self.read(execution_id))
+            return epoch, [_record(execution_id, seq, body) for seq, body in enumerate(found, start=1)]
+        except BaseException:
+            # Nobody knows of the claim who could give it back.
+            self.release(execution_id, epoch)
+            raise
+
+    def _claiming(self, execution_id: str, owner: str, ttl_s: float, over: int | None, *, most: int) -> Asked:
         dead = "" if over is None else str(over)
-        keys: list[Value] = [self._run(execution_id), self._runs, self._due, self._counts]
-        args = (self._run_prefix, self._log_prefix, _bytes(owner), _ms(ttl_s), dead, secrets.token_hex(8))
-        answer = self._client.run("claim", keys, args)
+        keys: list[Value] = [self._run(execution_id), self._runs, self._due, self._counts, self._log(execution_id)]
+        token = secrets.token_hex(8)
+        args = (self._run_prefix, self._log_prefix, _bytes(owner), _ms(ttl_s), dead, token, most)
+        return Asked("claim", keys, args, lambda: args)
+
+    def _epoch_of(self, execution_id: str, answer: Sequence[Any]) -> tuple[int, int, Sequence[bytes]]:
+        """Return the epoch of a claim, how many records there are, and those, if there are not more than asked for."""
+        if isinstance(answer, Exception):
+            raise answer
         epoch = int(answer[1])
         if answer[0] == b"busy":
             raise busy(execution_id, epoch, _text(answer[2]), int(answer[3]) / 1000)
-        self._remember(execution_id, epoch, int(answer[2]), answer[3].decode())
-        return epoch
+        if epoch:
+            self._remember(execution_id, epoch, int(answer[2]), answer[3].decode())
+        return epoch, int(answer[2]), answer[4]
 
     def _remember(self, execution_id: str, epoch: int, seq: int, hashed: str) -> None:
         if len(self._last) >= _REMEMBERED:
@@ -129,7 +190,39 @@ class RedisStore:
         require_own_seq(execution_id, replaced)
         self._write(execution_id, epoch, replaced, records)
 
+    def append_many(self, appends: Sequence[tuple[str, int, Sequence[Record]]]) -> list[Exception | None]:
+        """Do `append` for several runs in one round trip; return for each its error, or None.
+
+        Args:
+            appends: Of each run its id, the epoch and the records; no run twice.
+        """
+        found: list[Exception | None] = [None] * len(appends)
+        writes: list[tuple[int, _Write]] = []
+        for place, (execution_id, epoch, records) in enumerate(appends):
+            write = _or_error(functools.partial(self._writing, execution_id, epoch, {}, records))
+            if isinstance(write, Exception):
+                found[place] = write
+            else:
+                writes.append((place, write))
+        answers = self._client.run_many([write.asked for _, write in writes])
+        for (place, write), answer in zip(writes, answers, strict=True):
+            error = _or_error(functools.partial(self._written, write, answer))
+            found[place] = error if isinstance(error, Exception) else None
+        return found
+
     def _write(self, execution_id: str, epoch: int, replaced: Mapping[int, Record], records: Sequence[Record]) -> None:
+        write = self._writing(execution_id, epoch, replaced, records)
+        asked = write.asked
+        try:
+            answer = self._client.run(asked.script, asked.keys, asked.args, lost=asked.lost)
+        except BaseException as error:
+            self._written(write, error)
+            raise
+        self._written(write, answer)
+
+    def _writing(
+        self, execution_id: str, epoch: int, replaced: Mapping[int, Record], records: Sequence[Record]
+    ) -> _Write:
         first = first_of(execution_id, records) if records else 1
         says = told(execution_id, records)
         previous, again = ("", False) if not records else self._before(execution_id, epoch, first)
@@ -153,16 +246,21 @@ class RedisStore:
         def args(*, lost: bool) -> Sequence[Value]:
             return [*start, epoch, "1" if lost else "", previous, hashed, *rest]
 
-        try:
-            answer = self._client.run(script, keys, args(lost=again), lost=lambda: args(lost=True))
-        except BaseException:
-            if records:
-                self._doubts[execution_id] = _Doubt(epoch, first, previous)
-            raise
+        asked = Asked(script, keys, args(lost=again), lambda: args(lost=True))
+        ends_lease = says is not None and says.ends_lease
+        return _Write(asked, execution_id, _Doubt(epoch, first, previous), len(lines), hashed, ends_lease)
+
+    def _written(self, write: _Write, answer: Any) -> None:
+        """Take the answer of the server to a write, or the error that it has none."""
+        epoch, first, _ = write.doubt
+        if isinstance(answer, BaseException):
+            if write.added:
+                self._doubts[write.execution_id] = write.doubt
+            raise answer
         if answer != 1:
-            raise _refused(execution_id, epoch, first, answer)
-        if records and not (says is not None and says.ends_lease):
-            self._remember(execution_id, epoch, first + len(lines) - 1, hashed)
+            raise _refused(write.execution_id, epoch, first, answer)
+        if write.added and not write.ends_lease:
+            self._remember(write.execution_id, epoch, first + write.added - 1, write.hashed)
 
     def _before(self, execution_id: str, epoch: int, first: int | None) -> tuple[str | None, bool]:
         """Return the hash before a record, and whether that record may be there already.
@@ -197,25 +295,17 @@ class RedisStore:
 
     def read(self, execution_id: str, *, after: int = 0) -> Iterator[Record]:
         """Yield the records of a run in order; those that it has when the reading begins."""
-        run, log = self._run(execution_id), self._log(execution_id)
-        count, seq = int(self._client.command("HGET", run, "count") or 0), after
+        keys: list[Value] = [self._run(execution_id), self._log(execution_id)]
+        found, page = self._client.run("read", keys, (after, _PAGE))
+        count, seq = int(found), after
         while seq < count:
-            end = min(seq + _PAGE, count) - 1
-            page = self._page(log, seq, end)
-            if not page and not self._client.command("EXISTS", run):
+            if not page and not self._client.command("EXISTS", keys[0]):
                 raise deleted_meanwhile(execution_id)
-            for body in page or [b""]:
+            for body in page or [None]:
                 seq += 1
-                try:
-                    record = json.loads(body)
-                except (ValueError, RecursionError) as error:
-                    raise damaged(execution_id, seq, f"it is not JSON: {error}" if page else "it is missing") from error
-                if not isinstance(record, dict) or cast("Record", record).get("seq") != seq:
-                    raise damaged(execution_id, seq, "another one stands in its place")
-                yield cast("Record", record)
-
-    def _page(self, log: bytes, start: int, end: int) -> list[bytes]:
-        return cast("list[bytes]", self._client.command("LRANGE", log, start, end))
+                yield _record(execution_id, seq, body)
+            if seq < count:
+                page = self._client.command("LRANGE", keys[1], seq, min(seq + _PAGE, count) - 1)
 
     def runs(self, limit: int | None = 100, *, offset: int = 0, query: RunQuery | None = None) -> Sequence[RunSummary]:
         """Return the newest runs first; see `Store.runs`.
@@ -258,6 +348,25 @@ class RedisStore:
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+
+
+def _or_error(asked: Callable[[], _T]) -> _T | Exception:
+    try:
+        return asked()
+    except Exception as error:  # noqa: BLE001 - handed to whose it is
+        return error
+
+
+def _record(execution_id: str, seq: int, body: bytes | None) -> Record:
+    """Read a record as the log has it; None where it has none."""
+    try:
+        record = json.loads(body or b"")
+    except (ValueError, RecursionError) as error:
+        why = "it is missing" if body is None else f"it is not JSON: {error}"
+        raise damaged(execution_id, seq, why) from error
+    if not isinstance(record, dict) or cast("Record", record).get("seq") != seq:
+        raise damaged(execution_id, seq, "another one stands in its place")
+    return cast("Record", record)
 
 
 def _options(url: str) -> _Options:

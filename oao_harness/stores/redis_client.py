@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, NamedTuple, TypeAlias, cast
 
 import redis
 from redis.backoff import ExponentialBackoff, NoBackoff
@@ -15,12 +15,21 @@ from redis.retry import Retry
 from oao_harness.errors import ConfigError, StoreError
 from oao_harness.stores.redis_connections import Connections
 
-__all__ = ["RedisClient", "Value"]
+__all__ = ["Asked", "RedisClient", "Value"]
 
 Value: TypeAlias = str | bytes | int
 """What a script is given."""
 
 _log: Final = logging.getLogger(__name__)
+
+
+class Asked(NamedTuple):
+    """A script to run; see `RedisClient.run`."""
+
+    script: str
+    keys: Sequence[Value]
+    args: Sequence[Value]
+    lost: Callable[[], Sequence[Value]]
 
 
 class RedisClient:
@@ -147,17 +156,55 @@ class RedisClient:
             nonlocal tried
             tried = lost() if lost is not None else args
 
-        found = self._scripts[script]
-
         def ask() -> Any:
             try:
-                return self._send("EVALSHA", found.sha, len(keys), *keys, *tried)
+                return self._send_packed(self._packed(script, keys, tried))
             except NoScriptError:
                 # The server is new, or has forgotten it.
-                self._send("SCRIPT LOAD", found.script)
-                return self._send("EVALSHA", found.sha, len(keys), *keys, *tried)
+                self._send("SCRIPT LOAD", self._scripts[script].script)
+                return self._send_packed(self._packed(script, keys, tried))
 
         return self._ask(ask, failed)
+
+    def run_many(self, asked: Sequence[Asked]) -> list[Any]:
+        """Run scripts in one round trip; each as `run` does where the connection broke.
+
+        Args:
+            asked: What to run.
+
+        Returns:
+            For each its answer, or the error that `run` raises.
+        """
+        if self._closed:
+            raise StoreError(f"the {self._what} {self.name} is closed")
+        found: list[Any] = []
+        try:
+            with self._connections.lent() as connection:
+                sent = [
+                    ("EVALSHA", self._scripts[one.script].sha, len(one.keys), *one.keys, *one.args) for one in asked
+                ]
+                connection.send_packed_command(connection.pack_commands(sent))
+                for _ in asked:
+                    try:
+                        found.append(connection.read_response())
+                    except redis.ResponseError as error:
+                        found.append(error)
+        except (redis.RedisError, OSError):
+            # What was not answered may have run.
+            _log.debug("the %s %s was lost amid %s scripts", self._what, self.name, len(asked), exc_info=True)
+        for place, one in enumerate(asked):
+            if place >= len(found):
+                found.append(self._run_or_error(one, lost=True))
+            elif isinstance(found[place], Exception):
+                # The server may be new, and know no script.
+                found[place] = self._run_or_error(one, lost=False)
+        return found
+
+    def _run_or_error(self, one: Asked, *, lost: bool) -> Any:
+        try:
+            return self.run(one.script, one.keys, one.lost() if lost else one.args, lost=one.lost)
+        except StoreError as error:
+            return error
 
     def command(self, *parts: Value) -> Any:
         """Return what the server answers to a command, asked again where the connection broke.
@@ -170,10 +217,16 @@ class RedisClient:
         """
         return self._ask(lambda: self._send(*parts))
 
+    def _packed(self, script: str, keys: Sequence[Value], args: Sequence[Value]) -> bytes:
+        return packed(("EVALSHA", self._scripts[script].sha, len(keys), *keys, *args))
+
     def _send(self, *parts: Value) -> Any:
+        return self._send_packed(packed((*parts[0].split(), *parts[1:]) if isinstance(parts[0], str) else parts))
+
+    def _send_packed(self, command: bytes) -> Any:
         # Not by the client: what it does around a command costs three times the command.
         with self._connections.lent() as connection:
-            connection.send_command(*parts)
+            connection.send_packed_command([command])
             return connection.read_response()
 
     def _ask(self, question: Callable[[], Any], failed: Callable[[Exception], None] | None = None) -> Any:
@@ -189,6 +242,15 @@ class RedisClient:
         self._closed = True
         self._redis.close()
         self._redis.connection_pool.disconnect()
+
+
+def packed(parts: Sequence[Value]) -> bytes:
+    """Return a command as the server reads it. The client's own way costs four times as much."""
+    sent = [b"*%d\r\n" % len(parts)]
+    for part in parts:
+        data = part if type(part) is bytes else str(part).encode()
+        sent.append(b"$%d\r\n%b\r\n" % (len(data), data))
+    return b"".join(sent)
 
 
 def _nothing(_error: Exception) -> None:

@@ -154,6 +154,24 @@ def test_a_change_fails_with_one_telling_line(recorded: pytest.Pytester, before:
     result.stdout.fnmatch_lines(["*intended?  pytest --oao-record=new *test_shop.py::test_refund* && oao review"])
 
 
+def test_a_verdict_that_changed_is_recorded_as_the_advice_says(recorded: pytest.Pytester) -> None:
+    """`new` would replay, and judge, what the policy now says otherwise; `all` keeps it for a review."""
+    (recorded.path / "policy.toml").write_text('[tools]\nask = ["refund"]\n')
+    asked = TEST.replace("def test_refund(tmp_path):", "def test_refund(oao):\n    oao.approve('refund')")
+    assert asked != TEST
+    (recorded.path / "test_shop.py").write_text(AGENT + asked)
+
+    failed = run(recorded, "--oao-policy=policy.toml")
+    failed.assert_outcomes(failed=1)
+    failed.stdout.fnmatch_lines(["tool refund: allow default when recorded, ask now (replay diverged)"])
+    failed.stdout.fnmatch_lines(["intended?  pytest --oao-record=all *test_shop.py::test_refund* && oao review"])
+
+    run(recorded, "--oao-policy=policy.toml", "--oao-record=all").assert_outcomes(passed=1)
+    (pending,) = recorded.path.glob("recordings/*/*.new")
+    pending.replace(pending.with_suffix(""))
+    run(recorded, "--oao-policy=policy.toml").assert_outcomes(passed=1)
+
+
 def test_a_divergence_that_the_agent_swallows_still_fails(recorded: pytest.Pytester) -> None:
     """Sticky: whatever the code under test makes of it."""
     swallowing = """

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -25,7 +26,9 @@ from oao_harness import (
 from oao_harness.fleet.agents import Registered
 from oao_harness.journal.chain import intact
 from oao_harness.schedulers.local import LocalScheduler
+from oao_harness.stores.redis import RedisStore
 from oao_hookspecs import Job, Principal, Store
+from pytest_oao.testing import RedisServer
 
 ME = Principal(id="dana")
 made: list[str] = []
@@ -80,9 +83,16 @@ def _forget() -> None:
     failures["left"] = 0
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    return MemoryStore() if request.param == "memory" else SQLiteStore(str(tmp_path / "fleet.db"))
+@pytest.fixture(params=["memory", "sqlite", "redis"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """The one on a server is written to by many runs at once."""
+    if request.param == "redis":
+        server: RedisServer = request.getfixturevalue("redis_server")
+        opened: Store = RedisStore(f"{server.url}?prefix={uuid4().hex}")
+    else:
+        opened = MemoryStore() if request.param == "memory" else SQLiteStore(str(tmp_path / "fleet.db"))
+    yield opened
+    opened.close()
 
 
 @asynccontextmanager

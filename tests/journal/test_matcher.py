@@ -96,6 +96,16 @@ def test_calls_that_overlapped_may_come_in_any_order() -> None:
         assert all(isinstance(answer, Served) for answer in answers) == (order[2] == "c"), order
 
 
+def test_of_equal_calls_the_denied_one_comes_last() -> None:
+    """A stream was open when the same was asked for once more, and a limit denied that."""
+    denied = dataclasses.replace(event(2, "a", 2, 2), decision="deny max_tool_calls", value=None)
+    matcher = Matcher(Recording(events=(event(1, "a", 1, 3), denied)))
+
+    answers = [matcher.serve(call("a"), "") for _ in range(2)]
+
+    assert [answer.decision for answer in answers if isinstance(answer, Served)] == ["allow", "deny max_tool_calls"]
+
+
 def test_the_calls_of_one_answer_may_come_in_any_order() -> None:
     """Recorded one after the other by chance; what came after all of them still comes after all of them."""
     batch = [

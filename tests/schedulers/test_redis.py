@@ -11,6 +11,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from oao_harness.plugins.manager import make_manager
 from oao_harness.schedulers.redis import RedisScheduler
 from oao_harness.schedulers.redis_entries import TASK, checked, id_of, key_of
 from oao_harness.schedulers.redis_urls import check
-from oao_hookspecs.schedulers import Job, SchedulerSettings
+from oao_hookspecs.schedulers import Job, Later, SchedulerSettings
 from pytest_oao.testing import RedisServer
 from pytest_oao.testing.scheduler_jobs import Jobs, at_work, emptied, run, until, worker_process
 
@@ -102,14 +103,14 @@ class TestHostileEntries:
     def test_what_a_worker_writes_is_accepted(self) -> None:
         """Docket's way to write a job is what the check knows; a new version of it shows here."""
         assert docket.__version__.startswith("0.27.")
-        assert checked(_entry() | {b"traceparent": b"00-1"}, "p") == _entry()
+        assert checked(b"1-0", _entry() | {b"traceparent": b"00-1"}, "p").fields == _entry()
 
     @pytest.mark.parametrize("what", list(_hostile(Path("x"))))
     def test_each_is_refused_and_runs_nothing(self, what: str, tmp_path: Path) -> None:
         """Before Docket could read it."""
         marker = tmp_path / "ran"
         with pytest.raises(ValueError):
-            checked(_hostile(marker)[what], "p")
+            checked(b"1-0", _hostile(marker)[what], "p")
         assert not marker.exists()
 
     def test_no_worker_dies_of_them(
@@ -322,6 +323,79 @@ class TestGuards:
             async with at_work(scheduler, jobs):
                 await until(lambda: "low" in jobs.ids)
             assert 4 <= jobs.ids.index("low") <= 40
+
+        run(scheduler, body)
+
+
+class TestTogether:
+    """What no limit holds is begun and ended in groups, without Docket's worker."""
+
+    def test_many_jobs_are_few_questions(self, scheduler: RedisScheduler, server: redis.Redis, prefix: str) -> None:
+        """Less than one script for two jobs; nothing of them stands in the queue then, and each can be added again."""
+
+        async def body() -> None:
+            for n in range(100):
+                await scheduler.submit(Job(execution_id=f"r{n}", agent="a"))
+            server.config_resetstat()
+            jobs, began = Jobs(), time.monotonic()
+            async with at_work(scheduler, jobs, slots=50):
+                await until(lambda: len(jobs.done) == 100)
+                await emptied(scheduler)
+                commands: Any = server.info("commandstats")
+                # Each of four lanes looks 20 times a second for jobs whose time has come.
+                looks = 4 * 20 * (time.monotonic() - began)
+                assert commands["cmdstat_evalsha"]["calls"] - looks < 50
+                assert server.xlen(f"{prefix}:stream:normal") == 0
+                assert server.hget(f"{prefix}:runs:job:r1", "state") == b"completed"
+                assert 0 < server.ttl(f"{prefix}:runs:job:r1") <= 300
+                assert not server.hgetall(f"{prefix}:running")
+                await scheduler.submit(Job(execution_id="r1", agent="a"))
+                await until(lambda: jobs.done.count("r1") == 2)
+
+        run(scheduler, body)
+
+    def test_each_of_a_group_ends_on_its_own(self, scheduler: RedisScheduler, server: redis.Redis, prefix: str) -> None:
+        """Of jobs that end at once one raises, one is put off, one is cancelled, one is another worker's by now."""
+
+        async def body() -> None:
+            release, calls = asyncio.Event(), list[str]()
+
+            async def handler(job: Job) -> Later | None:
+                calls.append(job.execution_id)
+                if calls.count(job.execution_id) > 1:
+                    return None
+                await release.wait()
+                if job.execution_id == "raises":
+                    raise ValueError("not today")
+                return Later(after_s=0.01, reason="later") if job.execution_id == "later" else None
+
+            names = ["done", "raises", "later", "cancelled", "taken"]
+            async with at_work(scheduler, handler, slots=10):
+                for name in names:
+                    await scheduler.submit(Job(execution_id=name, agent="a"))
+                await until(lambda: len(calls) == 5)
+                server.hset(f"{prefix}:running", "job:taken", '["successor", "token"]')
+                server.hdel(f"{prefix}:open", "job:cancelled")
+                release.set()
+                await until(lambda: all(calls.count(name) == 2 for name in ("raises", "later", "taken")))
+                await emptied(scheduler)
+            assert (calls.count("done"), calls.count("cancelled")) == (1, 1)
+
+        run(scheduler, body)
+
+    def test_who_waits_is_told_with_the_end(self, scheduler: RedisScheduler) -> None:
+        """By the same step that takes the job out."""
+
+        async def body() -> None:
+            async def handler(job: Job) -> None:
+                await asyncio.sleep(0.1)
+                await scheduler.ended(job.execution_id)
+
+            waiting = asyncio.create_task(scheduler.wait("one", 5))
+            await asyncio.sleep(0.2)
+            async with at_work(scheduler, handler):
+                await scheduler.submit(Job(execution_id="one", agent="a"))
+                assert await waiting
 
         run(scheduler, body)
 

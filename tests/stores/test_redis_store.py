@@ -13,7 +13,8 @@ import pytest
 import redis
 
 from oao_harness import ConfigError, FencedError, StoreError
-from oao_harness.errors import DamagedError
+from oao_harness.errors import BusyError, DamagedError
+from oao_harness.journal.chain import verify
 from oao_harness.stores.redis import RedisStore
 from oao_hookspecs import Json, Record, RunQuery
 from pytest_oao.testing import RedisServer
@@ -278,6 +279,67 @@ def test_an_append_of_which_nobody_knows_may_be_repeated(redis_server: RedisServ
                     far.append("run", epoch, record(seq, text="other"))
         far.append("run", epoch, record(4))
     assert [item["seq"] for item in store.read("run")] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("drops", [1, 2, 3])
+def test_lost_answers_of_many_runs_write_nothing_twice(
+    redis_server: RedisServer, store: RedisStore, drops: int
+) -> None:
+    """All scripts ran, their answers got lost: each finds its own claim and its own record."""
+    runs = [f"run-{n}" for n in range(5)]
+    for run in runs:
+        store.append(run, store.claim(run), started())
+    with (
+        closing(Forgetful(redis_server.port)) as proxy,
+        closing(RedisStore(f"redis://127.0.0.1:{proxy.port}/0")) as far,
+    ):
+        proxy.drops = drops
+        claimed = far.claim_many(runs, owner="me", ttl_s=60)
+        assert [(epoch, [one["seq"] for one in records]) for epoch, records in claimed] == [(2, [1])] * 5  # type: ignore[misc]
+        proxy.drops = drops
+        assert far.append_many([(run, 2, [record(2), record(3)]) for run in runs]) == [None] * 5
+        proxy.drops = drops
+        assert far.append_many([(run, 2, [finished(4)]) for run in runs]) == [None] * 5
+        assert proxy.drops == 0
+    for run in runs:
+        assert [item["seq"] for item in store.read(run)] == [1, 2, 3, 4]
+        assert verify(store.read(run)).damage is None
+
+
+def test_of_many_runs_each_has_its_own_answer(store: RedisStore, client: redis.Redis) -> None:
+    """One that is busy, one that is fenced, one that does not exist: the others are claimed and written."""
+    for run in ("a", "b", "held"):
+        store.append(run, store.claim(run, ttl_s=60 if run == "held" else 0.0), started())
+    a, held, none, b = store.claim_many(["a", "held", "none", "b"], owner="me", ttl_s=60)
+    assert isinstance(held, BusyError)
+    assert not isinstance(a, Exception)
+    assert not isinstance(b, Exception)
+    assert (a[0], none) == (2, (0, []))
+    assert not client.exists("{oao}:run:none")
+    client.config_resetstat()
+    errors = store.append_many([("a", 1, [record(2)]), ("b", 2, [record(2)]), ("none", 1, [started()])])
+    assert isinstance(errors[0], FencedError)
+    assert errors[1] is None
+    assert isinstance(errors[2], StoreError)
+    assert [one["seq"] for one in store.read("b")] == [1, 2]
+
+
+def test_scripts_that_the_server_has_forgotten_are_sent_again(store: RedisStore, client: redis.Redis) -> None:
+    """Also amid many."""
+    store.append("a", store.claim("a"), started())
+    client.script_flush()
+    assert store.claim_many(["a"], owner="", ttl_s=60) == [(2, list(store.read("a")))]
+    client.script_flush()
+    assert store.append_many([("a", 2, [record(2)])]) == [None]
+
+
+def test_a_damaged_journal_is_claimed_by_nobody(store: RedisStore, client: redis.Redis) -> None:
+    """The claim that came with the reading is given back."""
+    store.append("a", store.claim("a"), started())
+    client.lset("{oao}:log:a", 0, "no record")
+    (found,) = store.claim_many(["a"], owner="me", ttl_s=60)
+    assert isinstance(found, DamagedError)
+    assert store.claim("a") == 3
 
 
 def test_a_server_that_is_not_there_is_an_error() -> None:
