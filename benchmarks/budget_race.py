@@ -261,7 +261,7 @@ def micro(urls: dict[str, str]) -> Iterator[tuple[str, str, float, float]]:
         if store == "sqlite":
             yield store, "2 bare transactions", *([2 * bare_transaction(Path(url.partition(":")[2]))] * 2)
         if store == "redis":
-            import redis  # noqa: PLC0415 - an extra
+            import redis
 
             with redis.Redis.from_url(url) as client:
                 timed(lambda _n: client.incrby("bare", 1), 100)
@@ -286,8 +286,8 @@ def bare_transaction(beside: Path) -> float:
 
 def show(races: list[Race], rows: list[tuple[str, str, float, float]]) -> None:
     """Print the tables."""
-    from rich.console import Console  # noqa: PLC0415 - the workers do without
-    from rich.table import Table  # noqa: PLC0415
+    from rich.console import Console
+    from rich.table import Table
 
     machine = f"Python {platform.python_version()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
     table = Table(
@@ -331,7 +331,7 @@ def main() -> int:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="oao-race-"))
         urls = {"memory": "memory:race", "sqlite": f"sqlite:{folder}/oao.db"}
         if "redis" in args.stores:
-            from pytest_oao.testing import RedisServer  # noqa: PLC0415
+            from pytest_oao.testing import RedisServer
 
             urls["redis"] = stack.enter_context(RedisServer("--appendonly", "yes")).url
         races = [

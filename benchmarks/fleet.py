@@ -85,6 +85,9 @@ ENGINES = {
     "taskiq-redis": Engine(module="taskiq", imports="taskiq_redis", package="taskiq-redis"),
     "saq": Engine(module="saq", imports="saq", package="saq"),
     "dramatiq, threads": Engine(module="dramatiq", imports="dramatiq", package="dramatiq", slots=16),
+    "existing implementation": Engine(
+        module="existing", imports="oao", package="open-agent-orchestrator", slots=1, share=0.4, at_work=1
+    ),
     "celery, threads": Engine(module="celery", imports="celery", package="celery", slots=16, share=0.3),
     "huey, threads": Engine(module="huey", imports="huey", package="huey", slots=16),
     "rq, 2 forks": Engine(module="rq", imports="rq", package="rq", slots=2, share=0.05),
@@ -270,13 +273,33 @@ class Bench:
                         pipe.close()
 
 
-def kill(process: subprocess.Popen[str]) -> None:
-    """Kill a process with all that it started: engines have processes in groups of their own, but in its session."""
+def in_session_of(process: subprocess.Popen[str]) -> Iterator[int]:
+    """Yield the processes that it started, and itself: engines have groups of their own, but stay in its session."""
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with suppress(OSError):
                 if os.getsid(int(entry.name)) == process.pid:
-                    os.kill(int(entry.name), signal.SIGKILL)
+                    yield int(entry.name)
+
+
+def memory_mib(process: subprocess.Popen[str]) -> float:
+    """Return what a worker takes with all its processes; pages that they share count once."""
+    text = "".join(Path(f"/proc/{one}/smaps_rollup").read_text() for one in in_session_of(process))
+    return sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")) / 1024
+
+
+def commands(url: str) -> int:
+    """Return how many commands the server has executed so far."""
+    with redis.Redis.from_url(url) as client:
+        found: Any = client.info("stats")
+    return int(found["total_commands_processed"])
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """Kill a process with all that it started."""
+    for one in in_session_of(process):
+        with suppress(OSError):
+            os.kill(one, signal.SIGKILL)
     process.wait()
 
 
@@ -312,6 +335,10 @@ class Row:
     submitted: list[float] = field(default_factory=list[float])
     processed: list[float] = field(default_factory=list[float])
     pick_up_ms: list[float] = field(default_factory=list[float])
+    commands: list[float] = field(default_factory=list[float])
+    """Commands to Redis for each job, from before it is submitted until all are done."""
+    idle_mib: list[float] = field(default_factory=list[float])
+    """Memory of a worker that waits for work and has done some: its own, and its part of what is shared."""
     takeovers: list[Takeover] = field(default_factory=list[Takeover])
     failed: list[str] = field(default_factory=list[str])
 
@@ -320,11 +347,11 @@ def throughput(engine: Engine, url: str, row: Row, *, jobs: int, lone: int, limi
     with bench(engine, url, slots=engine.slots, lease_s=LONG_S) as on:
         count = max(20, int(jobs * engine.share))
         sent, took_s = on.submit(count)
-        for _ in range(engine.workers):
-            on.worker()
+        workers = [on.worker() for _ in range(engine.workers)]
         if not on.log.wait(all_ended(sent), limit_s):
             row.failed.append(f"of {count} jobs not all were done within {limit_s:g} s{on.last_error()}")
             return
+        row.commands.append(commands(url) / count)
         row.submitted.append(count / took_s)
         row.processed.append(processed_per_s(on.log.events))
         # What workers do after the last job, and how long they sleep then.
@@ -334,6 +361,7 @@ def throughput(engine: Engine, url: str, row: Row, *, jobs: int, lone: int, limi
         found = pick_up_ms(on.log.look())
         if found is not None:
             row.pick_up_ms.append(found)
+        row.idle_mib.append(memory_mib(workers[0]))
 
 
 def take_over(engine: Engine, url: str, row: Row, *, limit_s: float) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from agentdojo.base_tasks import BaseUserTask
+
 from oao_harness.policy.file import FilePolicy, load_policy
 
 from . import grants

@@ -10,8 +10,9 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal, TypeAlias, cast
 
-import oao_harness as oao
 from agentdojo.functions_runtime import FunctionCall
+
+import oao_harness as oao
 from oao_harness.policy.file import FilePolicy
 
 from .person import Held

@@ -15,11 +15,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 
-import oao_harness as oao
 from agentdojo.default_suites.v1.tools.web import standardize_url
 from agentdojo.functions_runtime import FunctionCall, FunctionsRuntime, TaskEnvironment
 from agentdojo.task_suite.load_suites import get_suites
 from agentdojo.types import text_content_block_from_string
+
+import oao_harness as oao
 from oao_harness.importing.forms import import_runs
 from oao_harness.importing.reading import text_of
 from oao_harness.journal.events import RecordedEvent

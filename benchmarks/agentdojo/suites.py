@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Final
 
-from pydantic_core import to_jsonable_python
-
-import oao_harness as oao
 from agentdojo.base_tasks import BaseInjectionTask, BaseUserTask
 from agentdojo.functions_runtime import FunctionCall, FunctionsRuntime, TaskEnvironment
 from agentdojo.task_suite.load_suites import get_suites
 from agentdojo.task_suite.task_suite import TaskSuite
 from agentdojo.types import text_content_block_from_string
+from pydantic_core import to_jsonable_python
+
+import oao_harness as oao
 
 SUITES: Final = ("banking", "slack", "travel", "workspace")
 VERSION: Final = "v1.2.2"

@@ -1,0 +1,1 @@
+"""Benchmarks: what governance costs, beside the peers. See README.md."""
