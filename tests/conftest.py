@@ -66,7 +66,17 @@ def pytester(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Pytester:
     """pytest's own, whose sessions in processes of their own begin quickly."""
-    return Pytester(request, tmp_path_factory, monkeypatch, _ispytest=True)
+    made = Pytester(request, tmp_path_factory, monkeypatch, _ispytest=True)
+    # It takes away what is said above.
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:schemathesis")
+    return made
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Name the test that loads Schemathesis here: from then on Hypothesis prints no example."""
+    if sys.modules.pop("schemathesis", None) is not None:
+        pytest.fail(f"{item.nodeid} loaded Schemathesis; start its session with -p no:schemathesis", pytrace=False)
 
 
 @pytest.fixture(params=["memory", "sqlite"])

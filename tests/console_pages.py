@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-__all__ = ["play"]
+__all__ = ["ROOT", "executed", "play"]
 
 ROOT = Path(__file__).parent.parent
 
@@ -23,7 +23,23 @@ def _masked(text: str) -> str:
     text = re.sub(r"\b\d[\d.]* (us|ms|s|min)( \d+ s)?( ago)?\b|\bnow\b", "TIME", text)
     text = re.sub(r"\b\d+\.\d{3}\b|━+", "TIME", text)
     text = re.sub(r"\bworker \d+\b", "worker PID", text)
+    # In JSON: times, and with what it was written.
+    text = re.sub(r'"(at|clock|\w+_at|\w+_s|timestamp|started)": ("[^"]*"|[\d.e-]+)', r'"\1": TIME', text)
+    text = re.sub(r'"(oao|oao-harness|python|langchain-core|langgraph)": "[^"]*"', r'"\1": "VERSION"', text)
+    text = re.sub(r"[A-Za-z0-9+/]{86}==|ed25519:[A-Za-z0-9+/]{43}=|sha256:[0-9a-f]{64}|oao_ID_\w+", "KEY", text)
+    text = re.sub(r"\b([0-9a-f]{4}-){3}[0-9a-f]{4}\b|\b[0-9a-f]{12}\b", "ID", text)
     return re.sub(r" +", " ", text)
+
+
+def executed(page: str) -> str:
+    """Return the text of a page whose blocks the calling module plays in a way of its own.
+
+    Which test plays which page is read from the calls of `play` and of this: tests/documentation/test_every_page.py.
+
+    Args:
+        page: Name of a file in docs/.
+    """
+    return (ROOT / "docs" / page).read_text(encoding="utf-8")
 
 
 def play(page: str, folder: Path) -> int:
@@ -33,8 +49,7 @@ def play(page: str, folder: Path) -> int:
         page: Name of a file in docs/.
         folder: Empty.
     """
-    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
-    blocks = re.findall(r"^```(\w+)(?: file=(\S+))?\n(.*?)^```$", text, re.S | re.M)
+    blocks = re.findall(r"^```(\w+)(?: file=(\S+))?(?: \w+)?\n(.*?)^```$", executed(page), re.S | re.M)
     python = os.pathsep.join([str(ROOT), str(ROOT / "hookspecs")])
     env = {**os.environ, "PYTHONPATH": python, "NO_COLOR": "1", "COLUMNS": "100"}
     sessions = 0
@@ -42,7 +57,7 @@ def play(page: str, folder: Path) -> int:
         if file:
             (folder / file).write_text(body, encoding="utf-8")
             continue
-        if language == "text":
+        if language in {"json", "text"}:
             continue
         assert language in {"console", "shell"}, body
         command, _, expected = body.partition("\n")

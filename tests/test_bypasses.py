@@ -21,7 +21,7 @@ from tests.adapters.scripted import Scripted, asks, says
 from tests.bypasses.attempts import EXECUTED, asked_by_the_model, danger
 from tests.bypasses.table import LATCH, NONE, TABLE, Attempt, rendered
 
-DOCUMENT = Path(__file__).parents[1] / "docs" / "bypasses.md"
+DOCUMENT = Path(__file__).parents[1] / "docs" / "explanation" / "bypasses.md"
 STOPPED = [row for row in TABLE if row.layer != NONE]
 REMAINING = [row for row in TABLE if row.layer == NONE]
 WORLDS = ["sync", "async"]
@@ -130,7 +130,7 @@ def test_the_table_has_all_rows() -> None:
 
 
 def test_the_document_shows_this_table() -> None:
-    """The rows of `docs/bypasses.md` are these; to mend it, put what `rendered()` returns in their place."""
+    """The rows of `docs/explanation/bypasses.md` are these; to mend it, put in what `rendered()` returns."""
     text = DOCUMENT.read_text(encoding="utf-8")
 
     assert rendered() in text

@@ -21,7 +21,7 @@ _REQUIRED: Final = re.compile(r"require_version\(\s*\"(?P<distribution>[\w-]+)\"
 
 def texts() -> list[Path]:
     """What a user reads: pages, and the messages in the code."""
-    found = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    found = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
     return [*found, *(ROOT / "oao_harness").rglob("*.py"), *(ROOT / "pytest_oao").rglob("*.py")]
 
 

@@ -1,4 +1,4 @@
-"""The table of docs/frameworks.md, made of what the conformance suites said in each framework's own environment.
+"""The table of docs/reference/frameworks.md, made of what the suites said in each framework's environment.
 
     python tests/frameworks/table.py results/*.xml            compares, and exits with 1 where the page says otherwise
     python tests/frameworks/table.py --write results/*.xml    writes the table into the page
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
-PAGE = ROOT / "docs" / "frameworks.md"
+PAGE = ROOT / "docs" / "reference" / "frameworks.md"
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 
 # The tests of pytest_oao.testing.adapter, as people say it.
