@@ -114,6 +114,10 @@ def keep(
     return lease
 
 
+def _nobody(why: str) -> None:
+    """Is told of a lease that was let go."""
+
+
 class Lease:
     """A run that this process is at work on.
 
@@ -184,6 +188,8 @@ class Lease:
         _keeper.take(self)
         with self._lock:
             self._gone = True
+            # Whose it was: its objects go with the last one that holds them.
+            self._on_lost = _nobody
         if release:
             # A store that is away does not know; then the lease lapses by itself.
             with suppress(Exception):

@@ -134,7 +134,7 @@ async def execute_async(run: Run, body: Callable[[], Awaitable[object]], *, is_s
     """
     ending = Ending()
     loop = asyncio.get_running_loop()
-    # Done when the task is, or when nobody waits for it any longer. `asyncio.wait` would make more of it, for every run.
+    # Done when the task is, or when nobody waits for it any longer. `asyncio.wait` would make more of it.
     over: asyncio.Future[None] = loop.create_future()
     is_late = False
 

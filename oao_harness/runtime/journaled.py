@@ -24,7 +24,6 @@ class Journaled:
     """What of a run its journal needs to know."""
 
     execution_id: str
-    lineage: tuple[Run, ...]
     resumption: Resumption | None
     playback: Playback | None
     writer: Writer | None = None
@@ -35,6 +34,11 @@ class Journaled:
     """Why the journal lacks a record."""
     muted: bool = False
     """True where the journal is complete already, or another process has it: nothing is written to it again."""
+
+    @property
+    def lineage(self) -> tuple[Run, ...]:
+        """The run, the one around it, and so on to the outermost."""
+        raise NotImplementedError
 
     def latch(self, halt: RunHalted) -> bool:
         """Keep the first reason to halt and start cancelling; return True where this one is the first."""

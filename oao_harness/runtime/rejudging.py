@@ -112,7 +112,7 @@ class _JudgedRun(Run):
         self.hooks = hooks
         self.catalog = catalog
         self.parent = None
-        self.lineage = (self,)
+        self._outer = ()
         self._memories = {}
         self._lock = _LOCK
 

@@ -140,7 +140,8 @@ class Run(Journaled):
         self.principal: Principal | None = principal or (parent.principal if parent is not None else None)
         self.tenant: str = parent.tenant if parent is not None else principal.tenant if principal is not None else ""
         """Whose run it is: that of the outer run, whoever this one acts for."""
-        self.lineage: tuple[Run, ...] = (self, *(parent.lineage if parent is not None else ()))
+        # Without the run itself: a run that refers to itself is freed late, by the collector.
+        self._outer: tuple[Run, ...] = parent.lineage if parent is not None else ()
         self.nested: set[Run] = set()
         """The open runs that are nested in this one, without those that are nested in them."""
         if parent is not None:
@@ -174,6 +175,11 @@ class Run(Journaled):
         with self._lock:
             count = self._labels[agent_name] = self._labels.get(agent_name, 0) + 1
         return agent_name if count == 1 else f"{agent_name}#{count}"
+
+    @property
+    def lineage(self) -> tuple[Run, ...]:
+        """The run, the one around it, and so on to the outermost."""
+        return (self, *self._outer)
 
     # What a policy may know
 
@@ -295,6 +301,7 @@ class Run(Journaled):
         """Shut the gate for good; from now on the run cannot be halted any more."""
         with self._lock:
             self.closed = True
+            self._on_halt = None
         if self.parent is not None:
             self.parent.nested.discard(self)
         if self.lease is not None:

@@ -213,7 +213,7 @@ def totals_of(trial: Trial) -> dict[str, Any]:
         "tokens": (report.input_tokens, report.output_tokens),
         "cost": report.cost_usd,
         "models": report.model_calls,
-        "tools": report.tool_usage,
+        "tools": dict(sorted(report.tool_usage.items())),
         "steps": report.total_steps,
         "output": report.final_output,
         "rule": report.violation["rule"] if report.violation else None,
