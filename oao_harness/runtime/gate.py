@@ -227,11 +227,11 @@ async def acall(run: Run, request: Call, act: Callable[[Call], Awaitable[R]], sh
 def stream(run: Run, request: Call, act: Callable[[Call], Iterator[R]], shape: Shape) -> Generator[R, None, None]:
     """Pass a sync stream through the gate, chunk by chunk; see `call`. A stream that began is not retried."""
     ticket = enter(run, request)
-    run.reading.add(ticket.n)
+    run.reading[ticket.n] = None
     try:
         yield from _stream(run, ticket, act, shape)
     finally:
-        run.reading.discard(ticket.n)
+        run.reading.pop(ticket.n, None)
 
 
 def _stream(run: Run, ticket: Ticket, act: Callable[[Call], Iterator[R]], shape: Shape) -> Generator[R, None, None]:
@@ -272,13 +272,13 @@ async def astream(
 ) -> AsyncGenerator[R, None]:
     """Pass an async stream through the gate, chunk by chunk; see `stream`."""
     ticket = await enter_async(run, request)
-    run.reading.add(ticket.n)
+    run.reading[ticket.n] = None
     try:
         async with aclosing(_astream(run, ticket, act, shape)) as chunks:
             async for chunk in chunks:
                 yield chunk
     finally:
-        run.reading.discard(ticket.n)
+        run.reading.pop(ticket.n, None)
 
 
 async def _astream(

@@ -82,8 +82,10 @@ class Opener:
         if execution_id is None and parent is not None and parent.playback is not None:
             execution_id = parent.playback.nested_id(parent.execution_id, [parent_call, agent_name, as_json(task)])
         run = self._bare_run(earlier or execution_id or new_id(), agent_name, task, parent, principal)
-        run.parent_call = parent_call
-        run.origin = dict(origin or {})
+        if parent_call is not None:
+            run.parent_call = parent_call
+        if origin:
+            run.origin = dict(origin)
         self._begin(run, begun=earlier is not None)
         return run
 
@@ -146,7 +148,8 @@ class Opener:
             principal=principal,
         )
         run.catalog = self._catalog
-        run.shared = self._budget
+        if self._budget is not None:
+            run.shared = self._budget
         run.budget = Budget(self._limits.of(run), self._catalog.price)
         return run
 

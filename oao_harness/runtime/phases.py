@@ -115,7 +115,7 @@ def _opening(run: Run, task: Json, adapter: str, waited_s: float | None) -> Step
     if tenant_of(started) != run.tenant:
         started["tenant"] = run.tenant
     if run.origin:
-        started["origin"] = run.origin
+        started["origin"] = dict(run.origin)
     child: dict[str, Json] = {"execution_id": run.execution_id}
     if run.node:
         started["node"] = child["node"] = run.node
@@ -178,11 +178,11 @@ def execute_phase(run: Run) -> Steps[None]:
     deadlines = [member.deadline for member in run.lineage[1:] if member.deadline is not None]
     if run.limits.timeout_s is not None:
         deadlines.append(run.clock.monotonic() + run.limits.timeout_s)
-    run.deadline = min(deadlines, default=None)
-    run.call_timeout_s = min(
-        (member.limits.call_timeout_s for member in run.lineage if member.limits.call_timeout_s is not None),
-        default=None,
-    )
+    if deadlines:
+        run.deadline = min(deadlines)
+    timeouts = [member.limits.call_timeout_s for member in run.lineage if member.limits.call_timeout_s is not None]
+    if timeouts:
+        run.call_timeout_s = min(timeouts)
 
 
 def review(run: Run, ending: Ending | None, adapter: Adapter | None) -> Steps[ExecutionReport]:
@@ -395,25 +395,29 @@ def _report(
             violation["source"] = halt.source
         if halt.n is not None:
             violation["n"] = halt.n
+    # Fields of few runs are passed only where they say something: pydantic keeps the names of those that it was given.
+    told: dict[str, object] = {
+        "approvals": [request_fields(one.request) for one in run.questions.pending(run.clock.time())],
+        "in_doubt": [doubt_fields(doubt) for doubt in run.doubts],
+        "observed": list(run.observed),
+        "ungoverned": list(run.ungoverned),
+        "violation": violation,
+        "tokens_estimated": totals.estimated,
+    }
     return ExecutionReport(
+        **{name: value for name, value in told.items() if value},  # type: ignore[arg-type]
         execution_id=run.execution_id,
         agent_name=run.agent_name,
         status=status or ("SUCCESS" if error is None else "FAILED"),
         error=error,
-        violation=violation,
         total_tokens=totals.tokens,
         input_tokens=totals.input_tokens,
         output_tokens=totals.output_tokens,
-        tokens_estimated=totals.estimated,
         total_steps=totals.steps,
         model_calls=totals.model_calls,
         cost_usd=None if totals.cost is None else totals.cost_usd,
         tool_calls=totals.tool_calls,
         state_history=list(run.lifecycle.history),
-        approvals=[request_fields(one.request) for one in run.questions.pending(run.clock.time())],
-        in_doubt=[doubt_fields(doubt) for doubt in run.doubts],
-        observed=list(run.observed),
-        ungoverned=list(run.ungoverned),
         tool_usage=dict(totals.tool_usage),
         execution_time_seconds=max(0.0, run.clock.monotonic() - run.started),
         final_output=output,

@@ -111,8 +111,6 @@ class _JudgedRun(Run):
         self.principal = history.principal
         self.hooks = hooks
         self.catalog = catalog
-        self.parent = None
-        self._outer = ()
         self._memories = {}
         self._lock = _LOCK
 

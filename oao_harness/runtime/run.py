@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from time import perf_counter
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast
 
 from oao_harness.errors import OaoError, PolicyViolation, RunHalted, RunSuspended
@@ -63,7 +64,23 @@ class Run(Journaled):
         principal: Who it acts for; the parent's principal by default.
     """
 
+    # What few runs have is here. A run has no more than 30 attributes of its own, where Python 3.11 ends to store the
+    # names once for all of them: one more, and each run takes a kibibyte more.
+    parent: Run | None = None
+    principal: Principal | None = None
+    tenant: str = ""
+    """Whose run it is: that of the outer run, whoever this one acts for."""
+    _outer: tuple[Run, ...] = ()
+    """Its lineage without itself: a run that refers to itself is freed late, by the collector."""
+    _labels: dict[str, int] | None = None
+    _wake: threading.Event | None = None
+    _halting: threading.Event | None = None
+    _ends_by: str = ""
+    _on_halt: Callable[[], None] | None = None
+
     # What the orchestrator and the phases fill in
+    origin: Mapping[str, Json] = MappingProxyType({})
+    """Where the agent and the policy can be found again, for who resumes the run in another process."""
     replay: Replay | None = None
     playback: Playback | None = None
     """The recorded order, where another run's recording is played."""
@@ -129,30 +146,25 @@ class Run(Journaled):
     ) -> None:
         self.execution_id = execution_id
         self.agent_name = agent_name
-        self._labels: dict[str, int] = {}
         self.label = agent_name
         """The run's name in a recording: whoever runs several of one agent gives each another one."""
         self.task = task
         self.hooks = hooks
         self.clock = clock
         self.store = store
-        self.parent = parent
-        self.principal: Principal | None = principal or (parent.principal if parent is not None else None)
-        self.tenant: str = parent.tenant if parent is not None else principal.tenant if principal is not None else ""
-        """Whose run it is: that of the outer run, whoever this one acts for."""
-        # Without the run itself: a run that refers to itself is freed late, by the collector.
-        self._outer: tuple[Run, ...] = parent.lineage if parent is not None else ()
-        self.nested: set[Run] = set()
-        """The open runs that are nested in this one, without those that are nested in them."""
+        if principal is not None:
+            self.principal, self.tenant = principal, principal.tenant
         if parent is not None:
-            parent.nested.add(self)
+            self.parent, self._outer, self.tenant = parent, parent.lineage, parent.tenant
+            self.principal = principal or parent.principal
+            parent.nested[self] = None
+        self.nested: dict[Run, None] = {}
+        """The open runs that are nested in this one, without those that are nested in them."""
         self.budget = Budget(_UNLIMITED)
         self.questions = Questions()
-        self.origin: dict[str, Json] = {}
-        """Where the agent and the policy can be found again, for who resumes the run in another process."""
         self.waiting: list[int] = []
         """Numbers of the calls whose bodies wait for a person."""
-        self.reading: set[int] = set()
+        self.reading: dict[int, None] = {}
         """Numbers of the calls whose streams nobody has read to the end or closed."""
         self.lifecycle = Lifecycle()
         self.ungoverned: dict[str, None] = {}
@@ -165,14 +177,12 @@ class Run(Journaled):
         self._numbers = itertools.count(1)
         self._memories: dict[int, tuple[object, Any]] = {}
         self._lock = threading.Lock()
-        self._wake: threading.Event | None = None
-        self._halting: threading.Event | None = None
-        self._ends_by = ""
-        self._on_halt: Callable[[], None] | None = None
 
     def label_for(self, agent_name: str) -> str:
         """Return a name for a run of this tree that none of the others has: `agent`, `agent#2` ..."""
         with self._lock:
+            if self._labels is None:
+                self._labels = {}
             count = self._labels[agent_name] = self._labels.get(agent_name, 0) + 1
         return agent_name if count == 1 else f"{agent_name}#{count}"
 
@@ -303,7 +313,7 @@ class Run(Journaled):
             self.closed = True
             self._on_halt = None
         if self.parent is not None:
-            self.parent.nested.discard(self)
+            self.parent.nested.pop(self, None)
         if self.lease is not None:
             self.lease.let_go(release=self.is_lost)
 
