@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from difflib import SequenceMatcher
-from typing import Final, Literal, TypeAlias, cast
+import operator
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from sys import maxsize
+from typing import Final, Literal, TypeAlias, TypeVar, cast
 
-from oao_harness.journal.differences import compare
+from oao_harness.journal.differences import Lens, compare, opcodes
 from oao_harness.journal.events import RecordedEvent
+from oao_harness.journal.paths import Rules
 from oao_harness.journal.recording import Recording
 from oao_harness.journal.records import error_to_json
-from oao_harness.journal.sharing import canonical
+from oao_harness.journal.sharing import Shared, canonical
 from oao_harness.journal.tokens import DEFAULT_KINDS, cut
 from oao_hookspecs import Json
 
@@ -20,6 +23,8 @@ __all__ = ["Change", "Changes", "Kind", "changes", "changes_as_json"]
 Kind: TypeAlias = Literal["equal", "changed", "added", "removed"]
 _IDS: Final = ("id", "call_id", "tool_call_id")
 _FRAMES: Final = ("at", "clock")
+_LISTS: Final = ("messages", "tools")
+"""What of a request `Shared` has made one object of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,16 +100,25 @@ def changes(old: Recording | None, new: Recording) -> Changes:
         old: What is recorded; None where nothing is.
         new: What it would become.
     """
-    comparison = _Comparison()
-    before: Sequence[RecordedEvent] = () if old is None else old.events
-    steps = tuple(comparison.step(one, other) for one, other in _aligned(before, new.events))
+    comparison, shared = _Comparison(), Shared()
+    before: Sequence[RecordedEvent] = () if old is None else _sharing(old, shared, "old")
+    steps = tuple(comparison.step(one, other) for one, other in _aligned(before, _sharing(new, shared, "new")))
     header = () if old is None else tuple(_header_lines(old.header, new.header))
     return Changes(steps=steps, header=header)
+
+
+def _sharing(recording: Recording, shared: Shared, side: str) -> list[RecordedEvent]:
+    """Return the calls of a recording with one object for what equal messages of both recordings are."""
+    return [
+        replace(event, request=shared.request(event.kind, f"{side} {event.run}", event.request))
+        for event in recording.events
+    ]
 
 
 # Shorter ones may be part of a word: they are renamed only where they are the whole text.
 _LONG_ID: Final = 16
 _Pair: TypeAlias = tuple[RecordedEvent | None, RecordedEvent | None]
+H = TypeVar("H", bound=Hashable)
 
 
 def _aligned(old: Sequence[RecordedEvent], new: Sequence[RecordedEvent]) -> Iterator[_Pair]:
@@ -123,19 +137,41 @@ def _aligned(old: Sequence[RecordedEvent], new: Sequence[RecordedEvent]) -> Iter
                 yield from ((None, event) for event in right[k:m])
 
 
-def _blocks(one: Sequence[object], other: Sequence[object]) -> Iterator[tuple[bool, int, int, int, int]]:
-    matcher = SequenceMatcher(None, cast("Sequence[str]", one), cast("Sequence[str]", other), autojunk=False)
-    for operation, a, b, c, d in matcher.get_opcodes():
+def _blocks(one: Sequence[H], other: Sequence[H]) -> Iterator[tuple[bool, int, int, int, int]]:
+    for operation, a, b, c, d in opcodes(one, other, most=maxsize):
         yield operation == "equal", a, b, c, d
 
 
+@dataclass(slots=True)
+class _Known:
+    """What is known of an object that many requests hold."""
+
+    value: Json
+    """Keeps it: its address is no other object's as long as it lives."""
+    text: str
+    names: dict[str, str]
+    """The ids in it that were renamed, of those that were looked for."""
+    looked: int
+    """How many were."""
+    plain: Json
+    """With these ids as they are now."""
+
+
 class _Comparison:
-    """Compares calls in order, and remembers what it has shown and which ids were only renamed."""
+    """Compares calls in order, and remembers what it has shown and which ids were only renamed.
+
+    A conversation is sent again with every call: what is looked at once is kept, or a run of 1,000 calls is looked at
+    500 times.
+    """
 
     def __init__(self) -> None:
         self._renamed: dict[str, str] = {}
         self._taken: set[str] = set()
         self._shown: set[tuple[str, str]] = set()
+        self._known: dict[int, _Known] = {}
+        self._walked: set[tuple[int, int]] = set()
+        """Pairs of elements whose ids are known, by their addresses: both recordings outlive the comparison."""
+        self._lens = Lens(digest=self._digest, recorded_digest=self._digest)
 
     def step(self, old: RecordedEvent | None, new: RecordedEvent | None) -> Change:
         if old is None:
@@ -144,18 +180,18 @@ class _Comparison:
             return Change(kind="removed", old=old, new=None, headline="removed")
         quiet = self._quiet(old, new)
         # Not by their keys alone: they are blind for ids.
-        same = old.key == new.key and canonical(dict(old.request)) == canonical(dict(new.request))
+        same = old.key == new.key and _identity(old) == _identity(new)
         same = same and old.error == new.error and old.decision == new.decision
         if same and _rest(old) == _rest(new) and canonical(old.value) == canonical(new.value):
             # By far the most: nothing of them needs a closer look.
             return Change(kind="equal", old=old, new=new, quiet=quiet)
         before = len(self._renamed)
         self._find_ids(dict(old.request), dict(new.request))
-        asked, request = dict(cast("Mapping[str, Json]", self._plain(dict(old.request)))), dict(new.request)
+        asked, request = self._plain_request(old), dict(new.request)
         follows = False
         if old.kind == "model":
             request, follows = self._without_shown(asked, request)
-        comparison = compare(old.kind, asked, request)
+        comparison = compare(old.kind, asked, request, self._lens)
         lines = [one.line for one in comparison.differences]
         first = comparison.headline if lines else ""
         for name, was, is_ in self._answers(old, new):
@@ -172,7 +208,8 @@ class _Comparison:
         return Change(kind="equal", old=old, new=new, quiet=tuple(dict.fromkeys([*quiet, *self._renamed_in(old)])))
 
     def _renamed_in(self, old: RecordedEvent) -> list[str]:
-        return ["ids"] if self._renamed and any(one in canonical(dict(old.request)) for one in self._renamed) else []
+        plain = self._plain_request(old)
+        return ["ids"] if any(plain[key] is not value for key, value in old.request.items()) else []
 
     def _quiet(self, old: RecordedEvent, new: RecordedEvent) -> tuple[str, ...]:
         found = ["times"] if (old.at, old.took_s) != (new.at, new.took_s) else []
@@ -199,7 +236,7 @@ class _Comparison:
         one, other = old.get("messages"), new.get("messages")
         if not isinstance(one, list) or not isinstance(other, list):
             return dict(new), False
-        texts = [[*map(canonical, part)] for part in (one, other)]
+        texts = [[self._look(message).text for message in part] for part in (one, other)]
         messages: list[Json] = []
         follows = False
         for same, a, b, c, d in _blocks(*texts):
@@ -218,6 +255,8 @@ class _Comparison:
 
     def _find_ids(self, old: Json, new: Json) -> None:
         """Note ids that a provider makes up anew for each answer, where the answers have them in the same place."""
+        if old is new:
+            return
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             for key in old.keys() & new.keys():
                 one, other = old[key], new[key]
@@ -233,7 +272,9 @@ class _Comparison:
                     self._rename(one, other)
         elif isinstance(old, list) and isinstance(new, list):
             for one, other in zip(old, new, strict=False):
-                self._find_ids(one, other)
+                if (id(one), id(other)) not in self._walked:
+                    self._walked.add((id(one), id(other)))
+                    self._find_ids(one, other)
 
     def _rename(self, old: str, new: str) -> None:
         # One to one: two ids that become one are a change.
@@ -242,11 +283,56 @@ class _Comparison:
             self._taken.add(new)
 
     def _plain(self, value: Json) -> Json:
-        """Return a recorded value with its ids as they are now."""
+        """Return a recorded value with its ids as they are now; the same object where it has none."""
         if not self._renamed:
             return value
         text = canonical(value)
-        return _with_ids(value, self._renamed) if any(one in text for one in self._renamed) else value
+        names = {one: name for one, name in self._renamed.items() if one in text}
+        return _with_ids(value, names) if names else value
+
+    def _plain_request(self, event: RecordedEvent) -> dict[str, Json]:
+        lists = _lists(event)
+        return {
+            key: self._plain_list(lists[key]) if key in lists else self._plain(value)
+            for key, value in event.request.items()
+        }
+
+    def _plain_list(self, values: list[Json]) -> list[Json]:
+        plain = [self._plain_element(value) for value in values]
+        return values if all(map(operator.is_, plain, values)) else plain
+
+    def _plain_element(self, value: Json) -> Json:
+        known = self._look(value)
+        if known.looked < len(self._renamed):
+            names = {old: new for old, new in islice(self._renamed.items(), known.looked, None) if old in known.text}
+            known.looked = len(self._renamed)
+            if names:
+                known.names |= names
+                known.plain = _with_ids(value, known.names)
+        return known.plain
+
+    def _look(self, value: Json) -> _Known:
+        known = self._known.get(id(value))
+        if known is None:
+            known = self._known[id(value)] = _Known(value, canonical(value), {}, 0, value)
+        return known
+
+    def _digest(self, value: Json, rules: Rules) -> Hashable:
+        return self._look(value).text, rules
+
+
+def _identity(event: RecordedEvent) -> tuple[str, dict[str, list[int]]]:
+    """Return what is equal for equal requests of both recordings, whose messages `Shared` made one object."""
+    lists = _lists(event)
+    rest = {key: value for key, value in event.request.items() if key not in lists}
+    return canonical(rest), {key: [*map(id, values)] for key, values in lists.items()}
+
+
+def _lists(event: RecordedEvent) -> dict[str, list[Json]]:
+    if event.kind != "model":
+        return {}
+    found = {key: event.request.get(key) for key in _LISTS}
+    return {key: values for key, values in found.items() if isinstance(values, list)}
 
 
 def _with_ids(value: Json, names: Mapping[str, str]) -> Json:

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias, TypeVar, cast
 from oao_harness.journal.paths import Path, Rules, is_dropped, path_text, rules_below, tool_name
 from oao_hookspecs import Json
 
-__all__ = ["Comparison", "Difference", "Lens", "brief", "compare"]
+__all__ = ["Comparison", "Difference", "Lens", "brief", "compare", "opcodes"]
 
 _CONTEXT_WORDS: Final = 5
 _LONGEST_PIECE: Final = 72
@@ -165,7 +165,7 @@ class _Finder:
         gone: list[int] = []
         come: list[int] = []
         pairs: list[tuple[int, int]] = []
-        for operation, a, b, c, d in _opcodes(before, after):
+        for operation, a, b, c, d in opcodes(before, after):
             if operation == "equal":
                 self.equal += sum(_leaves(item) for item in old[a:b])
                 continue
@@ -193,14 +193,20 @@ class _Finder:
             yield from changes
 
 
-def _opcodes(before: Sequence[H], after: Sequence[H]) -> list[_Opcode]:
-    """Return how one sequence becomes the other, cheaply where most of it is equal."""
+def opcodes(before: Sequence[H], after: Sequence[H], *, most: int = _MOST_COMPARED) -> list[_Opcode]:
+    """Return how one sequence becomes the other, as difflib says it; cheaply where most of it is equal.
+
+    Args:
+        before: What it was.
+        after: What it is.
+        most: Where more than so many elements are left between what is equal at both ends, all of them are replaced.
+    """
     head = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, after, strict=False)))
     backwards = zip(reversed(before[head:]), reversed(after[head:]), strict=False)
     tail = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], backwards))
     a, b, c, d = head, len(before) - tail, head, len(after) - tail
     middle: list[_Opcode] = []
-    if max(b - a, d - c) > _MOST_COMPARED or a == b or c == d:
+    if max(b - a, d - c) > most or a == b or c == d:
         operation = "replace" if a < b and c < d else "delete" if a < b else "insert"
         middle = [(operation, a, b, c, d)] if a < b or c < d else []
     else:
@@ -314,7 +320,7 @@ def _text_differences(where: str, old: str, new: str) -> Iterator[Difference]:
     if len(before) == len(after) == 1:
         yield Difference(sign="~", path=where, text=_words(old, new))
         return
-    for operation, a, b, c, d in _opcodes(before, after):
+    for operation, a, b, c, d in opcodes(before, after):
         if operation == "equal":
             continue
         both = min(b - a, d - c)
@@ -330,11 +336,11 @@ def _text_differences(where: str, old: str, new: str) -> Iterator[Difference]:
 def _words(old: str, new: str) -> str:
     """Return a line with its changes marked, and a few words around them."""
     before, after = _WORD.findall(old), _WORD.findall(new)
-    opcodes = _opcodes(before, after)
+    steps = opcodes(before, after)
     parts: list[str] = []
-    for number, (operation, a, b, c, d) in enumerate(opcodes):
+    for number, (operation, a, b, c, d) in enumerate(steps):
         if operation == "equal":
-            parts.append(_elided(before[a:b], first=number == 0, last=number == len(opcodes) - 1))
+            parts.append(_elided(before[a:b], first=number == 0, last=number == len(steps) - 1))
         else:
             parts.append(f"[-{_cut(''.join(before[a:b]), _LONGEST_PIECE)}-]" if b > a else "")
             parts.append(f"{{+{_cut(''.join(after[c:d]), _LONGEST_PIECE)}+}}" if d > c else "")

@@ -143,3 +143,37 @@ def test_a_recording_that_is_not_there_yet_is_added_whole() -> None:
     found = changes(None, Recording(events=(event(1, "a"), event(2, "b"))))
 
     assert found.headline == "2 steps added; first: step 1 tool a: added"
+
+
+def test_what_python_takes_for_equal_is_not_in_json() -> None:
+    """True, 1 and 1.0 are three values; lists that tools take are compared as those of a model are."""
+    told: list[tuple[Json, Json, str]] = [(1, True, "changed"), (1, 1.0, "changed"), (1, 1, "equal"), ("", "", "equal")]
+    for kind in ("tool", "model"):
+        for one, other, expected in told:
+            old, new = (
+                Recording(events=(event(1, "a", kind=kind, messages=[{"n": value}]),)) for value in (one, other)
+            )
+            assert [step.kind for step in changes(old, new).steps] == [expected], (kind, one, other)
+
+
+def test_ids_of_a_conversation_that_is_sent_again_are_no_change() -> None:
+    """Each turn sends all turns before it, and each has ids of its own; one word that changed is told where it is new."""
+
+    def conversation(letter: str, word: str) -> Recording:
+        messages: list[Json] = [{"role": "user", "content": "go"}]
+        events: list[RecordedEvent] = []
+        for turn in range(6):
+            said: Json = {"role": "assistant", "calls": [{"id": f"call_{letter}{turn}", "name": "look"}]}
+            events.append(event(len(events) + 1, "m", {"message": said}, kind="model", messages=[*messages]))
+            found = word if turn == 3 else f"found {turn}"
+            events.append(event(len(events) + 1, "look", found, call_id=f"call_{letter}{turn}"))
+            messages += [said, {"role": "tool", "call_id": f"call_{letter}{turn}", "content": found}]
+        return Recording(events=tuple(events))
+
+    assert changes(conversation("a", "x"), conversation("b", "x")).headline == "nothing changed but ids"
+    told = changes(conversation("a", "x"), conversation("b", "y")).behaviour
+    assert [(step.event.n, step.lines) for step in told[:2]] == [
+        (8, ('~ result: "x" -> "y"',)),
+        (9, ('~ messages[8].content: "x" -> "y"',)),
+    ]
+    assert [(step.event.n, step.follows) for step in told[2:]] == [(11, True)]
