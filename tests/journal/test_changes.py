@@ -157,7 +157,7 @@ def test_what_python_takes_for_equal_is_not_in_json() -> None:
 
 
 def test_ids_of_a_conversation_that_is_sent_again_are_no_change() -> None:
-    """Each turn sends all turns before it, and each has ids of its own; one word that changed is told where it is new."""
+    """Each turn sends all turns before it, and each has its ids; a changed word is told where it is new."""
 
     def conversation(letter: str, word: str) -> Recording:
         messages: list[Json] = [{"role": "user", "content": "go"}]
