@@ -9,13 +9,15 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from pydantic import BaseModel, ValidationError
 
 from oao_harness.errors import ConfigError
 from oao_harness.policy.lines import LineMap, Path, error_line_of
-from oao_harness.policy.schema import PolicyDocument
+
+if TYPE_CHECKING:
+    from oao_harness.policy.schema import PolicyDocument
 
 __all__ = ["Problems", "Source", "close_to", "read_document", "read_text", "table_in"]
 
@@ -118,6 +120,13 @@ def read_text(path: FilePath, shown: str) -> str:
         ) from error
 
 
+def _schema() -> type[PolicyDocument]:
+    # pydantic builds it when it is imported, which takes longer than all else here; few programs read a policy file.
+    from oao_harness.policy.schema import PolicyDocument  # noqa: PLC0415
+
+    return PolicyDocument
+
+
 def read_document(text: str, name: str, *, in_pyproject: bool = False) -> tuple[Source, PolicyDocument]:
     """Return a policy file's document, its shape checked.
 
@@ -146,7 +155,7 @@ def read_document(text: str, name: str, *, in_pyproject: bool = False) -> tuple[
         raise ConfigError(f"{name}:{line}: there is no table [tool.oao.policy]; add it, or name another policy file")
     source = Source(name=name, text=text, lines=lines, prefix=prefix, data=table)
     try:
-        return source, PolicyDocument.model_validate(table)
+        return source, _schema().model_validate(table)
     except ValidationError as error:
         problems = Problems(source)
         told: set[Path] = set()
@@ -225,7 +234,7 @@ def _where(source: Source, path: Path) -> str:
 
 def _keys_at(path: Path) -> list[str]:
     """Return the keys that a table of the schema may have."""
-    model: Any = PolicyDocument
+    model: Any = _schema()
     for part in path:
         if isinstance(part, int):
             continue
