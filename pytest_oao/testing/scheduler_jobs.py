@@ -79,6 +79,8 @@ class Jobs:
     def __init__(self, takes_s: float = 0.0) -> None:
         self.takes_s = takes_s
         self.begun: list[Job] = []
+        self.began_at: dict[str, float] = {}
+        """Unix seconds, by the id of the run."""
         self.done: list[str] = []
         self.cancelled: list[str] = []
         self.at_once = 0
@@ -92,6 +94,7 @@ class Jobs:
     async def __call__(self, job: Job) -> Later | None:
         """Do a job."""
         self.begun.append(job)
+        self.began_at[job.execution_id] = time.time()
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         try:
