@@ -365,8 +365,10 @@ class Run(Journaled):
                 yield from self.refusing(counted, n=None, by=run)
                 raise self.require_halt()
             index = index or counted
-        self.write("step", {"index": index, "name": name})
-        if self.hooks.heard("oao_step_started"):
+        is_heard = self.hooks.heard("oao_step_started")
+        # What happens in the step is written before it happens, and this with it.
+        self.write("step", {"index": index, "name": name}, later=not is_heard)
+        if is_heard:
             event = StepStarted(execution_id=self.execution_id, index=index, name=name)
             yield from observe(self.hooks, "oao_step_started", {"event": event, "run": self})
 
