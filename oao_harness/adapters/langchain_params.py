@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, cast
 
@@ -67,7 +68,12 @@ def model_name(model: object, given: Mapping[str, Any]) -> str:
         return named
     fields = vars(model)
     # Fields first: asking a pydantic model for what it lacks is slow. Then properties.
-    for found in (*(fields.get(name) for name in _NAMES), *(getattr(type(model), name, None) for name in _NAMES)):
+    for name in _NAMES:
+        value = fields.get(name)
+        if isinstance(value, str) and value:
+            return value
+    for name in _NAMES:
+        found = getattr(type(model), name, None)
         value = found.fget(model) if isinstance(found, property) and found.fget is not None else found
         if isinstance(value, str) and value:
             return value
@@ -89,6 +95,7 @@ def params_of(model: object, given: Mapping[str, Any]) -> dict[str, Json]:
     return dict(sorted(params.items()))
 
 
+@functools.lru_cache(maxsize=1024)
 def _is_transport(name: str) -> bool:
     return name in _TRANSPORT or any(part in name for part in _TRANSPORT_PARTS)
 

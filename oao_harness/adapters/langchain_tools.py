@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Final, cast
+from typing import Any, Final, TypeAlias, cast
 from weakref import WeakKeyDictionary
 
 from langchain_core.tools.base import BaseTool
@@ -262,11 +262,11 @@ def _positional_names(tool: Any, function: Callable[..., Any], count: int) -> li
 def _defaulted(tool: Any, function: Callable[..., Any], shown: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the arguments whose value the schema, or the body's signature, declares as their default."""
     fields = cast("Mapping[str, Any]", getattr(tool.args_schema, "model_fields", None) or {})
-    parameters = inspect.signature(function).parameters
+    declared = _parameters(function)[2]
     found: list[str] = []
     for name, value in shown.items():
         defaults = [fields[name].default] if name in fields else []
-        defaults += [parameters[name].default] if name in parameters else []
+        defaults += [declared[name]] if name in declared else []
         if any(type(value) is type(default) and value == default for default in defaults):
             found.append(name)
     return tuple(found)
@@ -300,19 +300,22 @@ def _fields(schema: type) -> Mapping[str, object]:
     return cast("Mapping[str, object]", getattr(schema, name, {}))
 
 
-def _parameters(function: Callable[..., Any]) -> tuple[tuple[str, ...], frozenset[str]]:
+_Parameters: TypeAlias = tuple[tuple[str, ...], frozenset[str], Mapping[str, object]]
+
+
+def _parameters(function: Callable[..., Any]) -> _Parameters:
     try:
         return _cached_parameters(function)
     except TypeError:  # a callable object that cannot be hashed
         return _read_parameters(function)
 
 
-def _read_parameters(function: Callable[..., Any]) -> tuple[tuple[str, ...], frozenset[str]]:
-    """Return the names of the positional parameters, and of those that take LangChain's `config`."""
+def _read_parameters(function: Callable[..., Any]) -> _Parameters:
+    """Return the names of the positional parameters, those that take LangChain's `config`, and defaults by name."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except ValueError:  # a builtin
-        return (), frozenset()
+        return (), frozenset(), {}
     names = tuple(
         parameter.name
         for parameter in parameters
@@ -321,7 +324,7 @@ def _read_parameters(function: Callable[..., Any]) -> tuple[tuple[str, ...], fro
     configs = frozenset(
         parameter.name for parameter in parameters if "RunnableConfig" in _annotation(parameter.annotation)
     )
-    return names, configs
+    return names, configs, {parameter.name: parameter.default for parameter in parameters}
 
 
 def _annotation(annotation: object) -> str:

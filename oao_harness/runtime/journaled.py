@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from oao_harness.errors import FencedError, OaoError, RunHalted
 from oao_harness.journal.codec import error_line
@@ -32,13 +32,15 @@ class Journaled:
     halted: RunHalted | None = None
     unwritten: RunHalted | None = None
     """Why the journal lacks a record."""
+    _outer: tuple[Run, ...] = ()
+    """Its lineage without itself: a run that refers to itself is freed late, by the collector."""
     muted: bool = False
     """True where the journal is complete already, or another process has it: nothing is written to it again."""
 
     @property
     def lineage(self) -> tuple[Run, ...]:
         """The run, the one around it, and so on to the outermost."""
-        raise NotImplementedError
+        return (cast("Run", self), *self._outer)
 
     def latch(self, halt: RunHalted) -> bool:
         """Keep the first reason to halt and start cancelling; return True where this one is the first."""

@@ -73,7 +73,7 @@ def _hook_of(call: Call) -> str:
 def is_unjudged(run: Run, call: Call) -> bool:
     """Return True where no policy of the run, or of one that it is nested in, cares for calls of this kind."""
     hook = _hook_of(call)
-    if len(run.lineage) == 1:
+    if run.parent is None:
         return not run.hooks.heard(hook)
     return not any(member.hooks.heard(hook) for member in run.lineage)
 
@@ -149,7 +149,7 @@ def reserve(run: Run, call: Call, *, spends: bool) -> tuple[Reservation, Deny | 
     Returns:
         What `settle` needs; the denial, where a budget refused; and the run whose budget it was.
     """
-    if len(run.lineage) == 1 and run.shared is None and run.tree is None:
+    if run.parent is None and run.shared is None and run.tree is None:
         only = run.budget.reserve(call)
         return (NOTHING, only, run) if isinstance(only, Deny) else (Reservation((only,)), None, run)
     taken: list[Hold] = []
@@ -195,6 +195,9 @@ def settle(run: Run, reserved: Reservation, usage: Usage | None) -> tuple[Deny, 
     Returns:
         The first denial where that is too much, and the run whose budget it was.
     """
+    if run.parent is None and not reserved.shared:
+        denial = run.budget.settle(reserved.own[0], usage) if reserved.own else None
+        return None if denial is None else (denial, run)
     overspent: tuple[Deny, Run] | None = None
     for member, amount in zip(run.lineage, reserved.own, strict=False):
         denial = member.budget.settle(amount, usage)

@@ -427,7 +427,7 @@ def finish(ticket: Ticket, answer: Answer | None, error: BaseException | None) -
         yield from observe(run.hooks, "oao_call_finished", {"event": event, "run": run})
     run.refuse_if_over()
     refusal = overspent
-    if refusal is None and (len(run.lineage) > 1 or run.hooks.heard("oao_decide_outcome")):
+    if refusal is None and (run.parent is not None or run.hooks.heard("oao_decide_outcome")):
         refusal = yield from judge_outcome(run, replace(ticket.call, id=ticket.unique), outcome)
     if refusal is None and len(outcome.proposed) > 1:
         refusal = yield from _hold_batch(ticket, outcome.proposed)

@@ -70,8 +70,6 @@ class Run(Journaled):
     principal: Principal | None = None
     tenant: str = ""
     """Whose run it is: that of the outer run, whoever this one acts for."""
-    _outer: tuple[Run, ...] = ()
-    """Its lineage without itself: a run that refers to itself is freed late, by the collector."""
     _labels: dict[str, int] | None = None
     _wake: threading.Event | None = None
     _halting: threading.Event | None = None
@@ -185,11 +183,6 @@ class Run(Journaled):
                 self._labels = {}
             count = self._labels[agent_name] = self._labels.get(agent_name, 0) + 1
         return agent_name if count == 1 else f"{agent_name}#{count}"
-
-    @property
-    def lineage(self) -> tuple[Run, ...]:
-        """The run, the one around it, and so on to the outermost."""
-        return (self, *self._outer)
 
     # What a policy may know
 
@@ -378,7 +371,8 @@ class Run(Journaled):
         Raises:
             RunHalted: Always the first reason, however often it was caught.
         """
-        for run in self.lineage:
+        run: Run | None = self
+        while run is not None:
             if run.halted is not None:
                 self.turned_away = True
                 raise run.halted
@@ -393,6 +387,7 @@ class Run(Journaled):
             if run.halted is not None:
                 self.turned_away = True
                 raise run.halted
+            run = run.parent
 
     def refusing(self, denial: Deny, *, n: int | None, by: Run) -> Steps[None]:
         """Halt for a denial of this run's, or an outer run's, policies; the outer run is halted with it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from oao_hookspecs import Json, ModelCall, Usage
 
@@ -30,6 +30,7 @@ _OUTPUT_KEYS: Final = (
     "outputTokens",
 )
 _TOTAL_KEYS: Final = ("total_tokens", "total_token_count", "totalTokenCount", "totalTokens")
+_COUNTS: Final = frozenset((*_INPUT_KEYS, *_OUTPUT_KEYS, *_TOTAL_KEYS))
 _BOUND_KEYS: Final = ("max_completion_tokens", "max_output_tokens", "max_tokens", "max_tokens_to_sample")
 _HOLDERS: Final = ("usage_metadata", "usage", "token_usage", "usageMetadata", "response_metadata", "llm_output")
 
@@ -56,6 +57,10 @@ def read_usage(value: object, _depth: int = 0) -> Usage | None:
 
 
 def _read_counts(value: object) -> Usage | None:
+    plain: Any = value
+    if type(plain) is dict and _COUNTS.isdisjoint(plain):  # pyright: ignore[reportUnknownArgumentType]
+        # A message without any, of which a conversation has many.
+        return None
     sent, received, total = (_first_count(value, keys) for keys in (_INPUT_KEYS, _OUTPUT_KEYS, _TOTAL_KEYS))
     if sent is None and received is None:
         # A lone total cannot be split; counting it as input keeps the sum right.
@@ -76,7 +81,8 @@ def _first_count(value: object, keys: tuple[str, ...]) -> int | None:
 
 
 def _get(value: object, key: str) -> object:
-    if isinstance(value, Mapping):
+    # The exact type first: asking for an abstract class takes ten times as long.
+    if type(value) is dict or isinstance(value, Mapping):
         return cast("Mapping[str, object]", value).get(key)
     return getattr(value, key, None)
 
@@ -137,10 +143,16 @@ def worst_case_tokens(call: ModelCall, assumed_output_tokens: int | None, sent: 
 
 def count_characters(value: Json) -> int:
     """Return how many characters the texts inside of a JSON value have; what is no text counts a little."""
+    # Twice for every message of every request: no generators, and `dict` before the abstract class.
     if isinstance(value, str):
         return len(value)
-    if isinstance(value, Mapping):
-        return sum(len(key) + count_characters(item) for key, item in value.items())
-    if isinstance(value, list | tuple):
-        return sum(count_characters(item) for item in value)
+    total = 0
+    if isinstance(value, (dict, Mapping)):
+        for key, item in value.items():
+            total += len(key) + (len(item) if isinstance(item, str) else count_characters(item))
+        return total
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            total += count_characters(item)
+        return total
     return 0 if value is None else 2
