@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Generator, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -13,14 +12,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_oao.fixture import Oao
-    from pytest_oao.session import TestSession
     from pytest_oao.settings import Settings
     from pytest_oao.testing.scripted import ScriptedModel
-    from pytest_oao.world import Phase
 
 _SETTINGS: Final[pytest.StashKey[Settings | None]] = pytest.StashKey()
 _EVERY_TEST: Final[pytest.StashKey[bool]] = pytest.StashKey()
-_SESSION: Final[pytest.StashKey[TestSession]] = pytest.StashKey()
 _ROWS: Final[pytest.StashKey[list[dict[str, Any]]]] = pytest.StashKey()
 _FINDINGS: Final[pytest.StashKey[dict[str, list[str]]]] = pytest.StashKey()
 _RECORDED: Final[pytest.StashKey[dict[Path, bool]]] = pytest.StashKey()
@@ -168,7 +164,8 @@ def _settings(config: pytest.Config) -> Settings:
 def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
     """Refuse a marker with an argument that does not exist."""
     for item in items:
-        for mark in item.iter_markers("oao"):
+        # A marker is a keyword too, and that takes a tenth of the time.
+        for mark in item.iter_markers("oao") if "oao" in item.keywords else ():
             from pytest_oao.marker import check_marker  # noqa: PLC0415
 
             check_marker(item.nodeid, mark)
@@ -198,12 +195,13 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
 
             pytest.fail(NOT_GOVERNED, pytrace=False)
         return result
-    from pytest_oao.session import TestSession  # noqa: PLC0415
+    from pytest_oao import phases  # noqa: PLC0415 - its hooks cost every test of the session something
 
-    session = TestSession(item, _settings(item.config), marks)
-    item.stash[_SESSION] = session
-    session.enter()
-    with _within(session, "setup"):
+    plugins = item.config.pluginmanager
+    if not plugins.is_registered(phases) and plugins.register(phases, "oao-phases") is None:
+        raise pytest.UsageError("`-p no:oao-phases` leaves out what ends a governed test; `-p no:oao` leaves out oao")
+    session = phases.begin(item, _settings(item.config), marks)
+    with phases.within(session, "setup"):
         result = yield
     if item.config.stash[_OVERRIDDEN]:
         values = {name: cast("Any", item)._request.getfixturevalue(name) for name in _OVERRIDES}
@@ -260,29 +258,6 @@ def _is_recorded(item: pytest.Item) -> bool:
     return recording_path(item, folder=item.config.getini("oao_recordings") or "recordings").exists()
 
 
-@contextlib.contextmanager
-def _within(session: TestSession, phase: Phase) -> Generator[None]:
-    """Let a phase of the test see the time and the chance of its recording."""
-    with session.http.within(phase):
-        if session.world is None:
-            yield
-            return
-        session.world.enter(phase)
-        try:
-            yield
-        finally:
-            session.world.leave()
-
-
-@pytest.hookimpl(wrapper=True, trylast=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
-    """Seed chance directly around the test's body: other plugins seed before it."""
-    session = pyfuncitem.stash.get(_SESSION, None)
-    if session is not None and session.world is not None:
-        session.world.reseed()
-    return (yield)
-
-
 @pytest.fixture(scope="session")
 def oao() -> Oao:
     """The agent runs of this test: `run`, `runs`, `events`, `violations`, `usage`, `cost`, `approve` and more."""
@@ -297,68 +272,6 @@ def oao_scripted() -> type[ScriptedModel]:
     from pytest_oao.testing.scripted import ScriptedModel  # noqa: PLC0415
 
     return ScriptedModel
-
-
-@pytest.hookimpl(wrapper=True, trylast=True)
-def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Fail the test for what was halted, whatever the test made of it; keep the recording of a test that passed."""
-    session = item.stash.get(_SESSION, None)
-    if session is None:
-        return (yield)
-    raised: BaseException | None = None
-    result: object = None
-    try:
-        session.begin()
-        with _within(session, "call"):
-            result = yield
-    except BaseException as error:  # noqa: BLE001 - a halt is one
-        raised = error
-    verdict = session.conclude(raised)
-    # Outside of the except block, else pytest would print both.
-    if verdict is not None:
-        raise pytest.fail.Exception(verdict, pytrace=False)
-    if raised is not None:
-        raise raised
-    return result
-
-
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
-    """Take the session away from around the test."""
-    session = item.stash.get(_SESSION, None)
-    if session is None:
-        return (yield)
-    verdict: str | None = None
-    try:
-        with _within(session, "teardown"):
-            result = yield
-    finally:
-        verdict = session.leave()
-    if verdict is not None:
-        raise pytest.fail.Exception(verdict, pytrace=False)
-    return result
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Attach what oao saw, as JSON: it survives xdist and appears in report logs."""
-    report = yield
-    session = item.stash.get(_SESSION, None)
-    if session is not None and report.when == "setup":
-        session.setup_failed = report.failed
-    if session is not None and report.when == "call" and session.has_begun:
-        from pytest_oao.report import properties_of, row_of  # noqa: PLC0415
-        from pytest_oao.summary import timeline  # noqa: PLC0415
-
-        row = row_of(session)
-        if row is None:
-            return report
-        cast("Any", report).oao = row
-        # The report of the teardown has them too, and that is where junit looks.
-        item.user_properties.extend(properties_of(row))
-        if report.failed:
-            report.sections.append(("oao run", timeline(session.tape())))
-    return report
 
 
 def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
