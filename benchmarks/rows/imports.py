@@ -44,7 +44,7 @@ def row() -> Row:
         how="A fresh process each time that imports one thing and ends, minus one that imports nothing: processor "
         "time, byte code there already; and its memory above that of a bare interpreter.",
         figures=(CPU_MS, MEMORY, MODULES),
-        rounds=5,
+        rounds=11,
         contenders=(
             imports(OURS, "import oao_harness"),
             imports(FACE, FACE),
