@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 
 from oao_harness import MemoryStore, SQLiteStore
 from oao_hookspecs import Store
+from pytest_oao.testing import RedisServer
 from tests.forked import Pytester
 
 pytest_plugins = ["pytester"]
@@ -85,3 +86,14 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     opened: Store = MemoryStore() if request.param == "memory" else SQLiteStore(tmp_path / "oao.db")
     yield opened
     opened.close()
+
+
+@pytest.fixture(scope="module")
+def redis_server() -> Iterator[RedisServer]:
+    """One server for all tests of a module; skipped where no program is installed."""
+    try:
+        server = RedisServer()
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    with server:
+        yield server

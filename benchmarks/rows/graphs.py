@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import operator
-import time
 from typing import Annotated, Any, TypedDict
 
 from benchmarks.contending import Contender, Figure, Goal, Row
-from benchmarks.timing import Measure, is_quick
+from benchmarks.timing import Measure, is_quick, once
 
 HERE = "benchmarks.rows.graphs"
 GOAL_US = 60.0
@@ -76,18 +75,6 @@ def row() -> Row:
     )
 
 
-def a_node(size: int, run: Any) -> Measure:
-    """Return what measures one execution of a graph, for each node."""
-
-    def measure() -> dict[str, float]:
-        wall, cpu = time.perf_counter(), time.process_time()
-        run()
-        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-        return {"cpu_us": cpu / size * 1e6, "wall_us": wall / size * 1e6}
-
-    return measure
-
-
 def before(shape: str, number: int) -> list[str]:
     """Return what a node waits for."""
     if not number:
@@ -113,7 +100,7 @@ def governed(*, shape: str, size: int) -> Measure:
         assert results.workflow.status == "SUCCESS", results
         assert len(results) == size
 
-    return a_node(size, run)
+    return once(run, size)
 
 
 def existing(*, shape: str, size: int) -> Measure:
@@ -137,7 +124,7 @@ def existing(*, shape: str, size: int) -> Measure:
         for node in graph.nodes.values():
             node.result = None
 
-    return a_node(size, run)
+    return once(run, size)
 
 
 def langgraph(*, shape: str, size: int) -> Measure:
@@ -160,7 +147,7 @@ def langgraph(*, shape: str, size: int) -> Measure:
     def run() -> None:
         assert asyncio.run(compiled.ainvoke({"done": 0}, config))["done"] == size
 
-    return a_node(size, run)
+    return once(run, size)
 
 
 def bare(*, shape: str, size: int) -> Measure:
@@ -180,4 +167,4 @@ def bare(*, shape: str, size: int) -> Measure:
         await agent("x")
         await asyncio.gather(*(one() for _ in range(size - 1)))
 
-    return a_node(size, lambda: asyncio.run(chain() if shape == "chain" else fan_out()))
+    return once(lambda: asyncio.run(chain() if shape == "chain" else fan_out()), size)

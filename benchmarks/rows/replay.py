@@ -5,13 +5,12 @@ from __future__ import annotations
 import itertools
 import json
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from benchmarks.contending import Contender, Figure, Goal, Row
-from benchmarks.timing import Measure, is_quick
+from benchmarks.timing import Measure, is_quick, once
 
 HERE = "benchmarks.rows.replay"
 CALLS = 1_000
@@ -99,18 +98,6 @@ def conversations(calls: int) -> Iterator[list[dict[str, str]]]:
             messages = [*messages, {"role": "assistant", "content": "Looked up."}]
 
 
-def a_call(calls: int, run: Callable[[], object]) -> Measure:
-    """Return what measures one replay of all, for each call."""
-
-    def measure() -> dict[str, float]:
-        wall, cpu = time.perf_counter(), time.process_time()
-        run()
-        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-        return {"cpu_us": cpu / calls * 1e6, "wall_us": wall / calls * 1e6}
-
-    return measure
-
-
 def fake_http(bodies: list[bytes]) -> Any:
     """Return a client of HTTP that answers itself, and keeps what it was asked."""
     import httpx2
@@ -155,7 +142,7 @@ def replayed(agent: Callable[[object], None], calls: int) -> Measure:
         assert report.status == "SUCCESS", report.error
         assert report.model_calls == calls
 
-    return a_call(calls, run)
+    return once(run, calls)
 
 
 def with_openai(*, calls: int) -> Measure:
@@ -168,7 +155,7 @@ def nothing_replayed(*, calls: int) -> Measure:
     import openai
 
     agent = asker(calls, openai.OpenAI(api_key="none", base_url=URL, http_client=fake_http([])))
-    return a_call(calls, lambda: agent(None))
+    return once(lambda: agent(None), calls)
 
 
 def with_chat_model(*, calls: int) -> Measure:
@@ -197,7 +184,7 @@ def matcher_alone(*, calls: int) -> Measure:
         matcher = Matcher(recording)
         assert all(isinstance(matcher.serve(event.call, "main"), Served) for event in recording.events)
 
-    return a_call(calls, run)
+    return once(run, calls)
 
 
 def vcrpy(*, calls: int) -> Measure:
@@ -225,4 +212,4 @@ def vcrpy(*, calls: int) -> Measure:
             agent(None)
         assert played.all_played
 
-    return a_call(calls, run)
+    return once(run, calls)

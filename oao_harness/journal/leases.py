@@ -77,7 +77,7 @@ def take(
     ttl_s: float = LEASE_S,
     by_force: bool = False,
     read: bool = False,
-) -> Lease:
+) -> tuple[Lease, Sequence[Record] | None]:
     """Claim a run and keep it until the lease is let go.
 
     Args:
@@ -86,15 +86,16 @@ def take(
         on_lost: Told why, from another thread, when the run has another writer or cannot be kept any longer.
         ttl_s: Seconds that the lease lives where nobody renews it.
         by_force: True where whoever else holds it may hold it no more.
-        read: True where the caller wants the records too, see `Lease.records`.
+        read: True where the caller wants the records too.
+
+    Returns:
+        The lease, and what the run had when it was claimed; None where nobody asked, or the store did not say.
 
     Raises:
         BusyError: Somebody is at work on it.
     """
     epoch, records = _claim(store, execution_id, ttl_s, read=read, by_force=by_force)
-    lease = keep(store, execution_id, epoch, on_lost, ttl_s=ttl_s)
-    lease.records = records
-    return lease
+    return keep(store, execution_id, epoch, on_lost, ttl_s=ttl_s), records
 
 
 def keep(
@@ -137,7 +138,6 @@ class Lease:
         "epoch",
         "execution_id",
         "late_at",
-        "records",
         "renewed",
         "ttl_s",
     )
@@ -149,8 +149,6 @@ class Lease:
         self.ttl_s = ttl_s
         self.execution_id = execution_id
         self.epoch = epoch
-        self.records: Sequence[Record] | None = None
-        """What the run had when it was claimed; None where the store did not say."""
         self.renewed = time.perf_counter()
         """When it was renewed last; by a clock that no test moves."""
         self.late_at = self.renewed + ttl_s

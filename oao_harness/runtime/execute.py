@@ -11,6 +11,7 @@ import contextvars
 import signal
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -19,7 +20,7 @@ from oao_harness.runtime.context import here
 from oao_harness.runtime.run import Run
 from oao_harness.runtime.workers import submit
 
-__all__ = ["CANCEL_S", "GRACE_S", "Ending", "execute", "execute_async", "interruption", "run_body"]
+__all__ = ["CANCEL_S", "GRACE_S", "Ending", "execute", "execute_async", "interruption", "run_body", "tell"]
 
 GRACE_S: Final = 0.05
 """How long an agent may take to unwind by itself after a halt, before its task is cancelled."""
@@ -40,6 +41,12 @@ class Ending:
     error: BaseException | None = None
     done: bool = False
     """False where it is still running."""
+
+
+def tell(loop: asyncio.AbstractEventLoop, function: Callable[[], object]) -> None:
+    """Have something done on a loop, from whatever thread; one that is closed has nobody left who waits."""
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(function)
 
 
 def interruption() -> RunSuspended:
@@ -191,8 +198,7 @@ def _cancel_when_halted(run: Run, task: asyncio.Task[None], give_up: Callable[[]
     def halted() -> None:
         if run.patient and isinstance(run.halted, RunSuspended):
             return
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(loop.call_later, GRACE_S, cancel)
+        tell(loop, lambda: loop.call_later(GRACE_S, cancel))
 
     run.on_halt(halted)
 
@@ -243,8 +249,7 @@ async def _in_thread(run: Run, body: Callable[[], object], ending: Ending) -> No
     finished = asyncio.Event()
 
     def notify() -> None:
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(finished.set)
+        tell(loop, finished.set)
 
     _start(run, body, ending, notify)
     await finished.wait()

@@ -11,9 +11,9 @@ import functools
 import threading
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Final
 
+from oao_harness.runtime.execute import tell
 from oao_harness.runtime.report import ExecutionReport
 from oao_harness.runtime.sync_parts import SyncPart
 from oao_harness.runtime.workers import submit
@@ -138,7 +138,7 @@ class Lanes:
             more = min(len(self._ready), self._slots.size - self._count)
             if more > 0:
                 self._count += more
-                self._tell(lambda: self._open(more))
+                tell(self._loop, lambda: self._open(more))
 
     def _open(self, count: int) -> None:
         for _ in range(count):
@@ -179,7 +179,7 @@ class Lanes:
             if attempt is not None and not attempt.go(functools.partial(self._give_up, attempt, over)):
                 # Another lane has taken the place of this one.
                 return
-        self._tell(lambda: _done(over))
+        tell(self._loop, lambda: _done(over))
 
     def _next(self, *, is_first: bool) -> str | None:
         """Return the node that a lane goes on with; None where the lane ends."""
@@ -211,11 +211,6 @@ class Lanes:
                 self._count -= 1
                 self._stop_or_staff()
             _done(over)
-
-    def _tell(self, function: Callable[[], None]) -> None:
-        # A loop that is closed has nobody left who waits.
-        with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(function)
 
 
 def _done(over: asyncio.Future[None]) -> None:

@@ -123,13 +123,13 @@ class Opener:
         """
         # Whoever has the outer run has those nested in it: another lease on one of them is what a dead process left.
         is_ours = run.parent is not None and run.parent.resumption is not None
+        at, ttl_s = (run.store, run.execution_id), self._lease_s
+        records: Sequence[Record] | None = None
         if epoch:
-            run.lease = keep(run.store, run.execution_id, epoch, run.lose, ttl_s=self._lease_s)
-            run.writer = Writer(run.store, run.execution_id, self._clock, tap, epoch=epoch)
-            return None
-        run.lease = take(run.store, run.execution_id, run.lose, ttl_s=self._lease_s, by_force=is_ours, read=read)
-        run.writer = Writer(run.store, run.execution_id, self._clock, tap, epoch=run.lease.epoch)
-        records, run.lease.records = run.lease.records, None
+            lease = keep(*at, epoch, run.lose, ttl_s=ttl_s)
+        else:
+            lease, records = take(*at, run.lose, ttl_s=ttl_s, by_force=is_ours, read=read)
+        run.lease, run.writer = lease, Writer(*at, self._clock, tap, epoch=lease.epoch)
         return records
 
     def _bare_run(

@@ -9,12 +9,11 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 
 from oao_harness.errors import RunSuspended
 from oao_harness.runtime import phases
 from oao_harness.runtime.dispatch import Steps, drive, drive_async
-from oao_harness.runtime.execute import CANCEL_S, GRACE_S, Ending, run_body
+from oao_harness.runtime.execute import CANCEL_S, GRACE_S, Ending, run_body, tell
 from oao_harness.runtime.report import ExecutionReport
 from oao_harness.runtime.run import Run
 from oao_hookspecs import Adapter
@@ -63,10 +62,10 @@ class SyncPart:
                 # A time limit of a run around this one is kept there.
                 has_limit = run.limits.timeout_s is not None
                 if has_limit:
-                    _tell(loop, lambda: self._watch(loop))
+                    tell(loop, lambda: self._watch(loop))
                 run_body(run, lambda: self._adapter.drive(self._agent, run.task, ()), ending)
                 if has_limit:
-                    _tell(loop, self._unwatch)
+                    tell(loop, self._unwatch)
             if not self._reported.acquire(blocking=False):
                 return None
             return drive(phases.review(run, ending, self._adapter), run.hooks.timeout_s)
@@ -92,7 +91,7 @@ class SyncPart:
         if self._reported.locked() or (self.run.patient and isinstance(halted, RunSuspended)):
             return
         is_late = halted is not None and halted.rule in {"timeout", "call_timeout"}
-        _tell(loop, lambda: loop.call_later(CANCEL_S if is_late else GRACE_S, give_up))
+        tell(loop, lambda: loop.call_later(CANCEL_S if is_late else GRACE_S, give_up))
 
     def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
         if self.run.deadline is not None:
@@ -101,9 +100,3 @@ class SyncPart:
     def _unwatch(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-
-
-def _tell(loop: asyncio.AbstractEventLoop, function: Callable[[], object]) -> None:
-    # A loop that is closed has nobody left who waits.
-    with suppress(RuntimeError):
-        loop.call_soon_threadsafe(function)

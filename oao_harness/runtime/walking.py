@@ -10,7 +10,6 @@ import contextvars
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import Final, cast
 
@@ -19,6 +18,7 @@ from oao_harness.journal.branching import new_id
 from oao_harness.journal.codec import error_line
 from oao_harness.runtime import context
 from oao_harness.runtime.dispatch import drive_async
+from oao_harness.runtime.execute import tell
 from oao_harness.runtime.graph import TaskGraph, TaskNode
 from oao_harness.runtime.lanes import Attempt, Lanes, Slots
 from oao_harness.runtime.node_states import Ended, Past, ended_by, outputs_of
@@ -219,12 +219,11 @@ class Walk:
                 self._tell(self._done.set)
 
     def _tell(self, function: Callable[[], None]) -> None:
-        """Have something done on the loop, from whatever thread; one that is closed has nobody left who waits."""
+        """Have something done on the loop; at once in its own thread."""
         if threading.get_ident() == self._thread:
             function()
-            return
-        with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(function)
+        else:
+            tell(self._loop, function)
 
     def _end(self, name: str, ended: Ended) -> list[str]:
         """Keep what became of a node; return those that wait for nothing any more."""

@@ -215,9 +215,8 @@ class RedisStore:
         asked = write.asked
         try:
             answer = self._client.run(asked.script, asked.keys, asked.args, lost=asked.lost)
-        except BaseException as error:
-            self._written(write, error)
-            raise
+        except BaseException as error:  # noqa: BLE001 - raised again, with what is known of the write
+            answer = error
         self._written(write, answer)
 
     def _writing(

@@ -180,10 +180,9 @@ class RedisClient:
         found: list[Any] = []
         try:
             with self._connections.lent() as connection:
-                sent = [
-                    ("EVALSHA", self._scripts[one.script].sha, len(one.keys), *one.keys, *one.args) for one in asked
-                ]
-                connection.send_packed_command(connection.pack_commands(sent))
+                # In one piece: the client sends each element of the list by itself.
+                sent = b"".join(self._packed(one.script, one.keys, one.args) for one in asked)
+                connection.send_packed_command([sent])
                 for _ in asked:
                     try:
                         found.append(connection.read_response())

